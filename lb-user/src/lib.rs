@@ -1,0 +1,4 @@
+//! The load balancer daemon as a library: the rooms of the house, see ARCHITECTURE.md.
+
+pub mod model;
+pub mod snapshot;

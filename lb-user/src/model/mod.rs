@@ -1,0 +1,48 @@
+//! What the operator asked for, in types that cannot be wrong.
+//!
+//! Everything here was checked by [`crate::config`]: names resolve, ranges are in order, every setting
+//! fits the mode it stands in. The rest of the daemon decides from these types and never looks at the
+//! configuration text again. Order is the order of the file.
+
+mod health;
+mod pool;
+mod ports;
+mod vip;
+
+pub use health::{Check, HealthCheck, StatusRanges};
+pub use pool::{Pool, Server};
+pub use ports::{PortRange, Ports};
+pub use vip::{Mode, Persistence, Protocol, Redirect, Timeouts, Tls, Vip};
+
+/// A whole configuration: what `lb-user` shall do until the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Put the VIP addresses on an interface at start and take them off at exit.
+    pub manage_addresses: bool,
+    /// Source ports for SNAT; `None` lets the daemon choose a range outside the host's ephemeral ports.
+    pub snat_ports: Option<PortRange>,
+    /// Virtual services, in file order. Names are unique; no two share an address, port and protocol.
+    pub vips: Vec<Vip>,
+    /// Pools, in file order. Names are unique.
+    pub pools: Vec<Pool>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { manage_addresses: true, snat_ports: None, vips: Vec::new(), pools: Vec::new() }
+    }
+}
+
+impl Config {
+    /// The pool of this name.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
+    /// The servers behind a VIP, in file order; none where the VIP has no pool (a redirect).
+    #[must_use]
+    pub fn servers_of(&self, vip: &Vip) -> &[Server] {
+        vip.pool.as_deref().and_then(|name| self.pool(name)).map_or(&[], |pool| &pool.servers)
+    }
+}

@@ -1,0 +1,161 @@
+//! The one read-only picture of the running balancer that everyone else reads.
+//!
+//! [`crate::reconcile`] publishes a new [`Snapshot`] whenever something changed; `lbctl status -o json`
+//! prints it as it is, so field names and meanings are part of the interface. Times are seconds since
+//! 1970-01-01 UTC.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// State of the balancer at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Version of lb-user.
+    pub version: String,
+    /// When the snapshot was taken.
+    pub time: u64,
+    /// When lb-user started.
+    pub started: u64,
+    /// The configuration file; `None` when it started without one.
+    pub config_file: Option<String>,
+    /// Interfaces the program is attached to, in the order of the command line.
+    pub interfaces: Vec<Interface>,
+    /// Virtual services in file order.
+    pub vips: Vec<VipStatus>,
+    /// Packets passed or dropped, by reason; every reason is listed, also those at 0.
+    pub reasons: Vec<ReasonCount>,
+    /// Translations (snat and nat flows) alive at the last sweep.
+    pub flows: u64,
+    /// How many flows the tables can hold, per address family.
+    pub flow_capacity: u64,
+}
+
+/// An interface that runs the XDP program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// Kernel's interface index.
+    pub index: u32,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    /// Kernel id of the attached program.
+    pub program_id: u32,
+    /// Why the mode is not `native`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What was counted. `in` is client to server, `out` is server to client (0 for `dr`: replies bypass
+/// the balancer).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// New flows since start.
+    pub connections: u64,
+    /// Flows alive at the last sweep; always 0 for `dr`, which keeps no flow state.
+    pub active: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Bytes from clients, Ethernet header included.
+    pub bytes_in: u64,
+    /// Packets to clients.
+    pub packets_out: u64,
+    /// Bytes to clients, Ethernet header included.
+    pub bytes_out: u64,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VipStatus {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Ports as written, e.g. `80,443`.
+    pub ports: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `snat`, `nat`, `dr`, `http` or `tcp`.
+    pub mode: String,
+    /// Persistence: `none`, `source-ip`, `last-successful` or `cookie`.
+    pub persistence: String,
+    /// Pool, if any.
+    pub pool: Option<String>,
+    /// `false` where the mode needs l7-proxy, which does not serve yet.
+    pub served: bool,
+    /// Why it is not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Of the pool as this VIP sees it: `healthy`, `degraded`, `down`; `unknown` before the first checks.
+    pub health: PoolHealth,
+    /// Counters.
+    pub traffic: Traffic,
+    /// Servers in file order.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// Health of all servers of a VIP together (R28).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolHealth {
+    /// Every server is up.
+    Healthy,
+    /// Some servers are up.
+    Degraded,
+    /// No server is up.
+    Down,
+    /// No check has finished yet, or the VIP has no servers.
+    Unknown,
+}
+
+/// Health of one server as one VIP sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Takes new flows.
+    Up,
+    /// Takes none.
+    Down,
+    /// Not checked yet; takes none.
+    Unknown,
+}
+
+/// A server behind a VIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Port traffic goes to; `None` where the client's port is kept and the VIP has several.
+    pub port: Option<u16>,
+    /// Weight, 0..=65535.
+    pub weight: u16,
+    /// Whether it is a backup server.
+    pub backup: bool,
+    /// Whether new flows may reach it now: up, weighted, and not a backup that is not needed.
+    pub active: bool,
+    /// Health.
+    pub health: Health,
+    /// Why the health is what it is: the last probe's result in words.
+    pub reason: String,
+    /// Since when the health is what it is.
+    pub since: u64,
+    /// Why packets cannot be sent to it although it may be up, e.g. no route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop_problem: Option<String>,
+    /// Counters.
+    pub traffic: Traffic,
+}
+
+/// Packets with one fate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// `pass` or `drop`.
+    pub verdict: String,
+    /// Name of the reason, the same in code, counters and here.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+}
