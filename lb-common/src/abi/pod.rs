@@ -1,0 +1,29 @@
+//! The one place that tells aya which types are plain data.
+
+use aya::Pod;
+
+use super::{Counters, Flow, FlowKey, Server, Settings, Vip, VipKey};
+
+// SAFETY (all lines): the type is `repr(C)`, made of integers only, and its size is asserted in `abi` to be
+// the sum of its fields, so it has no padding bytes and every bit pattern is a valid value.
+macro_rules! plain_data {
+    ($($kind:ty),+ $(,)?) => {
+        $(
+            // SAFETY: see above the macro.
+            unsafe impl Pod for $kind {}
+        )+
+    };
+}
+
+plain_data!(
+    VipKey<u32>,
+    VipKey<[u32; 4]>,
+    Vip,
+    Server,
+    FlowKey<u32>,
+    FlowKey<[u32; 4]>,
+    Flow<u32>,
+    Flow<[u32; 4]>,
+    Settings,
+    Counters,
+);

@@ -1,0 +1,143 @@
+//! The life of a translated flow: what a packet does to its state, and how long it may be silent.
+//!
+//! The state is a set of facts, not a number in a sequence: packets arrive out of order, are repeated and
+//! forged, and a set of facts has no wrong order. User space sweeps the tables and removes what
+//! [`timeout`] says has been silent for too long; the kernel never removes an entry by itself.
+
+use crate::{
+    abi::{Half, protocol},
+    wire::tcp,
+};
+
+/// Length of a tick in nanoseconds, a power of two near one second. Time is counted in ticks since boot.
+pub const TICK_NS: u64 = 1 << 30;
+
+/// The server has answered.
+pub const REPLIED: u8 = 1;
+/// The client has spoken again after the answer.
+pub const CONFIRMED: u8 = 1 << 1;
+/// The client has ended its side.
+pub const CLIENT_FIN: u8 = 1 << 2;
+/// The server has ended its side.
+pub const SERVER_FIN: u8 = 1 << 3;
+/// The client has reset the connection.
+pub const CLIENT_RST: u8 = 1 << 4;
+/// The server has reset the connection.
+pub const SERVER_RST: u8 = 1 << 5;
+
+/// The tick of a kernel time in nanoseconds since boot.
+#[inline(always)]
+#[must_use]
+pub const fn tick(nanoseconds: u64) -> u32 {
+    (nanoseconds / TICK_NS) as u32
+}
+
+/// The state after a packet of `half` with these TCP flags (0 for UDP).
+#[inline(always)]
+#[must_use]
+pub fn advance(state: u8, half: Half, flags: u8) -> u8 {
+    let (fin, rst, spoke) = match half {
+        Half::Client if state & REPLIED != 0 => (CLIENT_FIN, CLIENT_RST, CONFIRMED),
+        Half::Client => (CLIENT_FIN, CLIENT_RST, 0),
+        Half::Server => (SERVER_FIN, SERVER_RST, REPLIED),
+    };
+    if flags & tcp::RST != 0 {
+        return state | rst;
+    }
+    // Who really reset a connection sends nothing more. If this side does, the reset was not its own.
+    let state = state & !rst | spoke;
+    if flags & tcp::FIN != 0 { state | fin } else { state }
+}
+
+/// Whether nothing more can come of the flow: reset, or ended by both sides.
+#[inline(always)]
+#[must_use]
+pub fn is_over(state: u8) -> bool {
+    state & (CLIENT_RST | SERVER_RST) != 0 || state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN
+}
+
+/// How many ticks a flow may be silent before it is removed.
+///
+/// TCP: RFC 5382 REQ-5 asks at least 2 hours 4 minutes for an established connection and 4 minutes for
+/// one that is opening or closing; a reset one only has to cover stragglers, and one whose server never
+/// answered is worth no more than the client's longest gap between two SYNs (RFC 6298: 64 s at the sixth).
+/// UDP: RFC 4787 REQ-5 asks at least 2 minutes.
+#[must_use]
+pub fn timeout(protocol: u8, state: u8) -> u32 {
+    if protocol == protocol::UDP {
+        return if state & REPLIED != 0 { 180 } else { 120 };
+    }
+    if state & (CLIENT_RST | SERVER_RST) != 0 {
+        10
+    } else if state & REPLIED == 0 {
+        75
+    } else if state & CONFIRMED == 0 || is_over(state) {
+        240
+    } else {
+        7_440
+    }
+}
+
+/// Whether a flow last seen at tick `seen` has been silent for too long. Ticks may wrap around.
+#[must_use]
+pub fn expired(protocol: u8, state: u8, seen: u32, now: u32) -> bool {
+    // A packet that arrives while the sweep runs may be "seen" after `now`: that is not 2^32 ticks ago.
+    let silent = now.wrapping_sub(seen) as i32;
+    silent > 0 && silent as u32 > timeout(protocol, state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tcp::{ACK, FIN, RST, SYN};
+
+    const C: Half = Half::Client;
+    const S: Half = Half::Server;
+
+    fn life(packets: &[(Half, u8)]) -> u8 {
+        packets.iter().fold(0, |state, &(half, flags)| advance(state, half, flags))
+    }
+
+    #[test]
+    fn a_flow_lives_as_long_as_its_packets_say() {
+        let open = [(C, SYN), (S, SYN | ACK), (C, ACK)];
+        let with = |more: &[(Half, u8)]| life(&[&open, more].concat());
+        for (what, state, silence) in [
+            ("a SYN nobody answered", life(&open[..1]), 75),
+            ("a SYN sent three times", life(&[open[0]; 3]), 75),
+            ("an answered SYN", life(&open[..2]), 240),
+            ("an open connection", with(&[]), 7_440),
+            ("half-closed by the client", with(&[(C, FIN | ACK), (S, ACK)]), 7_440),
+            ("half-closed by the server", with(&[(S, FIN | ACK), (C, ACK)]), 7_440),
+            ("closed by both", with(&[(C, FIN | ACK), (S, FIN | ACK), (C, ACK)]), 240),
+            ("refused", life(&[(C, SYN), (S, RST | ACK)]), 10),
+            ("reset by the client", with(&[(C, RST)]), 10),
+            ("reset by the client, stragglers of the server", with(&[(C, RST), (S, ACK), (S, ACK)]), 10),
+            ("a forged reset: the client goes on", with(&[(C, RST), (C, ACK)]), 7_440),
+        ] {
+            assert_eq!(timeout(protocol::TCP, state), silence, "{what}");
+        }
+    }
+
+    #[test]
+    fn udp_is_either_answered_or_not() {
+        assert_eq!(timeout(protocol::UDP, life(&[(C, 0), (C, 0)])), 120);
+        assert_eq!(timeout(protocol::UDP, life(&[(C, 0), (S, 0)])), 180);
+    }
+
+    #[test]
+    fn the_end_is_known() {
+        assert!(!is_over(life(&[(C, SYN), (S, SYN | ACK), (C, FIN | ACK)])));
+        assert!(is_over(life(&[(C, SYN), (S, SYN | ACK), (C, FIN | ACK), (S, FIN | ACK)])));
+        assert!(is_over(life(&[(C, SYN), (S, RST)])));
+    }
+
+    #[test]
+    fn expiry_survives_the_wrap_around_and_a_late_clock() {
+        let state = CLIENT_RST;
+        assert!(!expired(protocol::TCP, state, 100, 110));
+        assert!(expired(protocol::TCP, state, 100, 111));
+        assert!(expired(protocol::TCP, state, u32::MAX - 5, 6));
+        assert!(!expired(protocol::TCP, state, 100, 99));
+    }
+}

@@ -1,0 +1,112 @@
+//! Puts a verdict into the bytes of the frame.
+//!
+//! Only the fields that change are written; checksums are updated by the difference (RFC 1624), so a
+//! packet that arrives damaged stays damaged and the receiver finds out.
+
+use crate::{
+    abi::protocol,
+    family::{Family, V4, V6},
+    parse::Packet,
+    verdict::{Forward, Hop, Translation},
+    wire::{Frame, checksum, checksum::Delta, ipv4, ipv6, tcp, udp},
+};
+
+/// Carries out `forward` on the frame that `packet` was read from.
+///
+/// Gives `None` where the frame is shorter than when it was parsed; it may then be half rewritten and
+/// must be dropped.
+#[inline(always)]
+pub fn apply<F: Rewrite, B: Frame + ?Sized>(
+    frame: &mut B,
+    packet: &Packet<F>,
+    forward: &Forward<F>,
+) -> Option<()> {
+    if let Some(translation) = &forward.translation {
+        let addresses = F::rewrite(frame, packet, translation)?;
+        transport(frame, packet, translation, addresses)?;
+    }
+    link(frame, &forward.hop)
+}
+
+/// Writes both MAC addresses.
+#[inline(always)]
+fn link<B: Frame + ?Sized>(frame: &mut B, hop: &Hop) -> Option<()> {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (hop.to, hop.from);
+    frame.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+}
+
+/// Writes the ports and brings the transport checksum up to date. `addresses` is the change of the
+/// pseudo-header.
+#[inline(always)]
+fn transport<F: Family, B: Frame + ?Sized>(
+    frame: &mut B,
+    packet: &Packet<F>,
+    to: &Translation<F>,
+    addresses: Delta,
+) -> Option<()> {
+    let delta =
+        addresses.word(packet.sport.to_be(), to.sport.to_be()).word(packet.dport.to_be(), to.dport.to_be());
+    let is_udp = packet.protocol == protocol::UDP;
+    let at = packet.l4 + if is_udp { udp::CHECKSUM } else { tcp::CHECKSUM };
+    let old = u16::from_ne_bytes(frame.read(at)?);
+    // UDP over IPv4 may come without a checksum, and then leaves without.
+    if !(is_udp && old == 0) {
+        let new = delta.apply(old);
+        let new = if is_udp { checksum::never_zero(new) } else { new };
+        frame.write(at, new.to_ne_bytes())?;
+    }
+    let ([a, b], [c, d]) = (to.sport.to_be_bytes(), to.dport.to_be_bytes());
+    frame.write(packet.l4, [a, b, c, d])
+}
+
+/// An IP version whose header can be rewritten.
+pub trait Rewrite: Family {
+    /// Writes addresses, a time to live less by one, and the header checksum where there is one. Gives the
+    /// change of the addresses, which the transport checksum covers too.
+    fn rewrite<B: Frame + ?Sized>(
+        frame: &mut B,
+        packet: &Packet<Self>,
+        to: &Translation<Self>,
+    ) -> Option<Delta>;
+}
+
+impl Rewrite for V4 {
+    #[inline(always)]
+    fn rewrite<B: Frame + ?Sized>(
+        frame: &mut B,
+        packet: &Packet<Self>,
+        to: &Translation<Self>,
+    ) -> Option<Delta> {
+        let addresses = Delta::NONE.long(packet.src, to.src).long(packet.dst, to.dst);
+        let ttl = packet.ttl.saturating_sub(1);
+        let header = addresses.word(
+            u16::from_ne_bytes([packet.ttl, packet.protocol]),
+            u16::from_ne_bytes([ttl, packet.protocol]),
+        );
+        let old = u16::from_ne_bytes(frame.read(packet.l3 + ipv4::CHECKSUM)?);
+        let [c, d] = header.apply(old).to_ne_bytes();
+        let ([e, f, g, h], [i, j, k, l]) = (to.src.to_ne_bytes(), to.dst.to_ne_bytes());
+        frame.write(packet.l3 + ipv4::TTL, [ttl, packet.protocol, c, d, e, f, g, h, i, j, k, l])?;
+        Some(addresses)
+    }
+}
+
+impl Rewrite for V6 {
+    #[inline(always)]
+    fn rewrite<B: Frame + ?Sized>(
+        frame: &mut B,
+        packet: &Packet<Self>,
+        to: &Translation<Self>,
+    ) -> Option<Delta> {
+        frame.write(packet.l3 + ipv6::HOP_LIMIT, [packet.ttl.saturating_sub(1)])?;
+        write_address(frame, packet.l3 + ipv6::SOURCE, to.src)?;
+        write_address(frame, packet.l3 + ipv6::SOURCE + 16, to.dst)?;
+        Some(Delta::NONE.longs(packet.src, to.src).longs(packet.dst, to.dst))
+    }
+}
+
+#[inline(always)]
+fn write_address<B: Frame + ?Sized>(frame: &mut B, at: usize, address: [u32; 4]) -> Option<()> {
+    let bytes: [u8; 16] = core::array::from_fn(|byte| address[byte / 4].to_ne_bytes()[byte % 4]);
+    frame.write(at, bytes)
+}

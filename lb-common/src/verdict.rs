@@ -1,0 +1,156 @@
+//! What becomes of a packet, and the name of every reason.
+//!
+//! A reason has one name: in code, in the counter, in `lbctl status` and in metrics. Its index is part of
+//! the map ABI: append, never reorder.
+
+use crate::{
+    abi::{Half, Mac},
+    family::Family,
+};
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident from $first:literal { $($(#[$doc:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$doc])* $variant),+
+        }
+
+        impl $name {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Its name in counters, status and metrics.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label),+
+                }
+            }
+
+            /// Its place in the `REASONS` map.
+            #[inline(always)]
+            #[must_use]
+            pub const fn index(self) -> u32 {
+                $first + self as u32
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a frame was left to the host, untouched.
+    PassReason from 0 {
+        /// Not addressed to a VIP, nor a reply to a translated flow.
+        NotVip = "not-vip",
+        /// Neither IPv4 nor IPv6: ARP, LLDP, a third VLAN tag …
+        NotIp = "not-ip",
+        /// IP, but neither TCP nor UDP: ICMP, OSPF, VRRP …
+        NotTcpUdp = "not-tcp-udp",
+        /// To a group or broadcast address on the link.
+        GroupAddressed = "group-addressed",
+        /// A fragment: it has no ports, or the rest of its datagram has none.
+        Fragment = "fragment",
+        /// Ends before its headers do, or a length in it contradicts another.
+        Malformed = "malformed",
+        /// More IPv6 extension headers than are walked, or one that changes the destination on the way.
+        ExtensionHeaders = "extension-headers",
+        /// A VIP that l7-proxy serves.
+        LocalVip = "local-vip",
+        /// To a `nat` or `snat` VIP, but of no known flow and not the start of one; the host resets it.
+        NoFlow = "no-flow",
+    }
+}
+
+reasons! {
+    /// Why a packet to a VIP, or from a server, was dropped.
+    DropReason from 16 {
+        /// No server of the VIP takes new flows.
+        NoServer = "no-server",
+        /// It is not known which MAC address leads to the server or to the client.
+        NoNextHop = "no-next-hop",
+        /// Every port tried for the translation is taken.
+        PortsExhausted = "ports-exhausted",
+        /// The flow table refused an entry.
+        FlowTableFull = "flow-table-full",
+        /// Its time to live ends here.
+        TtlExceeded = "ttl-exceeded",
+        /// The rewritten bytes did not fit the frame; must never count.
+        RewriteFailed = "rewrite-failed",
+    }
+}
+
+/// Size of the `REASONS` map.
+pub const REASON_COUNT: u32 = 32;
+
+const _: () = assert!(PassReason::ALL.len() <= 16 && DropReason::ALL.len() <= 16);
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<F: Family> {
+    /// The host gets it as it came.
+    Pass(PassReason),
+    /// It ends here.
+    Drop(DropReason),
+    /// It goes on to a server or back to a client.
+    Forward(Forward<F>),
+}
+
+/// How a packet goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward<F: Family> {
+    /// Where it goes on the link.
+    pub hop: Hop,
+    /// What changes above the link layer; nothing for `dr`.
+    pub translation: Option<Translation<F>>,
+    /// Id of the VIP, for the counters.
+    pub vip: u16,
+    /// Index of the server, for the counters.
+    pub server: u16,
+    /// Whether it comes from the client or from the server.
+    pub half: Half,
+    /// Whether it starts a flow.
+    pub new: bool,
+}
+
+/// A next hop: both MAC addresses of the outgoing frame and the interface it leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Destination MAC.
+    pub to: Mac,
+    /// Source MAC.
+    pub from: Mac,
+    /// Interface index.
+    pub ifindex: u32,
+}
+
+/// The 5-tuple a packet leaves with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation<F: Family> {
+    /// New source address.
+    pub src: F::Addr,
+    /// New destination address.
+    pub dst: F::Addr,
+    /// New source port, host order.
+    pub sport: u16,
+    /// New destination port, host order.
+    pub dport: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_name_and_counter() {
+        let pass = PassReason::ALL.iter().map(|reason| (reason.label(), reason.index()));
+        let drop = DropReason::ALL.iter().map(|reason| (reason.label(), reason.index()));
+        let all: Vec<_> = pass.chain(drop).collect();
+        assert!(all.iter().all(|&(_, index)| index < REASON_COUNT));
+        let labels: HashSet<_> = all.iter().map(|(label, _)| label).collect();
+        let indices: HashSet<_> = all.iter().map(|(_, index)| index).collect();
+        assert_eq!((labels.len(), indices.len()), (all.len(), all.len()));
+    }
+}

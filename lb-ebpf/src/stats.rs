@@ -1,0 +1,69 @@
+//! Per-CPU counters, and the rare line in the log.
+
+use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::warn;
+use lb_common::{
+    abi::{Counters, Half},
+    family::Family,
+    verdict::{DropReason, Forward},
+};
+
+use crate::maps;
+
+/// Counts a packet that is passed or dropped; gives how many there were on this CPU, this one included.
+#[inline(always)]
+pub fn reason(index: u32) -> u64 {
+    let Some(counter) = maps::REASONS.get_ptr_mut(index) else {
+        return 0;
+    };
+    // SAFETY: the map gave a non-null pointer to this CPU's own value, and the program is not preempted by
+    // another run of itself on the same CPU.
+    unsafe {
+        *counter += 1;
+        *counter
+    }
+}
+
+/// Counts a forwarded packet for its VIP and its server.
+#[inline(always)]
+pub fn forwarded<F: Family>(forward: &Forward<F>, bytes: u64) {
+    if let Some(counters) = maps::VIP_COUNTERS.get_ptr_mut(forward.vip as u32) {
+        add(counters, forward, bytes);
+    }
+    if let Some(counters) = maps::SERVER_COUNTERS.get_ptr_mut(forward.server as u32) {
+        add(counters, forward, bytes);
+    }
+}
+
+#[inline(always)]
+fn add<F: Family>(counters: *mut Counters, forward: &Forward<F>, bytes: u64) {
+    // SAFETY: both callers pass a non-null pointer to this CPU's own value.
+    unsafe {
+        match forward.half {
+            Half::Client => {
+                (*counters).packets_in += 1;
+                (*counters).bytes_in += bytes;
+                (*counters).connections += forward.new as u64;
+            }
+            Half::Server => {
+                (*counters).packets_out += 1;
+                (*counters).bytes_out += bytes;
+            }
+        }
+    }
+}
+
+/// Logs drops that an operator should hear of, ever more rarely: the first on a CPU, the second, the
+/// fourth … A flood writes a few dozen lines, not millions.
+#[inline(always)]
+pub fn log_drop(ctx: &XdpContext, reason: DropReason, count: u64) {
+    let what = match reason {
+        DropReason::PortsExhausted => "no free source port for a new flow",
+        DropReason::FlowTableFull => "the flow table refuses a new flow",
+        DropReason::RewriteFailed => "a packet could not be rewritten",
+        DropReason::NoServer | DropReason::NoNextHop | DropReason::TtlExceeded => return,
+    };
+    if count & count.wrapping_sub(1) == 0 {
+        warn!(ctx, "dropped: {} ({} so far on this CPU)", what, count);
+    }
+}
