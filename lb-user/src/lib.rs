@@ -1,4 +1,5 @@
 //! The load balancer daemon as a library: the rooms of the house, see ARCHITECTURE.md.
 
+pub mod health;
 pub mod model;
 pub mod snapshot;

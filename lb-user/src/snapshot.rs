@@ -4,7 +4,7 @@
 //! prints it as it is, so field names and meanings are part of the interface. Times are seconds since
 //! 1970-01-01 UTC.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +109,17 @@ pub enum PoolHealth {
     Unknown,
 }
 
+impl fmt::Display for PoolHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
 /// Health of one server as one VIP sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,6 +130,16 @@ pub enum Health {
     Down,
     /// Not checked yet; takes none.
     Unknown,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        })
+    }
 }
 
 /// A server behind a VIP.

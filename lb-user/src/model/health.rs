@@ -1,6 +1,6 @@
 //! How a server's health is judged.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// One health check, complete: inheritance `[health]` → pool → VIP is already resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,5 +44,19 @@ impl StatusRanges {
     #[must_use]
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|&(first, last)| (first..=last).contains(&status))
+    }
+}
+
+impl fmt::Display for StatusRanges {
+    /// As an operator writes them: `200-299,401`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, &(first, last)) in self.0.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            match first == last {
+                true => write!(f, "{comma}{first}")?,
+                false => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
     }
 }
