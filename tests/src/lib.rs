@@ -1,1 +1,34 @@
+//! The harness: what tests need to build a small network and look at what happens in it.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`privilege`] | whether this machine can run such tests; skips that say why |
+//! | [`netns`], [`veth`] | network namespaces and the cables between them |
+//! | [`address`], [`topology`] | address plan; "clients – balancer – servers" around a switch |
+//! | [`process`], [`daemon`], [`folder`] | child processes with deadlines; `lb-user` and `lbctl`; files for them |
+//! | [`server`], [`tls`] | servers that say who they are |
+//! | [`client`], [`streams`] | requests, transfers, long streams, all with deadlines |
+//! | [`frame`], [`capture`] | what was on the wire |
+//! | [`foreign`] | an XDP program that is not ours |
+//! | [`pattern`], [`wait`] | reproducible bytes; polling with a deadline |
+//!
+//! A harness call that cannot do its work panics with what it tried: a test has no better answer either.
+//! Nothing here decides anything about packets; that is what is being tested.
 
+pub mod address;
+pub mod capture;
+pub mod client;
+pub mod daemon;
+pub mod folder;
+pub mod foreign;
+pub mod frame;
+pub mod netns;
+pub mod pattern;
+pub mod privilege;
+pub mod process;
+pub mod server;
+pub mod streams;
+pub mod tls;
+pub mod topology;
+pub mod veth;
+pub mod wait;

@@ -1,0 +1,92 @@
+//! An XDP program that belongs to somebody else: it passes everything. The balancer must leave it alone.
+//!
+//! The object file is put together here, byte by byte, because two instructions are no reason to need a
+//! BPF compiler: ELF header, four sections, five section headers.
+
+use aya::{
+    Ebpf,
+    programs::{Xdp, xdp::XdpMode},
+};
+
+use crate::netns::Netns;
+
+/// Name of the program, as `ip link` and `bpftool` show it.
+pub const NAME: &str = "foreign_pass";
+
+/// The program, attached; it goes when this is dropped.
+#[derive(Debug)]
+pub struct Foreign {
+    _object: Ebpf,
+    /// Kernel id of the program.
+    pub id: u32,
+}
+
+impl Foreign {
+    /// Loads the program and attaches it to a device of a namespace.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[track_caller]
+    #[must_use]
+    pub fn attach(ns: &Netns, device: &str) -> Self {
+        let mut object = Ebpf::load(&object_file()).expect("load the foreign program's object");
+        let program: &mut Xdp = object
+            .program_mut(NAME)
+            .and_then(|program| program.try_into().ok())
+            .expect("the foreign program in its object");
+        program.load().expect("load the foreign program");
+        ns.run(|| program.attach(device, XdpMode::default())).expect("attach the foreign program");
+        let id = program.info().expect("facts about the foreign program").id();
+        Self { _object: object, id }
+    }
+}
+
+/// `r0 = XDP_PASS; exit`.
+const CODE: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+const LICENSE: &[u8] = b"GPL\0";
+
+/// A relocatable ELF object for the BPF machine (64 bits, little endian) with [`CODE`] as section `xdp`.
+fn object_file() -> Vec<u8> {
+    let mut strings = Vec::from(*b"\0");
+    let mut string = |text: &str| {
+        let at = u32::try_from(strings.len()).expect("a short table");
+        strings.extend(text.bytes().chain([0]));
+        at
+    };
+    let names = [string("xdp"), string("license"), string(".symtab"), string(".strtab")];
+    let function = string(NAME);
+    let mut symbols = vec![0; 24];
+    // A global function at the start of section 1, as long as the code.
+    symbols.extend(function.to_le_bytes().into_iter().chain([0x12, 0]).chain(1_u16.to_le_bytes()));
+    symbols.extend(0_u64.to_le_bytes().into_iter().chain((CODE.len() as u64).to_le_bytes()));
+
+    let mut file = vec![0; 64];
+    let mut headers = vec![0; 64];
+    // (content, type, flags, link, info, entry size): code is allocated and executable, symbols use table 4.
+    let sections: [(&[u8], u32, u64, u32, u32, u64); 4] = [
+        (&CODE, 1, 6, 0, 0, 0),
+        (LICENSE, 1, 3, 0, 0, 0),
+        (&symbols, 2, 0, 4, 1, 24),
+        (&strings, 3, 0, 0, 0, 0),
+    ];
+    for (name, (content, kind, flags, link, info, entry)) in names.into_iter().zip(sections) {
+        let (offset, size) = (file.len() as u64, content.len() as u64);
+        headers.extend(name.to_le_bytes().into_iter().chain(kind.to_le_bytes()));
+        headers.extend([flags, 0, offset, size].into_iter().flat_map(u64::to_le_bytes));
+        headers.extend(link.to_le_bytes().into_iter().chain(info.to_le_bytes()));
+        headers.extend([8, entry].into_iter().flat_map(u64::to_le_bytes));
+        file.extend_from_slice(content);
+        file.resize(file.len().next_multiple_of(8), 0);
+    }
+    let start = file.len() as u64;
+    file.extend(headers);
+
+    // Class 64 bits, little endian, version 1; type relocatable, machine 247 (BPF), version 1.
+    file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    file[16..24].copy_from_slice(&[1, 0, 247, 0, 1, 0, 0, 0]);
+    file[40..48].copy_from_slice(&start.to_le_bytes());
+    // Sizes of this header and of a section header; 5 sections, the last one holds the names.
+    file[52..54].copy_from_slice(&64_u16.to_le_bytes());
+    file[58..64].copy_from_slice(&[64, 0, 5, 0, 4, 0]);
+    file
+}

@@ -1,0 +1,90 @@
+//! Can this machine run tests in network namespaces? If not, a test is skipped and says so; it never
+//! passes silently.
+//!
+//! With `LB_DENY_SKIPS=1` (continuous integration) a skip is a failure.
+
+use std::{env, io::Write as _, process::Command, sync::OnceLock};
+
+use crate::{daemon, netns::Netns};
+
+/// Programs the harness runs.
+const TOOLS: [(&str, &str); 3] = [("ip", "iproute2"), ("ethtool", "ethtool"), ("tcpdump", "tcpdump")];
+
+/// Why namespace tests cannot run here; `None` when they can. Found out once per process.
+pub fn obstacle() -> Option<&'static str> {
+    static ANSWER: OnceLock<Option<String>> = OnceLock::new();
+    ANSWER.get_or_init(find_obstacle).as_deref()
+}
+
+fn find_obstacle() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("network namespaces need root".into());
+    }
+    for (tool, package) in TOOLS {
+        if Command::new(tool).arg("--version").output().is_err() {
+            return Some(format!("the program `{tool}` is missing (package {package})"));
+        }
+    }
+    Netns::try_new("probe").err().map(|error| format!("no network namespace can be made: {error}"))
+}
+
+/// Whether the test `name` can go on. If not, prints a line starting with `SKIPPED:`.
+///
+/// # Panics
+/// Instead of skipping, when `LB_DENY_SKIPS=1`.
+#[must_use]
+pub fn can_run(name: &str, needs_balancer: bool) -> bool {
+    let why = match obstacle() {
+        Some(why) => why.to_owned(),
+        None if needs_balancer => match daemon::missing_binary() {
+            Some(path) => format!("{} is missing; run `cargo xtask build` first", path.display()),
+            None => return true,
+        },
+        None => return true,
+    };
+    assert!(
+        env::var_os("LB_DENY_SKIPS").is_none_or(|value| value != "1"),
+        "{name} may not be skipped: {why}"
+    );
+    // Written to the stream itself, because the test runner hides what `println!` says in a passing test.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: {why}");
+    false
+}
+
+/// Returns from the test with a `SKIPPED:` line where namespaces cannot be made.
+#[macro_export]
+macro_rules! needs_namespaces {
+    () => {
+        if !$crate::privilege::can_run(&$crate::test_name!(), false) {
+            return;
+        }
+    };
+}
+
+/// Returns from the test with a `SKIPPED:` line where namespaces cannot be made or `lb-user` is not built.
+#[macro_export]
+macro_rules! needs_balancer {
+    () => {
+        if !$crate::privilege::can_run(&$crate::test_name!(), true) {
+            return;
+        }
+    };
+}
+
+/// Path of the function this stands in, e.g. `netns::smoke::answers`.
+#[macro_export]
+macro_rules! test_name {
+    () => {{
+        fn here() {}
+        let name = ::std::any::type_name_of_val(&here);
+        name.strip_suffix("::here").unwrap_or(name).to_owned()
+    }};
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_test_knows_its_own_name() {
+        assert_eq!(test_name!(), "lb_tests::privilege::tests::a_test_knows_its_own_name");
+    }
+}

@@ -1,0 +1,338 @@
+//! Small networks around one balancer.
+//!
+//! Everything hangs on a switch: a namespace with one bridge per wire. Host numbers on every wire are the
+//! same: balancer 1, clients from 11, servers from [`Layout::first_server`], VIPs as tests like (200 and up
+//! are free), routers 254 and 253.
+//!
+//! ```text
+//! one arm   clients ─┬─ servers        two arms   clients ── lb ── servers
+//!                    lb
+//! routed    remote clients ─ router ─┬─ router ─ router ─ servers
+//!                                clients, lb
+//! ```
+//!
+//! With one arm the wire carries two networks, `FRONT` and `SERVERS`, unless the layout names the same
+//! network twice. Servers have no default route until [`Topology::servers_reply_through_balancer`].
+
+use std::net::IpAddr;
+
+use crate::{
+    address::{Dual, Family, Subnet},
+    netns::Netns,
+    veth::{Cable, Mac},
+};
+
+/// Number of the balancer on its wires.
+const BALANCER: u8 = 1;
+/// Number of the first client.
+const CLIENT: u8 = 11;
+
+/// Where the servers are, seen from the balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Servers {
+    /// On the balancer's only wire.
+    SameWire,
+    /// On a wire of the balancer's second interface.
+    SecondWire,
+    /// Behind two routers; clients too have a router in front of them.
+    BehindRouters,
+}
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Number of clients.
+    pub clients: u8,
+    /// Number of servers.
+    pub servers: u8,
+    /// Where the servers are.
+    pub place: Servers,
+    /// Network of clients and VIPs.
+    pub front: Subnet,
+    /// Network of the servers; may be the same as `front` on the same wire.
+    pub back: Subnet,
+    /// Host number of the first server.
+    pub first_server: u8,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            clients: 1,
+            servers: 3,
+            place: Servers::SameWire,
+            front: Subnet::FRONT,
+            back: Subnet::SERVERS,
+            first_server: 101,
+        }
+    }
+}
+
+/// A machine on a wire.
+#[derive(Debug)]
+pub struct Host {
+    /// Where it lives.
+    pub ns: Netns,
+    /// Its name: `c1`, `s1`, `lb`, ...
+    pub name: String,
+    /// Its address on `eth0`.
+    pub address: Dual,
+    /// Ethernet address of `eth0`.
+    pub mac: Mac,
+}
+
+/// A place to watch frames at.
+#[derive(Clone, Debug)]
+pub struct Tap<'a> {
+    /// Namespace of the device.
+    pub ns: &'a Netns,
+    /// The device.
+    pub device: String,
+    /// The host whose `eth0` is at one end of the device's cable.
+    pub host: &'a Netns,
+}
+
+impl Host {
+    /// Its own `eth0`.
+    #[must_use]
+    pub fn tap(&self) -> Tap<'_> {
+        Tap { ns: &self.ns, device: "eth0".into(), host: &self.ns }
+    }
+}
+
+/// A built network; everything goes when it is dropped.
+#[derive(Debug)]
+pub struct Topology {
+    /// What was built.
+    pub layout: Layout,
+    /// Machines that send requests.
+    pub clients: Vec<Host>,
+    /// Machines behind the balancer.
+    pub servers: Vec<Host>,
+    /// The balancer: `eth0` towards clients, `eth1` towards servers where there are two wires.
+    pub lb: Host,
+    routers: Vec<Netns>,
+    switch: Netns,
+}
+
+impl Topology {
+    /// Builds the network and waits for nothing: links are up and addresses usable at once.
+    ///
+    /// # Panics
+    /// When the kernel refuses a step.
+    #[track_caller]
+    #[must_use]
+    pub fn build(layout: Layout) -> Self {
+        let switch = Switch::new();
+        let Layout { front, back, place, .. } = layout;
+        let server_wire = if place == Servers::SameWire { "front" } else { "back" };
+        let client_wire = if place == Servers::BehindRouters { "remote" } else { "front" };
+        let client_net = if place == Servers::BehindRouters { Subnet::REMOTE } else { front };
+
+        let lb = switch.host("lb", "front", front, BALANCER);
+        match place {
+            Servers::SameWire if front != back => add_address(&lb.ns, "eth0", back, BALANCER),
+            Servers::SecondWire => switch.attach(&lb, 1, "back", back, BALANCER),
+            Servers::SameWire | Servers::BehindRouters => {}
+        }
+        let clients: Vec<_> = (0..layout.clients)
+            .map(|n| switch.host(&format!("c{}", n + 1), client_wire, client_net, CLIENT + n))
+            .collect();
+        let servers: Vec<_> = (0..layout.servers)
+            .map(|n| switch.host(&format!("s{}", n + 1), server_wire, back, layout.first_server + n))
+            .collect();
+        let mut routers = Vec::new();
+        if place == Servers::BehindRouters {
+            routers = lay_routes(&switch, &lb, layout);
+            for host in clients.iter() {
+                default_route(host, Subnet::REMOTE.host(254));
+            }
+            for host in servers.iter() {
+                default_route(host, back.host(254));
+            }
+        }
+        Self { layout, clients, servers, lb, routers, switch: switch.0 }
+    }
+
+    /// The only or first client.
+    #[must_use]
+    pub fn client(&self) -> &Host {
+        &self.clients[0]
+    }
+
+    /// An address for a VIP, next to the balancer's front address.
+    #[must_use]
+    pub fn vip(&self, number: u8) -> Dual {
+        self.layout.front.host(number)
+    }
+
+    /// The balancer's own addresses: front, and back where that is another network.
+    #[must_use]
+    pub fn lb_addresses(&self) -> [Dual; 2] {
+        [self.lb.address, self.layout.back.host(BALANCER)]
+    }
+
+    /// Makes the balancer the servers' default gateway, which mode `nat` needs.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[track_caller]
+    pub fn servers_reply_through_balancer(&self) {
+        let gateway = if self.layout.place == Servers::BehindRouters {
+            self.lb.address
+        } else {
+            self.lb_addresses()[1]
+        };
+        for server in &self.servers {
+            default_route(server, gateway);
+        }
+    }
+
+    /// Lets every server accept a VIP for mode `dr`: the address on its loopback device, no ARP answers for
+    /// it, and replies from it go straight to the clients on the wire, whatever the default route.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[track_caller]
+    pub fn servers_accept(&self, vip: IpAddr) {
+        let family = if vip.is_ipv4() { Family::V4 } else { Family::V6 };
+        let (bits, front) = (family.bits(), self.layout.front.network(family));
+        for server in &self.servers {
+            server.ns.sysctl("ipv4/conf/all/arp_ignore", "1");
+            server.ns.sysctl("ipv4/conf/all/arp_announce", "2");
+            server.ns.ip(&format!("addr add {vip}/{bits} dev lo{}", nodad(family)));
+            if self.layout.front != self.layout.back {
+                let ip = if family == Family::V4 { Netns::ip } else { Netns::ip6 };
+                ip(
+                    &server.ns,
+                    &format!("rule add from {vip} lookup 100\nroute replace {front} dev eth0 table 100"),
+                );
+            }
+        }
+    }
+
+    /// Takes a host's cable out of the switch: it is there, up, and unreachable, like after a power cut.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[track_caller]
+    pub fn unplug(&self, host: &Host) {
+        self.switch.ip(&format!("link set {} nomaster", port(&host.name, 0)));
+    }
+
+    /// Puts a cable back that [`Self::unplug`] took out.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[track_caller]
+    pub fn plug(&self, host: &Host) {
+        let on_back = host.name.starts_with('s') && self.layout.place != Servers::SameWire;
+        let wire = if on_back { "back" } else { "front" };
+        self.switch.ip(&format!("link set {} master {wire}", port(&host.name, 0)));
+    }
+
+    /// The switch's port to a host's `eth0`: the place to see everything it sends and receives, also what
+    /// an XDP program on it sends, which the host itself never gets to see.
+    #[must_use]
+    pub fn tap<'a>(&'a self, host: &'a Host) -> Tap<'a> {
+        Tap { ns: &self.switch, device: port(&host.name, 0), host: &host.ns }
+    }
+
+    /// The routers, nearest to the servers last; empty unless servers are behind routers.
+    #[must_use]
+    pub fn routers(&self) -> &[Netns] {
+        &self.routers
+    }
+}
+
+/// A namespace with one bridge per wire. Bridges learn at once and know no spanning tree.
+struct Switch(Netns);
+
+impl Switch {
+    #[track_caller]
+    fn new() -> Self {
+        let ns = Netns::new("sw");
+        // A switch has no addresses of its own.
+        ns.sysctl("ipv6/conf/all/disable_ipv6", "1");
+        ns.sysctl("ipv6/conf/default/disable_ipv6", "1");
+        for wire in ["front", "back", "between", "remote"] {
+            ns.ip(&format!(
+                "link add {wire} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {wire} up"
+            ));
+        }
+        Self(ns)
+    }
+
+    /// A new host on a wire.
+    #[track_caller]
+    fn host(&self, name: &str, wire: &str, subnet: Subnet, number: u8) -> Host {
+        let ns = Netns::new(name);
+        // Replies may take another way than requests (dr, routers): no reverse path checks.
+        ns.sysctl("ipv4/conf/all/rp_filter", "0");
+        ns.sysctl("ipv4/conf/default/rp_filter", "0");
+        let mac = Mac::local(subnet.number(), number);
+        let host = Host { ns, name: name.to_owned(), address: subnet.host(number), mac };
+        self.attach(&host, 0, wire, subnet, number);
+        host
+    }
+
+    /// Another interface of a host.
+    #[track_caller]
+    fn attach(&self, host: &Host, card: u8, wire: &str, subnet: Subnet, number: u8) {
+        let device = format!("eth{card}");
+        let far = port(&host.name, card);
+        let cable = Cable { device: &device, mac: Mac::local(subnet.number(), number), mtu: 1500 };
+        cable.lay(&host.ns, &self.0, &far);
+        self.0.ip(&format!("link set {far} master {wire}"));
+        add_address(&host.ns, &device, subnet, number);
+    }
+}
+
+/// Name of a switch port.
+fn port(host: &str, card: u8) -> String {
+    format!("p-{host}-{card}")
+}
+
+fn nodad(family: Family) -> &'static str {
+    if family == Family::V6 { " nodad" } else { "" }
+}
+
+#[track_caller]
+fn add_address(ns: &Netns, device: &str, subnet: Subnet, number: u8) {
+    for family in Family::BOTH {
+        let (address, prefix) = (subnet.host(number).of(family), subnet.prefix(family));
+        ns.ip(&format!("addr add {address}/{prefix} dev {device}{}", nodad(family)));
+    }
+}
+
+#[track_caller]
+fn default_route(host: &Host, gateway: Dual) {
+    host.ns
+        .ip(&format!("route replace default via {}\nroute replace default via {}", gateway.v4, gateway.v6));
+}
+
+/// remote ─ r0 ─ front ─ r1 ─ between ─ r2 ─ back, with routes everywhere but on clients and servers.
+#[track_caller]
+fn lay_routes(switch: &Switch, lb: &Host, layout: Layout) -> Vec<Netns> {
+    let Layout { front, back, .. } = layout;
+    let r0 = switch.host("r0", "front", front, 253);
+    switch.attach(&r0, 1, "remote", Subnet::REMOTE, 254);
+    let r1 = switch.host("r1", "front", front, 254);
+    switch.attach(&r1, 1, "between", Subnet::BETWEEN, 1);
+    let r2 = switch.host("r2", "between", Subnet::BETWEEN, 2);
+    switch.attach(&r2, 1, "back", back, 254);
+    for router in [&r0, &r1, &r2] {
+        router.ns.sysctl("ipv4/ip_forward", "1");
+        router.ns.sysctl("ipv6/conf/all/forwarding", "1");
+    }
+    let route = |from: &Netns, to: Subnet, via: Dual| {
+        for family in Family::BOTH {
+            from.ip(&format!("route add {} via {}", to.network(family), via.of(family)));
+        }
+    };
+    route(&lb.ns, Subnet::REMOTE, front.host(253));
+    route(&lb.ns, back, front.host(254));
+    route(&r1.ns, back, Subnet::BETWEEN.host(2));
+    route(&r2.ns, front, Subnet::BETWEEN.host(1));
+    vec![r0.ns, r1.ns, r2.ns]
+}
