@@ -2,4 +2,5 @@
 
 pub mod health;
 pub mod model;
+pub mod netlink;
 pub mod snapshot;
