@@ -1,0 +1,71 @@
+//! Building: the kernel program, and the binaries that carry it.
+//!
+//! The kernel program is built by the pinned stable compiler. Compiling the core library for a target that
+//! has no ready-made one is an unstable feature, so the compiler is told to act as its own bootstrap; nothing
+//! else unstable is used. `bpf-linker` joins the pieces. Always optimised: the verifier sees what the
+//! optimiser left, so another profile would be another program.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::shell;
+
+/// Little-endian BPF, like every machine this project is meant for.
+const TARGET: &str = "bpfel-unknown-none";
+
+/// The environment variable that tells `lb-user/build.rs` which object to embed.
+pub(crate) const OBJECT_VARIABLE: &str = "LB_EBPF_OBJECT";
+
+/// Builds the kernel program and gives the file, always the same one.
+pub(crate) fn object() -> Result<PathBuf> {
+    shell::run(&mut kernel_cargo("build"))?;
+    let folder = folder();
+    let built = folder.join(TARGET).join("release/lb");
+    let object = folder.join("lb.o");
+    copy_if_changed(&built, &object)?;
+    let bytes = fs::metadata(&object)?.len();
+    eprintln!("kernel program: {} ({bytes} bytes)", object.display());
+    Ok(object)
+}
+
+/// A cargo command upon the kernel program, e.g. `build` or `clippy`, all with the same flags.
+pub(crate) fn kernel_cargo(subcommand: &str) -> Command {
+    let mut cargo =
+        shell::cargo([subcommand, "--package=lb-ebpf", "--bin=lb", "--features=bpf", "--release"]);
+    cargo.args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"]).arg(folder());
+    // aya reads types of the machine the object will run on, hence bpf_target_arch; map definitions and line
+    // numbers in verifier logs come from BTF, which the linker makes of the debug information.
+    let flags = [
+        format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+    ];
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env("RUSTC_BOOTSTRAP", "1");
+    cargo
+}
+
+/// Builds the kernel program, then `lb-user`, `lbctl` and `l7-proxy` for use; gives the kernel program.
+pub(crate) fn binaries() -> Result<PathBuf> {
+    let object = object()?;
+    let mut cargo = shell::cargo(["build", "--release", "--package=lb-user", "--package=l7-proxy"]);
+    shell::run(cargo.env(OBJECT_VARIABLE, &object))?;
+    for name in ["lb-user", "lbctl", "l7-proxy"] {
+        eprintln!("built {}", shell::release().join(name).display());
+    }
+    Ok(object)
+}
+
+/// The kernel program has a target folder of its own, so that its flags never rebuild the host's crates.
+fn folder() -> PathBuf {
+    shell::target().join("bpf")
+}
+
+/// Leaves an equal file alone: its time of change decides whether `lb-user` is built again.
+fn copy_if_changed(from: &PathBuf, to: &PathBuf) -> Result<()> {
+    let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    fs::write(to, new).with_context(|| format!("cannot write {}", to.display()))
+}
