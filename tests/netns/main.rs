@@ -1,6 +1,19 @@
 //! Real packets between namespaces: the balancer as its operators and their clients meet it.
 //!
-//! Each test is a sentence about what holds. Tests need root; see [`lb_tests::privilege`] for what happens
-//! without.
+//! Each test is a sentence about what holds; R-numbers are those of the operators' requirements. Tests need
+//! root and a built `lb-user`; see [`lb_tests::privilege`] for what happens without.
 
+mod bed;
+mod config;
+
+mod failover;
+mod forwarding;
 mod harness;
+mod health;
+mod lifecycle;
+mod openstack;
+mod passthrough;
+mod persistence;
+mod ports;
+mod refusal;
+mod smoke;

@@ -137,7 +137,15 @@ fn series(ns: &Netns, count: usize, one: impl Fn() -> Result<String, String> + S
 /// # Errors
 /// Why there was no answer: at which step, and what the socket said.
 pub fn request(target: SocketAddr, limit: Duration) -> Result<String, String> {
-    let mut stream = connect(target, None, limit)?;
+    request_from(target, None, limit)
+}
+
+/// [`request`] from one of the namespace's addresses.
+///
+/// # Errors
+/// As [`request`].
+pub fn request_from(target: SocketAddr, source: Option<IpAddr>, limit: Duration) -> Result<String, String> {
+    let mut stream = connect(target, source, limit)?;
     let head = format!("GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).map_err(at("send"))?;
     let mut answer = String::new();

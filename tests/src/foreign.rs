@@ -45,6 +45,17 @@ impl Foreign {
 const CODE: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 const LICENSE: &[u8] = b"GPL\0";
 
+/// What differs between section headers; see the ELF specification for the numbers.
+#[derive(Default)]
+struct Section<'a> {
+    content: &'a [u8],
+    kind: u32,
+    flags: u64,
+    link: u32,
+    info: u32,
+    entry: u64,
+}
+
 /// A relocatable ELF object for the BPF machine (64 bits, little endian) with [`CODE`] as section `xdp`.
 fn object_file() -> Vec<u8> {
     let mut strings = Vec::from(*b"\0");
@@ -62,14 +73,15 @@ fn object_file() -> Vec<u8> {
 
     let mut file = vec![0; 64];
     let mut headers = vec![0; 64];
-    // (content, type, flags, link, info, entry size): code is allocated and executable, symbols use table 4.
-    let sections: [(&[u8], u32, u64, u32, u32, u64); 4] = [
-        (&CODE, 1, 6, 0, 0, 0),
-        (LICENSE, 1, 3, 0, 0, 0),
-        (&symbols, 2, 0, 4, 1, 24),
-        (&strings, 3, 0, 0, 0, 0),
+    // Code is allocated and executable, the licence allocated and writable; symbols use string table 4.
+    let sections = [
+        Section { content: &CODE, kind: 1, flags: 6, ..Section::default() },
+        Section { content: LICENSE, kind: 1, flags: 3, ..Section::default() },
+        Section { content: &symbols, kind: 2, link: 4, info: 1, entry: 24, ..Section::default() },
+        Section { content: &strings, kind: 3, ..Section::default() },
     ];
-    for (name, (content, kind, flags, link, info, entry)) in names.into_iter().zip(sections) {
+    for (name, section) in names.into_iter().zip(sections) {
+        let Section { content, kind, flags, link, info, entry } = section;
         let (offset, size) = (file.len() as u64, content.len() as u64);
         headers.extend(name.to_le_bytes().into_iter().chain(kind.to_le_bytes()));
         headers.extend([flags, 0, offset, size].into_iter().flat_map(u64::to_le_bytes));

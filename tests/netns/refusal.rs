@@ -1,0 +1,180 @@
+//! Wrong input and wrong surroundings: one clear line, an exit code other than 0, and nothing left behind.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+
+use lb_tests::{
+    address::Family,
+    client,
+    daemon::{Installation, attached_program, binary},
+    folder::Folder,
+    foreign::{self, Foreign},
+    needs_balancer,
+    process::{self, Running},
+    topology::{Layout, Servers},
+};
+
+use crate::bed::Bed;
+
+/// Starts `lb-user`, which must refuse: the last line it says names every one of `words`.
+#[track_caller]
+fn refused(installation: &Installation<'_>, words: &[&str]) -> i32 {
+    let before = installation.footprint();
+    let (status, log) = installation.run_to_end();
+    assert_eq!(installation.footprint(), before, "something was left behind; log: {log}");
+    complaint(&log, words);
+    let code = status.code().unwrap_or_else(|| panic!("ended by a signal: {status}; log: {log}"));
+    assert_ne!(code, 0, "{log}");
+    code
+}
+
+/// Insists that the last line of a log is the only complaint in it, and names every one of `words`.
+#[track_caller]
+fn complaint(log: &str, words: &[&str]) {
+    assert!(!log.contains("panicked"), "{log}");
+    let last = log.trim_end().lines().last().unwrap_or_default();
+    for word in words {
+        assert!(last.contains(word), "the last line does not say {word:?}:\n{log}");
+    }
+    let before = log.trim_end().strip_suffix(last).unwrap_or_default().to_lowercase();
+    assert!(!before.contains("error"), "more than one complaint:\n{log}");
+}
+
+fn bed() -> Bed {
+    Bed::new(Layout { servers: 1, ..Layout::default() }, &[80])
+}
+
+fn two_wires() -> Layout {
+    Layout { servers: 1, place: Servers::SecondWire, ..Layout::default() }
+}
+
+#[test]
+fn an_interface_that_does_not_exist() {
+    needs_balancer!();
+    let bed = bed();
+    let config = bed.config(&["snat"], 80, "");
+    let _ = refused(&Installation::new(&bed.net.lb.ns, &["eth7"], config.text()), &["eth7"]);
+    // The first interface is fine: it must not keep anything when the second one is not.
+    let _ = refused(&Installation::new(&bed.net.lb.ns, &["eth0", "eth7"], config.text()), &["eth7"]);
+}
+
+#[test]
+fn a_user_who_is_not_root() {
+    needs_balancer!();
+    let bed = bed();
+    let config = bed.config(&["snat"], 80, "");
+    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], config.text());
+    let before = installation.footprint();
+    // A copy that anybody may run, wherever the original is.
+    let folder = Folder::new();
+    let copy = folder.file("lb-user");
+    fs::copy(binary("lb-user"), &copy).expect("copy lb-user");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("let others run it");
+    let mut command = bed.net.lb.ns.command("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(copy);
+    let (status, log) =
+        Running::start("lb-user", command.args(installation.arguments())).wait(Duration::from_secs(20));
+    assert!(!status.success(), "{log}");
+    complaint(&log, &["root"]);
+    assert_eq!(installation.footprint(), before);
+}
+
+#[test]
+fn a_broken_configuration_names_file_line_and_column() {
+    needs_balancer!();
+    let bed = bed();
+    let good = bed.config(&["snat"], 80, "");
+    let broken = format!("{}\n[vip.more]\nadress = \"10.0.0.1\"\n", good.text());
+    let line = broken.lines().position(|line| line.starts_with("adress")).expect("the slip") + 1;
+    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], &broken);
+    let before = installation.footprint();
+    let (status, log) = installation.run_to_end();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains(&format!("lb.toml:{line}:1: ")) && log.contains("address"), "{log}");
+    assert_eq!(installation.footprint(), before);
+}
+
+#[test]
+fn check_tells_good_from_bad_without_touching_anything() {
+    needs_balancer!();
+    let bed = bed();
+    let good = bed.config(&["snat"], 80, "");
+    for (text, code) in [(good.text().to_owned(), 0), (good.text().replace("snat", "snatch"), 1)] {
+        let installation = Installation::new(&bed.net.lb.ns, &["eth0"], &text);
+        let before = installation.footprint();
+        let mut command = bed.net.lb.ns.command(binary("lb-user"));
+        command.args(installation.arguments()).arg("--check");
+        let output = process::output("lb-user --check", &mut command, Duration::from_secs(20));
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(installation.footprint(), before);
+    }
+}
+
+#[test]
+fn a_second_instance_on_the_same_interface() {
+    needs_balancer!();
+    let bed = bed();
+    let config = bed.config(&["snat"], 80, "");
+    let balancer = bed.balance(&config);
+    let program = balancer.assert_native()[0].program_id.to_string();
+    let _ = refused(&Installation::new(&bed.net.lb.ns, &["eth0"], config.text()), &["eth0", &program]);
+    let _ = client::requests(&bed.net.client().ns, bed.target("snat", Family::V4, 80), 20)
+        .all_answered("the first one");
+}
+
+#[test]
+fn a_foreign_program_on_the_interface() {
+    needs_balancer!();
+    let bed = bed();
+    let config = bed.config(&["snat"], 80, "");
+    let foreign = Foreign::attach(&bed.net.lb.ns, "eth0");
+    for mode in ["auto", "native", "generic"] {
+        let installation = Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).xdp_mode(mode);
+        let _ = refused(&installation, &["eth0", foreign::NAME, &foreign.id.to_string()]);
+        assert_eq!(attached_program(&bed.net.lb.ns, "eth0"), Some(foreign.id.into()));
+    }
+}
+
+#[test]
+fn an_administration_socket_that_is_in_use() {
+    needs_balancer!();
+    let bed = Bed::new(two_wires(), &[80]);
+    let config = bed.config(&["snat"], 80, "");
+    let balancer = Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).start();
+    let socket = balancer.installation().socket();
+    let mut second = bed.net.lb.ns.command(binary("lb-user"));
+    let folder = Folder::new();
+    let other = folder.write("other.toml", "");
+    second.args(["--iface", "eth1", "--config"]).arg(other).arg("--socket").arg(&socket);
+    let (status, log) = Running::start("a second lb-user", &mut second).wait(Duration::from_secs(20));
+    assert!(!status.success(), "{log}");
+    complaint(&log, &[&socket.display().to_string()]);
+    assert_eq!(attached_program(&bed.net.lb.ns, "eth1"), None);
+    let _ = balancer.status();
+}
+
+#[test]
+fn a_vip_that_another_instance_serves() {
+    needs_balancer!();
+    let bed = Bed::new(two_wires(), &[80]);
+    let config = bed.config(&["snat"], 80, "");
+    let _first = Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).start();
+    let address = bed.target("snat", Family::V4, 80).ip().to_string();
+    let second = Installation::new(&bed.net.lb.ns, &["eth1"], config.text());
+    let (status, log) = second.run_to_end();
+    assert!(!status.success(), "{log}");
+    complaint(&log, &[&address]);
+    assert_eq!(attached_program(&bed.net.lb.ns, "eth1"), None);
+    let tally = client::requests(&bed.net.client().ns, bed.target("snat", Family::V4, 80), 20);
+    let _ = tally.all_answered("the first instance");
+}
+
+#[test]
+fn a_configuration_file_that_does_not_exist() {
+    needs_balancer!();
+    let bed = bed();
+    let mut command = bed.net.lb.ns.command(binary("lb-user"));
+    command.args(["--iface", "eth0", "--config", "/nonexistent/lb.toml"]);
+    let (status, log) = Running::start("lb-user", &mut command).wait(Duration::from_secs(20));
+    assert!(!status.success(), "{log}");
+    complaint(&log, &["/nonexistent/lb.toml"]);
+}
