@@ -5,7 +5,7 @@
 //! golden ratio and two from SplitMix64); BPF has no 128-bit product, hence two independent products that
 //! are crossed and multiplied once more. The values are those of a little-endian machine.
 
-use crate::family::Family;
+use crate::{abi::FlowKey, family::Family};
 
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 const SPLIT_1: u64 = 0xBF58_476D_1CE4_E5B9;
@@ -26,9 +26,9 @@ pub const fn mix(first: u64, second: u64) -> u32 {
 /// Hash of a whole flow, client to VIP.
 #[inline(always)]
 #[must_use]
-pub fn flow<F: Family>(src: F::Addr, dst: F::Addr, sport: u16, dport: u16, protocol: u8) -> u32 {
-    let ports = (sport as u64) << 16 | dport as u64;
-    mix(F::fold(src).rotate_left(32) ^ F::fold(dst), ports | (protocol as u64) << 32)
+pub fn flow<F: Family>(key: &FlowKey<F::Addr>) -> u32 {
+    let ports = (key.sport as u64) << 16 | key.dport as u64;
+    mix(F::fold(key.src).rotate_left(32) ^ F::fold(key.dst), ports | (key.protocol as u64) << 32)
 }
 
 /// Hash of a client's address alone, for source persistence.
@@ -57,6 +57,10 @@ mod tests {
         chi / (counts.len() - 1) as f64
     }
 
+    fn key<A>(src: A, dst: A, sport: u16, dport: u16, protocol: u32) -> FlowKey<A> {
+        FlowKey { src, dst, sport, dport, protocol }
+    }
+
     /// Buckets 262,144 hashes both by their high bits (as a ring does) and by their low ones.
     fn assert_even(what: &str, hashes: impl Fn(u32) -> u32) {
         let (mut high, mut low) = (vec![0; 1021], vec![0; 1024]);
@@ -75,22 +79,22 @@ mod tests {
     fn what_counts_up_in_real_traffic_spreads_evenly() {
         let vip4 = words4([10, 0, 0, 1])[0];
         assert_even("one client, all ports, four VIPs", |i| {
-            flow::<V4>(words4([10, 0, 0, 9])[0], vip4 + (i >> 16), i as u16, 443, 6)
+            flow::<V4>(&key(words4([10, 0, 0, 9])[0], vip4 + (i >> 16), i as u16, 443, 6))
         });
         assert_even("many clients, one port", |i| {
-            flow::<V4>(u32::from_be(0x0a00_0000 + i), vip4, 40_000, 443, 6)
+            flow::<V4>(&key(u32::from_be(0x0a00_0000 + i), vip4, 40_000, 443, 6))
         });
         assert_even("clients and ports together", |i| {
-            flow::<V4>(u32::from_be(0x0a00_0000 + (i >> 9)), vip4, 32_768 + (i as u16 & 511), 80, 6)
+            flow::<V4>(&key(u32::from_be(0x0a00_0000 + (i >> 9)), vip4, 32_768 + (i as u16 & 511), 80, 6))
         });
         assert_even("one client, all VIP ports", |i| {
-            flow::<V4>(vip4, words4([10, 0, 0, 7])[0], 50_000 + (i >> 16) as u16, i as u16, 17)
+            flow::<V4>(&key(vip4, words4([10, 0, 0, 7])[0], 50_000 + (i >> 16) as u16, i as u16, 17))
         });
         assert_even("IPv6 hosts of one network", |i| {
             let mut address = [0; 16];
             address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
             address[12..].copy_from_slice(&i.to_be_bytes());
-            flow::<V6>(words6(address), words6([1; 16]), 40_000, 443, 6)
+            flow::<V6>(&key(words6(address), words6([1; 16]), 40_000, 443, 6))
         });
         assert_even("IPv6 networks and hosts that count up together", |i| {
             let mut address = [0; 16];

@@ -7,7 +7,7 @@ use crate::{
     family::{Family, V4, V6},
     hash,
     parse::{self, Parse},
-    pipeline::{Refusal, Tables, decide},
+    pipeline::{Refused, Tables, Work, decide},
     rewrite::{self, Rewrite},
     verdict::{DropReason, Hop, PassReason, Verdict},
     wire::{Frame, ethernet},
@@ -108,18 +108,15 @@ impl<F: HostFamily> Tables<F> for HostTables {
         self.routes.get(&server.address).filter(|(_, routed)| !(direct && *routed)).map(|(hop, _)| *hop)
     }
 
-    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>> {
-        F::of(self).flows.get(key).copied()
+    fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {
+        F::of(self).flows.get(key).map(|found| *flow = *found).is_some()
     }
 
-    fn insert(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: bool) -> Result<(), Refusal> {
+    fn insert(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: bool) -> Result<(), Refused> {
         let tables = F::of_mut(self);
         let exists = tables.flows.contains_key(key);
-        if exists && !replace {
-            return Err(Refusal::Exists);
-        }
-        if !exists && tables.flows.len() >= tables.capacity {
-            return Err(Refusal::Full);
+        if exists && !replace || !exists && tables.flows.len() >= tables.capacity {
+            return Err(Refused);
         }
         tables.flows.insert(*key, *flow);
         Ok(())
@@ -168,14 +165,14 @@ fn process_ip<F: HostFamily>(
     ifindex: u32,
     tables: &mut HostTables,
 ) -> Outcome {
-    let packet = match F::parse(frame, link.l3) {
-        Ok(packet) => packet,
+    let mut work = match F::parse(frame, link.l3) {
+        Ok(packet) => Work::new(*link, packet),
         Err(reason) => return Outcome::Pass(reason),
     };
-    match decide::<F>(&packet, link, ifindex, tables) {
+    match decide(&mut work, ifindex, tables) {
         Verdict::Pass(reason) => Outcome::Pass(reason),
         Verdict::Drop(reason) => Outcome::Drop(reason),
-        Verdict::Forward(forward) => match rewrite::apply(frame, &packet, &forward) {
+        Verdict::Forward(forward) => match rewrite::apply(frame, &work, &forward) {
             Some(()) => Outcome::Forward { ifindex: forward.hop.ifindex, server: forward.server },
             None => Outcome::Drop(DropReason::RewriteFailed),
         },

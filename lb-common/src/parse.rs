@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The link layer of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Destination MAC: this host, for everything that is not flooded to it by mistake.
     pub to: Mac,
@@ -27,53 +27,44 @@ pub struct Link {
 /// A TCP or UDP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<F: Family> {
-    /// Source address.
-    pub src: F::Addr,
-    /// Destination address.
-    pub dst: F::Addr,
-    /// Source port, host order.
-    pub sport: u16,
-    /// Destination port, host order.
-    pub dport: u16,
-    /// 6 or 17.
-    pub protocol: u8,
+    /// Addresses, ports and protocol: under what its flow would be found.
+    pub key: FlowKey<F::Addr>,
     /// TCP flags; 0 for UDP.
     pub flags: u8,
     /// Time to live or hop limit.
     pub ttl: u8,
-    /// Offset of the IP header.
-    pub l3: usize,
-    /// Offset of the TCP or UDP header.
-    pub l4: usize,
+    l3: u8,
+    l4: u16,
 }
 
 impl<F: Family> Packet<F> {
+    /// Offset of the IP header: at most 22.
+    #[inline(always)]
+    #[must_use]
+    pub fn l3(&self) -> usize {
+        self.l3 as usize
+    }
+
+    /// Offset of the TCP or UDP header: less than 32 KiB, which the mask repeats for the verifier.
+    #[inline(always)]
+    #[must_use]
+    pub fn l4(&self) -> usize {
+        (self.l4 & 0x7fff) as usize
+    }
+
     /// Under what its VIP would be found.
     #[inline(always)]
     #[must_use]
     pub fn vip_key(&self) -> VipKey<F::Addr> {
-        VipKey { address: self.dst, port: self.dport, protocol: self.protocol, pad: 0 }
-    }
-
-    /// Under what its flow would be found.
-    #[inline(always)]
-    #[must_use]
-    pub fn flow_key(&self) -> FlowKey<F::Addr> {
-        FlowKey {
-            src: self.src,
-            dst: self.dst,
-            sport: self.sport,
-            dport: self.dport,
-            protocol: self.protocol,
-            pad: [0; 3],
-        }
+        VipKey { address: self.key.dst, port: self.key.dport, protocol: self.key.protocol as u16 }
     }
 
     /// Whether it may start a flow: a TCP SYN, or any UDP datagram.
     #[inline(always)]
     #[must_use]
     pub fn opens(&self) -> bool {
-        self.protocol == protocol::UDP || self.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
+        self.key.protocol == protocol::UDP as u32
+            || self.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
     }
 }
 
@@ -85,15 +76,12 @@ impl<F: Family> Packet<F> {
 pub fn ethernet<B: Frame + ?Sized>(frame: &B) -> Result<Link, PassReason> {
     let header: [u8; ethernet::HEADER] = frame.read(0).ok_or(PassReason::Malformed)?;
     let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = header;
-    if a & 1 != 0 {
+    let to = Mac::new([a, b, c, d, e, f]);
+    if to.is_group() {
         return Err(PassReason::GroupAddressed);
     }
-    let mut link = Link {
-        to: [a, b, c, d, e, f],
-        from: [g, h, i, j, k, l],
-        ethertype: be16(&header, 12),
-        l3: ethernet::HEADER,
-    };
+    let mut link =
+        Link { to, from: Mac::new([g, h, i, j, k, l]), ethertype: be16(&header, 12), l3: ethernet::HEADER };
     for _ in 0..2 {
         if ethernet::is_tag(link.ethertype) {
             let tag: [u8; ethernet::TAG] = frame.read(link.l3).ok_or(PassReason::Malformed)?;
@@ -127,15 +115,17 @@ impl Parse for V4 {
         }
         let transport = transport(frame, header[9], l3 + length, total - length)?;
         Ok(Packet {
-            src: raw32(&header, ipv4::SOURCE),
-            dst: raw32(&header, ipv4::SOURCE + 4),
-            sport: transport.sport,
-            dport: transport.dport,
-            protocol: header[9],
+            key: FlowKey {
+                src: raw32(&header, ipv4::SOURCE),
+                dst: raw32(&header, ipv4::SOURCE + 4),
+                sport: transport.sport,
+                dport: transport.dport,
+                protocol: header[9] as u32,
+            },
             flags: transport.flags,
             ttl: header[ipv4::TTL],
-            l3,
-            l4: l3 + length,
+            l3: l3 as u8,
+            l4: (l3 + length) as u16,
         })
     }
 }
@@ -154,15 +144,17 @@ impl Parse for V6 {
         let transport = transport(frame, protocol, l4, payload)?;
         let address = |at| core::array::from_fn(|word| raw32(&header, at + word * 4));
         Ok(Packet {
-            src: address(ipv6::SOURCE),
-            dst: address(ipv6::SOURCE + 16),
-            sport: transport.sport,
-            dport: transport.dport,
-            protocol,
+            key: FlowKey {
+                src: address(ipv6::SOURCE),
+                dst: address(ipv6::SOURCE + 16),
+                sport: transport.sport,
+                dport: transport.dport,
+                protocol: protocol as u32,
+            },
             flags: transport.flags,
             ttl: header[ipv6::HOP_LIMIT],
-            l3,
-            l4,
+            l3: l3 as u8,
+            l4: l4 as u16,
         })
     }
 }

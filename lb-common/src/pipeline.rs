@@ -12,13 +12,40 @@ use crate::{
     family::Family,
     hash,
     parse::{Link, Packet},
-    verdict::{DropReason, Forward, Hop, PassReason, Translation, Verdict},
+    verdict::{DropReason, Forward, Hop, PassReason, Verdict},
 };
 
 /// Source ports tried for a new translation before giving up.
 ///
 /// With a fraction `p` of a server's ports taken, a new flow fails with probability `p^16`: 3 % at 80 %.
-pub const PORT_ATTEMPTS: u16 = 16;
+pub const PORT_ATTEMPTS: u32 = 16;
+
+/// Everything about the packet in hand.
+///
+/// In the kernel it lies in a per-CPU map, not on the stack, for two reasons. It is too large for the stack.
+/// And the verifier forgets what it knew of a value that went through memory: the many ways of parsing a
+/// packet are then one way of deciding about it, instead of being verified each by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<F: Family> {
+    /// Its link layer.
+    pub link: Link,
+    /// Its headers.
+    pub packet: Packet<F>,
+    /// Its flow, if it is to be translated: the half it is found by.
+    pub flow: Flow<F::Addr>,
+    /// The other half.
+    pub twin: Flow<F::Addr>,
+    /// The key of the other half.
+    pub twin_key: FlowKey<F::Addr>,
+}
+
+impl<F: Family> Work<F> {
+    /// A workspace for a parsed packet.
+    #[must_use]
+    pub fn new(link: Link, packet: Packet<F>) -> Self {
+        Self { link, packet, flow: Flow::default(), twin: Flow::default(), twin_key: FlowKey::default() }
+    }
+}
 
 /// What the decision may look up and change.
 pub trait Tables<F: Family> {
@@ -37,134 +64,118 @@ pub trait Tables<F: Family> {
     /// Where the host's routing table would send a packet to this server; for servers whose next hop user
     /// space does not know. With `direct`, a way over a router does not count.
     fn route(&self, server: &Server, direct: bool) -> Option<Hop>;
-    /// An entry of the flow table.
-    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>>;
-    /// Adds an entry, or replaces one if `replace`.
+    /// Copies an entry of the flow table into `flow`; `false`, and `flow` as it was, if there is none.
+    fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool;
+    /// Adds an entry; with `replace`, also over one that exists.
     ///
     /// # Errors
-    /// [`Refusal`].
-    fn insert(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: bool) -> Result<(), Refusal>;
+    /// [`Refused`]: there is one under that key already, or no room for one more.
+    fn insert(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: bool) -> Result<(), Refused>;
     /// Updates time, state and the client's whereabouts of an existing entry; `false` if it is gone.
     fn refresh(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> bool;
 }
 
-/// Why an entry was not added to a flow table.
+/// An entry was not added to a flow table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// There is one under that key.
-    Exists,
-    /// There is no room.
-    Full,
-}
+pub struct Refused;
 
-/// Decides what becomes of a packet that came in by interface `ifindex`, and keeps the flow tables.
+/// Decides what becomes of the packet in `work`, which came in by interface `ifindex`, and keeps the flow
+/// tables.
 #[inline(always)]
-pub fn decide<F: Family>(
-    packet: &Packet<F>,
-    link: &Link,
-    ifindex: u32,
-    tables: &mut impl Tables<F>,
-) -> Verdict<F> {
-    let outcome = match tables.vip(&packet.vip_key()) {
+pub fn decide<F: Family>(work: &mut Work<F>, ifindex: u32, tables: &mut impl Tables<F>) -> Verdict {
+    let outcome = match tables.vip(&work.packet.vip_key()) {
         Some(vip) => match Mode::from_u8(vip.mode) {
             Mode::Local => Err(Verdict::Pass(PassReason::LocalVip)),
-            Mode::Dr => direct(packet, vip, tables),
-            Mode::Nat => translate(packet, link, ifindex, vip, false, tables),
-            Mode::Snat => translate(packet, link, ifindex, vip, true, tables),
+            Mode::Dr => direct(work, vip, tables),
+            mode => translate(work, ifindex, vip, mode == Mode::Snat, tables),
         },
-        None => reply(packet, link, ifindex, tables),
+        None => reply(work, ifindex, tables),
     };
-    match outcome {
-        Ok(forward) => Verdict::Forward(forward),
-        Err(verdict) => verdict,
-    }
+    outcome.map_or_else(|stop| stop, Verdict::Forward)
 }
-
-type Outcome<F> = Result<Forward<F>, Verdict<F>>;
 
 /// `dr`: the ring says which server; only the link layer changes.
 #[inline(always)]
-fn direct<F: Family>(packet: &Packet<F>, vip: Vip, tables: &impl Tables<F>) -> Outcome<F> {
-    let (reference, server) = choose(packet, vip, tables)?;
+fn direct<F: Family>(work: &Work<F>, vip: Vip, tables: &impl Tables<F>) -> Result<Forward, Verdict> {
+    let (reference, server) = choose(&work.packet, vip, tables)?;
     let hop = hop_to::<F>(&server, true, tables)?;
-    let new = packet.opens() && packet.flags != 0;
-    Ok(Forward { hop, translation: None, vip: vip.id, server: reference.index(), half: Half::Client, new })
+    // UDP has no beginning that could be seen without keeping state.
+    let new = work.packet.opens() && work.packet.flags != 0;
+    Ok(Forward { hop, translated: false, vip: vip.id, server: reference.index(), half: Half::Client, new })
 }
 
 /// `nat` and `snat`, from the client.
 #[inline(always)]
 fn translate<F: Family>(
-    packet: &Packet<F>,
-    link: &Link,
+    work: &mut Work<F>,
     ifindex: u32,
     vip: Vip,
     source_too: bool,
     tables: &mut impl Tables<F>,
-) -> Outcome<F> {
-    if packet.ttl <= 1 {
+) -> Result<Forward, Verdict> {
+    if work.packet.ttl <= 1 {
         return Err(Verdict::Drop(DropReason::TtlExceeded));
     }
-    let key = packet.flow_key();
-    let known = tables.flow(&key).and_then(|flow| usable(packet, flow, tables).map(|server| (flow, server)));
-    let (flow, server, new) = match known {
-        Some((flow, server)) => {
-            let here = Flow { client_mac: link.from, client_ifindex: ifindex, ..flow };
-            keep(packet, &key, here, tables)?;
-            (flow, server, false)
+    let known = if tables.flow(&work.packet.key, &mut work.flow) { usable(work, tables) } else { None };
+    let new = known.is_none();
+    let (server, hop) = match known {
+        Some(server) => {
+            work.flow.client_mac = work.link.from.bytes();
+            work.flow.client_ifindex = ifindex;
+            let hop = hop_to::<F>(&server, false, tables)?;
+            keep(work, tables)?;
+            (work.flow.server, hop)
         }
-        None if packet.opens() => {
-            let (reference, server) = choose(packet, vip, tables)?;
-            let flow = open(packet, &key, link, ifindex, reference, &server, source_too, tables)?;
-            (flow, server, true)
+        None if work.packet.opens() => {
+            let (reference, server) = choose(&work.packet, vip, tables)?;
+            let hop = hop_to::<F>(&server, false, tables)?;
+            work.flow = Flow {
+                src: if source_too { F::from_words(server.snat_source) } else { work.packet.key.src },
+                dst: F::from_words(server.address),
+                sport: work.packet.key.sport,
+                dport: if server.port == 0 { work.packet.key.dport } else { server.port },
+                server: reference,
+                seen: tables.now(),
+                client_ifindex: ifindex,
+                client_mac: work.link.from.bytes(),
+                state: conntrack::advance(0, Half::Client, work.packet.flags),
+                half: 0,
+            };
+            open(work, source_too, tables)?;
+            (reference, hop)
         }
         None => return Err(Verdict::Pass(PassReason::NoFlow)),
     };
-    Ok(Forward {
-        hop: hop_to::<F>(&server, false, tables)?,
-        translation: Some(translation(&flow)),
-        vip: vip.id,
-        server: flow.server.index(),
-        half: Half::Client,
-        new,
-    })
+    Ok(Forward { hop, translated: true, vip: vip.id, server: server.index(), half: Half::Client, new })
 }
 
 /// Not to a VIP: perhaps a server's answer in a translated flow.
 #[inline(always)]
 fn reply<F: Family>(
-    packet: &Packet<F>,
-    link: &Link,
+    work: &mut Work<F>,
     ifindex: u32,
     tables: &mut impl Tables<F>,
-) -> Outcome<F> {
-    let not_vip = Verdict::Pass(PassReason::NotVip);
-    if !tables.settings().may_be_reply(packet.dport) {
-        return Err(not_vip);
+) -> Result<Forward, Verdict> {
+    let is_reply = tables.settings().may_be_reply(work.packet.key.dport)
+        && tables.flow(&work.packet.key, &mut work.flow)
+        && work.flow.half() == Half::Server;
+    if !is_reply {
+        return Err(Verdict::Pass(PassReason::NotVip));
     }
-    let key = packet.flow_key();
-    let Some(flow) = tables.flow(&key).filter(|flow| flow.half() == Half::Server) else {
-        return Err(not_vip);
-    };
-    if packet.ttl <= 1 {
+    if work.packet.ttl <= 1 {
         return Err(Verdict::Drop(DropReason::TtlExceeded));
     }
     // Back the way the client came: its router's MAC, its interface. On that same interface the frame was
     // addressed to the very MAC it must now come from.
-    let from =
-        if flow.client_ifindex == ifindex { Some(link.to) } else { tables.interface(flow.client_ifindex) };
+    let out = work.flow.client_ifindex;
+    let from = if out == ifindex { Some(work.link.to) } else { tables.interface(out) };
     let from = from.ok_or(Verdict::Drop(DropReason::NoNextHop))?;
-    let index = flow.server.index();
+    keep(work, tables)?;
+    let server = work.flow.server.index();
     // The VIP is only needed for its counters; a flow whose server is gone counts for VIP 0.
-    let vip = tables.server(index).map_or(0, |server| server.vip);
-    keep(packet, &key, flow, tables)?;
-    Ok(Forward {
-        hop: Hop { to: flow.client_mac, from, ifindex: flow.client_ifindex },
-        translation: Some(translation(&flow)),
-        vip,
-        server: index,
-        half: Half::Server,
-        new: false,
-    })
+    let vip = tables.server(server).map_or(0, |server| server.vip);
+    let hop = Hop { to: Mac::new(work.flow.client_mac), from, ifindex: out };
+    Ok(Forward { hop, translated: true, vip, server, half: Half::Server, new: false })
 }
 
 /// The server for a new flow.
@@ -173,11 +184,11 @@ fn choose<F: Family>(
     packet: &Packet<F>,
     vip: Vip,
     tables: &impl Tables<F>,
-) -> Result<(ServerRef, Server), Verdict<F>> {
+) -> Result<(ServerRef, Server), Verdict> {
     let hash = if vip.flags & vip_flags::SOURCE_HASH != 0 {
-        hash::source::<F>(packet.src)
+        hash::source::<F>(packet.key.src)
     } else {
-        hash::flow::<F>(packet.src, packet.dst, packet.sport, packet.dport, packet.protocol)
+        hash::flow::<F>(&packet.key)
     };
     let reference = tables.slot(vip.id, hash);
     match tables.server(reference.index()) {
@@ -191,120 +202,98 @@ fn choose<F: Family>(
 /// The server of a known flow, unless the packet had better start a new one: the server is gone, or it is
 /// down and the client is only trying to connect, or the flow was over and its 5-tuple is used again.
 #[inline(always)]
-fn usable<F: Family>(packet: &Packet<F>, flow: Flow<F::Addr>, tables: &impl Tables<F>) -> Option<Server> {
-    let server = tables.server(flow.server.index())?;
-    if flow.half() != Half::Client || server.generation != flow.server.generation() {
+fn usable<F: Family>(work: &Work<F>, tables: &impl Tables<F>) -> Option<Server> {
+    let server = tables.server(work.flow.server.index())?;
+    if work.flow.half() != Half::Client || server.generation != work.flow.server.generation() {
         return None;
     }
-    let stale = server.flags & server_flags::ACCEPTS_NEW == 0 || conntrack::is_over(flow.state);
-    if packet.opens() && stale { None } else { Some(server) }
+    let stale = server.flags & server_flags::ACCEPTS_NEW == 0 || conntrack::is_over(work.flow.state);
+    if work.packet.opens() && stale { None } else { Some(server) }
 }
 
-/// Notes a packet of a known flow in both halves, but only if that changes something: a new state, or the
-/// first packet of a tick. A half that was evicted is put back from the other.
+/// Notes a packet of the known flow `work.flow` in both halves, but only if that changes something: a new
+/// state, or the first packet of a tick. A half that was evicted is put back from the other.
 #[inline(always)]
-fn keep<F: Family>(
-    packet: &Packet<F>,
-    key: &FlowKey<F::Addr>,
-    flow: Flow<F::Addr>,
-    tables: &mut impl Tables<F>,
-) -> Result<(), Verdict<F>> {
+fn keep<F: Family>(work: &mut Work<F>, tables: &mut impl Tables<F>) -> Result<(), Verdict> {
     let now = tables.now();
-    let state = conntrack::advance(flow.state, flow.half(), packet.flags);
-    if state == flow.state && now == flow.seen {
+    let state = conntrack::advance(work.flow.state, work.flow.half(), work.packet.flags);
+    if state == work.flow.state && now == work.flow.seen {
         return Ok(());
     }
-    let flow = Flow { state, seen: now, ..flow };
-    tables.refresh(key, &flow);
-    let twin_key = flow.twin_key(packet.protocol);
-    if !tables.refresh(&twin_key, &flow) {
+    work.flow.state = state;
+    work.flow.seen = now;
+    tables.refresh(&work.packet.key, &work.flow);
+    work.twin_key = work.flow.twin_key(work.packet.key.protocol);
+    if !tables.refresh(&work.twin_key, &work.flow) {
+        work.twin = work.flow.twin(&work.packet.key);
         // Someone else's entry under that key means that the ports are gone: this flow cannot go on.
-        let inserted = tables.insert(&twin_key, &flow.twin(key), false);
-        inserted.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))?;
+        let put_back = tables.insert(&work.twin_key, &work.twin, false);
+        put_back.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))?;
     }
     Ok(())
 }
 
-/// Starts a translated flow: finds a free 5-tuple towards the server and enters both halves.
+/// Starts the translated flow `work.flow`: finds a free 5-tuple towards the server, enters both halves.
 ///
-/// A port is taken by inserting the server's half, which must not exist: no two flows and no two CPUs can
-/// get the same one. `nat` tries the client's own port first; only if another flow of the same client to
-/// the same server has it does the port change.
+/// `nat` tries the client's own port first; only if another flow of the same client to the same server has
+/// it does the port change.
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one place, inlined into the kernel program; a struct would be copied"
-)]
-fn open<F: Family>(
-    packet: &Packet<F>,
-    key: &FlowKey<F::Addr>,
-    link: &Link,
-    ifindex: u32,
-    reference: ServerRef,
-    server: &Server,
-    source_too: bool,
-    tables: &mut impl Tables<F>,
-) -> Result<Flow<F::Addr>, Verdict<F>> {
-    let settings = tables.settings();
-    let hash = hash::flow::<F>(packet.src, packet.dst, packet.sport, packet.dport, packet.protocol);
-    let src = if source_too { F::from_words(server.snat_source) } else { packet.src };
-    let mut flow = Flow {
-        src,
-        dst: F::from_words(server.address),
-        sport: packet.sport,
-        dport: if server.port == 0 { packet.dport } else { server.port },
-        server: reference,
-        seen: tables.now(),
-        client_ifindex: ifindex,
-        client_mac: link.from,
-        state: conntrack::advance(0, Half::Client, packet.flags),
-        half: 0,
-    };
-    for attempt in 0..PORT_ATTEMPTS {
-        if source_too || attempt > 0 {
-            if settings.snat_count == 0 {
-                break;
-            }
-            let step = hash::scale(hash, settings.snat_count as u32) + attempt as u32;
-            flow.sport = settings.snat_first.wrapping_add((step % settings.snat_count as u32) as u16);
-        }
-        let twin_key = flow.twin_key(packet.protocol);
-        // A reply to this port would be taken for a client of that VIP.
-        let is_vip =
-            VipKey { address: twin_key.dst, port: twin_key.dport, protocol: packet.protocol, pad: 0 };
-        if source_too && tables.vip(&is_vip).is_some() {
-            continue;
-        }
-        let twin = flow.twin(key);
-        match tables.insert(&twin_key, &twin, false) {
-            Ok(()) => {}
-            Err(Refusal::Full) => return Err(Verdict::Drop(DropReason::FlowTableFull)),
-            Err(Refusal::Exists) => {
-                // Our own previous life under the same 5-tuple may be written over; nobody else's.
-                let own = tables.flow(&twin_key).is_some_and(|other| other.twin_key(packet.protocol) == *key);
-                if !own || tables.insert(&twin_key, &twin, true).is_err() {
-                    continue;
-                }
-            }
-        }
-        return match tables.insert(key, &flow, true) {
-            Ok(()) => Ok(flow),
-            Err(_) => Err(Verdict::Drop(DropReason::FlowTableFull)),
-        };
+fn open<F: Family>(work: &mut Work<F>, source_too: bool, tables: &mut impl Tables<F>) -> Result<(), Verdict> {
+    let Settings { snat_first, snat_count, .. } = tables.settings();
+    if snat_count == 0 && source_too {
+        return Err(Verdict::Drop(DropReason::PortsExhausted));
     }
-    Err(Verdict::Drop(DropReason::PortsExhausted))
+    let start = hash::scale(hash::flow::<F>(&work.packet.key), snat_count as u32);
+    let port =
+        |attempt: u32| snat_first.wrapping_add(((start + attempt) % (snat_count as u32).max(1)) as u16);
+    if source_too {
+        work.flow.sport = port(0);
+    }
+    let mut free = claim(work, source_too, tables) || take_back(work, tables);
+    for attempt in 1..PORT_ATTEMPTS {
+        if free || snat_count == 0 {
+            break;
+        }
+        work.flow.sport = port(attempt);
+        free = claim(work, true, tables);
+    }
+    if !free {
+        return Err(Verdict::Drop(DropReason::PortsExhausted));
+    }
+    let entered = tables.insert(&work.packet.key, &work.flow, true);
+    entered.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))
+}
+
+/// Takes the port in `work.flow` by inserting the server's half, which must not exist: no two flows and no
+/// two CPUs can get the same one. A port on which a reply would be taken for a VIP's client is never free.
+#[inline(always)]
+fn claim<F: Family>(work: &mut Work<F>, ours: bool, tables: &mut impl Tables<F>) -> bool {
+    work.twin = work.flow.twin(&work.packet.key);
+    work.twin_key = work.flow.twin_key(work.packet.key.protocol);
+    let key = &work.twin_key;
+    let as_vip = VipKey { address: key.dst, port: key.dport, protocol: key.protocol as u16 };
+    let is_vip = ours && tables.vip(&as_vip).is_some();
+    !is_vip && tables.insert(&work.twin_key, &work.twin, false).is_ok()
+}
+
+/// Overwrites the entry under `work.twin_key` if it is from a previous life of the same 5-tuple.
+#[inline(always)]
+fn take_back<F: Family>(work: &mut Work<F>, tables: &mut impl Tables<F>) -> bool {
+    if !tables.flow(&work.twin_key, &mut work.twin)
+        || work.twin.twin_key(work.packet.key.protocol) != work.packet.key
+    {
+        return false;
+    }
+    work.twin = work.flow.twin(&work.packet.key);
+    tables.insert(&work.twin_key, &work.twin, true).is_ok()
 }
 
 /// The way to a server: resolved by user space, else as the host's routing table says.
 #[inline(always)]
-fn hop_to<F: Family>(server: &Server, direct: bool, tables: &impl Tables<F>) -> Result<Hop, Verdict<F>> {
+fn hop_to<F: Family>(server: &Server, direct: bool, tables: &impl Tables<F>) -> Result<Hop, Verdict> {
     if server.flags & server_flags::HOP_KNOWN != 0 {
-        return Ok(Hop { to: server.next_hop, from: server.source_mac, ifindex: server.ifindex });
+        let (to, from) = (server.next_hop, server.source_mac);
+        return Ok(Hop { to, from, ifindex: server.ifindex });
     }
     tables.route(server, direct).ok_or(Verdict::Drop(DropReason::NoNextHop))
-}
-
-#[inline(always)]
-fn translation<F: Family>(flow: &Flow<F::Addr>) -> Translation<F> {
-    Translation { src: flow.src, dst: flow.dst, sport: flow.sport, dport: flow.dport }
 }

@@ -3,10 +3,7 @@
 //! A reason has one name: in code, in the counter, in `lbctl status` and in metrics. Its index is part of
 //! the map ABI: append, never reorder.
 
-use crate::{
-    abi::{Half, Mac},
-    family::Family,
-};
+use crate::abi::{Half, Mac};
 
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident from $first:literal { $($(#[$doc:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
@@ -87,22 +84,22 @@ const _: () = assert!(PassReason::ALL.len() <= 16 && DropReason::ALL.len() <= 16
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict<F: Family> {
+pub enum Verdict {
     /// The host gets it as it came.
     Pass(PassReason),
     /// It ends here.
     Drop(DropReason),
     /// It goes on to a server or back to a client.
-    Forward(Forward<F>),
+    Forward(Forward),
 }
 
 /// How a packet goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward<F: Family> {
+pub struct Forward {
     /// Where it goes on the link.
     pub hop: Hop,
-    /// What changes above the link layer; nothing for `dr`.
-    pub translation: Option<Translation<F>>,
+    /// Whether it leaves with the 5-tuple of its flow, which the workspace holds; not for `dr`.
+    pub translated: bool,
     /// Id of the VIP, for the counters.
     pub vip: u16,
     /// Index of the server, for the counters.
@@ -122,19 +119,6 @@ pub struct Hop {
     pub from: Mac,
     /// Interface index.
     pub ifindex: u32,
-}
-
-/// The 5-tuple a packet leaves with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation<F: Family> {
-    /// New source address.
-    pub src: F::Addr,
-    /// New destination address.
-    pub dst: F::Addr,
-    /// New source port, host order.
-    pub sport: u16,
-    /// New destination port, host order.
-    pub dport: u16,
 }
 
 #[cfg(test)]

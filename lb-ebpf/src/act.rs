@@ -5,7 +5,7 @@ use lb_common::verdict::Hop;
 
 /// Sends the frame back by the interface it came in, or out by another.
 #[inline(always)]
-pub fn send(hop: &Hop, ingress: u32) -> u32 {
+pub(crate) fn send(hop: &Hop, ingress: u32) -> u32 {
     if hop.ifindex == ingress {
         xdp_action::XDP_TX
     } else {

@@ -36,28 +36,46 @@ use crate::{
 
 /// Runs for every frame that an interface of the balancer receives.
 #[xdp]
-pub fn lb(ctx: XdpContext) -> u32 {
+fn lb(ctx: XdpContext) -> u32 {
     let frame = XdpFrame::new(&ctx);
     match parse::ethernet(&frame) {
-        Ok(link) if link.ethertype == ethernet::IPV4 => forward::<V4>(&ctx, frame, &link),
-        Ok(link) if link.ethertype == ethernet::IPV6 => forward::<V6>(&ctx, frame, &link),
+        Ok(link) if link.ethertype == ethernet::IPV4 => forward4(&ctx, &link),
+        Ok(link) if link.ethertype == ethernet::IPV6 => forward6(&ctx, &link),
         Ok(_) => pass(PassReason::NotIp),
         Err(reason) => pass(reason),
     }
 }
 
+// One function of its own for each family: together they would need more than the 512 bytes of stack that
+// the kernel allows (all versions up to at least 6.18).
+
+#[inline(never)]
+fn forward4(ctx: &XdpContext, link: &Link) -> u32 {
+    forward::<V4>(ctx, link)
+}
+
+#[inline(never)]
+fn forward6(ctx: &XdpContext, link: &Link) -> u32 {
+    forward::<V6>(ctx, link)
+}
+
 /// The rest of the way of an IP packet.
 #[inline(always)]
-fn forward<F: Parse + Rewrite + KernelFamily>(ctx: &XdpContext, mut frame: XdpFrame<'_>, link: &Link) -> u32 {
-    let packet = match F::parse(&frame, link.l3) {
+fn forward<F: Parse + Rewrite + KernelFamily>(ctx: &XdpContext, link: &Link) -> u32 {
+    let mut frame = XdpFrame::new(ctx);
+    let Some(work) = F::work() else {
+        return xdp_action::XDP_PASS;
+    };
+    work.link = *link;
+    work.packet = match F::parse(&frame, link.l3) {
         Ok(packet) => packet,
         Err(reason) => return pass(reason),
     };
     let ifindex = ctx.ingress_ifindex() as u32;
-    match decide::<F>(&packet, link, ifindex, &mut KernelTables::new(ctx)) {
+    match decide(work, ifindex, &mut KernelTables::new(ctx)) {
         Verdict::Pass(reason) => pass(reason),
         Verdict::Drop(reason) => drop(ctx, reason),
-        Verdict::Forward(forward) => match rewrite::apply(&mut frame, &packet, &forward) {
+        Verdict::Forward(forward) => match rewrite::apply(&mut frame, work, &forward) {
             Some(()) => {
                 stats::forwarded(&forward, frame.len());
                 act::send(&forward.hop, ifindex)

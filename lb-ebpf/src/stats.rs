@@ -4,7 +4,6 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
 use lb_common::{
     abi::{Counters, Half},
-    family::Family,
     verdict::{DropReason, Forward},
 };
 
@@ -12,7 +11,7 @@ use crate::maps;
 
 /// Counts a packet that is passed or dropped; gives how many there were on this CPU, this one included.
 #[inline(always)]
-pub fn reason(index: u32) -> u64 {
+pub(crate) fn reason(index: u32) -> u64 {
     let Some(counter) = maps::REASONS.get_ptr_mut(index) else {
         return 0;
     };
@@ -26,7 +25,7 @@ pub fn reason(index: u32) -> u64 {
 
 /// Counts a forwarded packet for its VIP and its server.
 #[inline(always)]
-pub fn forwarded<F: Family>(forward: &Forward<F>, bytes: u64) {
+pub(crate) fn forwarded(forward: &Forward, bytes: u64) {
     if let Some(counters) = maps::VIP_COUNTERS.get_ptr_mut(forward.vip as u32) {
         add(counters, forward, bytes);
     }
@@ -36,7 +35,7 @@ pub fn forwarded<F: Family>(forward: &Forward<F>, bytes: u64) {
 }
 
 #[inline(always)]
-fn add<F: Family>(counters: *mut Counters, forward: &Forward<F>, bytes: u64) {
+fn add(counters: *mut Counters, forward: &Forward, bytes: u64) {
     // SAFETY: both callers pass a non-null pointer to this CPU's own value.
     unsafe {
         match forward.half {
@@ -56,7 +55,7 @@ fn add<F: Family>(counters: *mut Counters, forward: &Forward<F>, bytes: u64) {
 /// Logs drops that an operator should hear of, ever more rarely: the first on a CPU, the second, the
 /// fourth … A flood writes a few dozen lines, not millions.
 #[inline(always)]
-pub fn log_drop(ctx: &XdpContext, reason: DropReason, count: u64) {
+pub(crate) fn log_drop(ctx: &XdpContext, reason: DropReason, count: u64) {
     let what = match reason {
         DropReason::PortsExhausted => "no free source port for a new flow",
         DropReason::FlowTableFull => "the flow table refuses a new flow",

@@ -9,12 +9,13 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        DEFAULT_FLOW_ENTRIES, Flow, FlowKey, MAX_VIP_PORTS, Mac, RING_SIZE, Server, ServerRef, Settings, Vip, VipKey,
+        DEFAULT_FLOW_ENTRIES, Flow, FlowKey, MAX_VIP_PORTS, Mac, RING_SIZE, Server, ServerRef, Settings, Vip,
+        VipKey,
     },
     conntrack,
     family::{Family, V4, V6},
     hash,
-    pipeline::{Refusal, Tables},
+    pipeline::{Refused, Tables, Work},
     verdict::Hop,
 };
 
@@ -23,19 +24,24 @@ use crate::maps::{self, ON_DEMAND};
 type Vips<F> = HashMap<VipKey<<F as Family>::Addr>, Vip, MAX_VIP_PORTS, ON_DEMAND>;
 type Flows<F> = LruHashMap<FlowKey<<F as Family>::Addr>, Flow<<F as Family>::Addr>, DEFAULT_FLOW_ENTRIES>;
 
-/// `-EEXIST`: what an insertion that must be new answers when it is not.
-const EXISTS: i32 = -17;
-
 /// A family with maps of its own.
-pub trait KernelFamily: Family {
+pub(crate) trait KernelFamily: Family {
     /// `AF_INET` or `AF_INET6`.
     const ADDRESS_FAMILY: u8;
+    /// This CPU's workspace. The caller must be the only one to ask for it in a run of the program.
+    fn work() -> Option<&'static mut Work<Self>>;
     fn vips() -> &'static Vips<Self>;
     fn flows() -> &'static Flows<Self>;
 }
 
 impl KernelFamily for V4 {
     const ADDRESS_FAMILY: u8 = 2;
+    #[inline(always)]
+    fn work() -> Option<&'static mut Work<Self>> {
+        // SAFETY: the map gave a non-null pointer to this CPU's own value; XDP runs with bottom halves
+        // disabled, so no other run on this CPU comes in between, and `forward` asks once.
+        maps::WORK4.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+    }
     #[inline(always)]
     fn vips() -> &'static Vips<Self> {
         &maps::VIPS4
@@ -49,6 +55,12 @@ impl KernelFamily for V4 {
 impl KernelFamily for V6 {
     const ADDRESS_FAMILY: u8 = 10;
     #[inline(always)]
+    fn work() -> Option<&'static mut Work<Self>> {
+        // SAFETY: the map gave a non-null pointer to this CPU's own value; XDP runs with bottom halves
+        // disabled, so no other run on this CPU comes in between, and `forward` asks once.
+        maps::WORK6.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+    }
+    #[inline(always)]
     fn vips() -> &'static Vips<Self> {
         &maps::VIPS6
     }
@@ -59,13 +71,13 @@ impl KernelFamily for V6 {
 }
 
 /// The maps, as seen by one run of the program.
-pub struct KernelTables<'a> {
+pub(crate) struct KernelTables<'a> {
     ctx: &'a XdpContext,
 }
 
 impl<'a> KernelTables<'a> {
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
     }
 }
@@ -96,11 +108,8 @@ impl<F: KernelFamily> Tables<F> for KernelTables<'_> {
             return ServerRef::NONE;
         };
         let slot = hash::scale(hash, RING_SIZE as u32) as usize;
-        // The verifier does not derive the bound from the multiplication.
-        if slot >= RING_SIZE {
-            return ServerRef::NONE;
-        }
-        // SAFETY: the map gave a non-null pointer to a ring, and `slot` was just checked to lie within.
+        // SAFETY: the map gave a non-null pointer to a ring, and `scale` gives a number below `RING_SIZE`
+        // (which the verifier checks for itself).
         ServerRef(unsafe { ring.cast::<u32>().add(slot).read() })
     }
 
@@ -125,19 +134,21 @@ impl<F: KernelFamily> Tables<F> for KernelTables<'_> {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>> {
-        let flow = F::flows().get_ptr(key)?;
+    fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {
+        let Some(found) = F::flows().get_ptr(key) else {
+            return false;
+        };
         // SAFETY: the map gave a non-null pointer. Should the entry be evicted and reused on another CPU
         // right now, the copy may be another flow's: one packet goes astray, as it would without an entry.
-        Some(unsafe { flow.read() })
+        // (Said as a copy between places that do not overlap, or it becomes a call of `memmove`.)
+        unsafe { core::ptr::copy_nonoverlapping(found, flow, 1) };
+        true
     }
 
     #[inline(always)]
-    fn insert(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: bool) -> Result<(), Refusal> {
+    fn insert(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: bool) -> Result<(), Refused> {
         let flags = if replace { 0 } else { BPF_NOEXIST as u64 };
-        F::flows().insert(key, flow, flags).map_err(|error| {
-            if error == EXISTS { Refusal::Exists } else { Refusal::Full }
-        })
+        F::flows().insert(key, flow, flags).map_err(|_| Refused)
     }
 
     #[inline(always)]
@@ -164,19 +175,22 @@ fn route<F: KernelFamily>(ctx: &XdpContext, server: &Server, direct: bool) -> Op
     if server.ifindex == 0 {
         return None;
     }
-    // SAFETY: the structure is made of integers; zero is valid for all of them.
-    let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
-    lookup.family = F::ADDRESS_FAMILY;
-    lookup.ifindex = server.ifindex;
-    lookup.__bindgen_anon_4.ipv6_dst = server.address;
-    let size = size_of::<FibLookup>() as i32;
-    // SAFETY: both pointers are valid for the call and `size` is that of the structure.
-    let outcome = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut lookup, size, BPF_FIB_LOOKUP_OUTPUT) };
-    // SAFETY: the union's members are all integers; this one was written above, and perhaps by the helper.
-    let next = unsafe { lookup.__bindgen_anon_4.ipv6_dst };
-    let routed = F::from_words(next) != F::from_words(server.address);
-    if outcome != BPF_FIB_LKUP_RET_SUCCESS as i64 || (direct && routed) {
-        return None;
+    let lookup = maps::ROUTE.get_ptr_mut(0)?;
+    // SAFETY: the map gave a non-null pointer to this CPU's own value, used nowhere else; its fields are
+    // integers, for which any bits are valid. The helper is told the true size.
+    unsafe {
+        lookup.write(core::mem::zeroed());
+        (*lookup).family = F::ADDRESS_FAMILY;
+        (*lookup).ifindex = server.ifindex;
+        (*lookup).__bindgen_anon_4.ipv6_dst = server.address;
+        let size = size_of::<FibLookup>() as i32;
+        let outcome = bpf_fib_lookup(ctx.as_ptr(), lookup, size, BPF_FIB_LOOKUP_OUTPUT);
+        // On success this is the next hop: the server itself, or a router.
+        let next = F::from_words((*lookup).__bindgen_anon_4.ipv6_dst);
+        let routed = next != F::from_words(server.address);
+        if outcome != BPF_FIB_LKUP_RET_SUCCESS as i64 || (direct && routed) {
+            return None;
+        }
+        Some(Hop { to: Mac::new((*lookup).dmac), from: Mac::new((*lookup).smac), ifindex: (*lookup).ifindex })
     }
-    Some(Hop { to: lookup.dmac, from: lookup.smac, ifindex: lookup.ifindex })
 }

@@ -6,7 +6,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::wire::Frame;
 
 /// The linear part of the frame that the program was called for.
-pub struct XdpFrame<'a> {
+pub(crate) struct XdpFrame<'a> {
     start: usize,
     end: usize,
     context: PhantomData<&'a XdpContext>,
@@ -14,20 +14,20 @@ pub struct XdpFrame<'a> {
 
 impl<'a> XdpFrame<'a> {
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         Self { start: ctx.data(), end: ctx.data_end(), context: PhantomData }
     }
 
     /// Bytes in the frame.
     #[inline(always)]
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         (self.end - self.start) as u64
     }
 
     /// The address of `N` bytes at `offset` if they lie within the frame.
     ///
-    /// The verifier follows exactly this form: one pointer, one sum, one comparison. Offsets come from
-    /// parsing and are far below 64 KiB, so the sum cannot wrap.
+    /// The verifier follows exactly this form: one pointer, one sum, one comparison. It also wants to see
+    /// that an offset is below 64 KiB: parsing and `Packet` keep them below 32.
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
         let pointer = self.start + offset;

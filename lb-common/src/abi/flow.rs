@@ -4,11 +4,11 @@
 //! the server. Each key is the 5-tuple as it arrives; each value is the 5-tuple as it leaves. Hence the
 //! key of the other half is the value read backwards, see [`Flow::twin_key`].
 
-use super::{Mac, ServerRef};
+use super::{MacBytes, ServerRef};
 
 /// A 5-tuple as it arrives at the balancer.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey<A> {
     /// Source address.
     pub src: A,
@@ -18,10 +18,8 @@ pub struct FlowKey<A> {
     pub sport: u16,
     /// Destination port, host order.
     pub dport: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub pad: [u8; 3],
+    /// IP protocol number, wide so that the key has no padding.
+    pub protocol: u32,
 }
 
 /// Which packets an entry is for.
@@ -35,7 +33,7 @@ pub enum Half {
 
 /// One half of a translated flow.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow<A> {
     /// New source address.
     pub src: A,
@@ -52,7 +50,7 @@ pub struct Flow<A> {
     /// Interface the client's packets come in by: replies leave there.
     pub client_ifindex: u32,
     /// MAC the client's packets come from: replies go there.
-    pub client_mac: Mac,
+    pub client_mac: MacBytes,
     /// [`crate::conntrack`] state, the same in both halves.
     pub state: u8,
     /// 1 for [`Half::Server`], else 0.
@@ -63,8 +61,8 @@ impl<A: Copy> Flow<A> {
     /// The key under which the other half is found.
     #[inline(always)]
     #[must_use]
-    pub fn twin_key(&self, protocol: u8) -> FlowKey<A> {
-        FlowKey { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol, pad: [0; 3] }
+    pub fn twin_key(&self, protocol: u32) -> FlowKey<A> {
+        FlowKey { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol }
     }
 
     /// The other half, given the key of this one.

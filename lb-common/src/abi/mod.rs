@@ -10,6 +10,8 @@
 //! | `FLOWS4`, `FLOWS6` | LRU hash | [`FlowKey`] | [`Flow`] | kernel (user deletes) | both |
 //! | `VIP_COUNTERS` | per-CPU array | VIP id | [`Counters`] | kernel | user |
 //! | `SERVER_COUNTERS` | per-CPU array | server index | [`Counters`] | kernel | user |
+//! | `WORK4`, `WORK6` | per-CPU array of 1 | 0 | [`crate::pipeline::Work`] | kernel | kernel |
+//! | `ROUTE` | per-CPU array of 1 | 0 | the kernel's `bpf_fib_lookup` | kernel | kernel |
 //! | `REASONS` | per-CPU array | [`crate::verdict`] index | `u64` packets | kernel | user |
 //!
 //! Every structure has explicit padding and a size asserted below; a change of any of them is a change of
@@ -24,7 +26,7 @@ mod settings;
 mod vip;
 
 pub use flow::{Flow, FlowKey, Half};
-pub use server::{Mac, Ring, Server, ServerRef, server_flags};
+pub use server::{Mac, MacBytes, Ring, Server, ServerRef, server_flags};
 pub use settings::{Counters, Settings, settings_flags};
 pub use vip::{Mode, Vip, VipKey, vip_flags};
 
@@ -69,5 +71,5 @@ const _: () = {
     assert!(size_of::<Flow<[u32; 4]>>() == 56);
     assert!(size_of::<Settings>() == 16);
     assert!(size_of::<Counters>() == 40);
-    assert!(size_of::<Mac>() == 6);
+    assert!(size_of::<Mac>() == 8);
 };

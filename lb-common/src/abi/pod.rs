@@ -2,7 +2,7 @@
 
 use aya::Pod;
 
-use super::{Counters, Flow, FlowKey, Server, Settings, Vip, VipKey};
+use super::{Counters, Flow, FlowKey, Mac, Server, Settings, Vip, VipKey};
 
 // SAFETY (all lines): the type is `repr(C)`, made of integers only, and its size is asserted in `abi` to be
 // the sum of its fields, so it has no padding bytes and every bit pattern is a valid value.
@@ -19,6 +19,7 @@ plain_data!(
     VipKey<u32>,
     VipKey<[u32; 4]>,
     Vip,
+    Mac,
     Server,
     FlowKey<u32>,
     FlowKey<[u32; 4]>,

@@ -5,11 +5,45 @@
 
 use super::RING_SIZE;
 
-/// An Ethernet address.
-pub type Mac = [u8; 6];
+/// An Ethernet address as it lies in frames.
+pub type MacBytes = [u8; 6];
+
+/// An Ethernet address as one number, its six bytes in the low end: six separate bytes would take six slots
+/// of the kernel's small stack.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mac(u64);
+
+impl Mac {
+    /// From the bytes on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new([a, b, c, d, e, f]: MacBytes) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// The bytes on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(self) -> MacBytes {
+        let [a, b, c, d, e, f, ..] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// Whether it is a multicast or the broadcast address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
 
 /// Slots of one VIP; each holds a [`ServerRef`], 0 where there is no server.
-pub type Ring = [u32; RING_SIZE];
+///
+/// One word longer than there are slots: the compiler turns the scaling of a hash into byte offsets, of
+/// which the verifier (6.18) only sees that they are at most 3 bytes past the last slot's. The spare word
+/// makes that a valid read and saves a comparison per packet.
+pub type Ring = [u32; RING_SIZE + 1];
 
 /// Names a server entry and which of its successive owners is meant.
 ///
@@ -65,20 +99,20 @@ pub struct Server {
     pub snat_source: [u32; 4],
     /// MAC of the next hop; valid with [`server_flags::HOP_KNOWN`].
     pub next_hop: Mac,
-    /// Destination port, host order; 0 keeps the client's.
-    pub port: u16,
     /// MAC of the interface that leads to the server; valid with [`server_flags::HOP_KNOWN`].
     pub source_mac: Mac,
+    /// Interface that leads to the server; 0 where there is no route.
+    pub ifindex: u32,
+    /// Destination port, host order; 0 keeps the client's.
+    pub port: u16,
     /// Owner of this entry; a flow that names another generation has lost its server.
     pub generation: u16,
-    /// Interface that leads to the server; valid with [`server_flags::HOP_KNOWN`].
-    pub ifindex: u32,
     /// The VIP this entry belongs to.
     pub vip: u16,
     /// [`server_flags`].
     pub flags: u16,
     /// Zero.
-    pub pad: [u8; 8],
+    pub pad: [u8; 4],
 }
 
 /// Bits of [`Server::flags`].

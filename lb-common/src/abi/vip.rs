@@ -8,10 +8,8 @@ pub struct VipKey<A> {
     pub address: A,
     /// Destination port, host byte order.
     pub port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub pad: u8,
+    /// IP protocol number, wide so that the key has no padding.
+    pub protocol: u16,
 }
 
 /// What the kernel knows of a VIP. One port range is many keys with the same value.
