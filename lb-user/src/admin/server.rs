@@ -1,0 +1,86 @@
+//! Accepts connections on the admin socket and serves them within limits.
+
+use std::{convert::Infallible, time::Duration};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::UnixStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{Handle, Socket, api};
+
+/// Connections served at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+
+/// A client has this long to send the head of a request, also of the next one on the same connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// No connection lives longer, however slowly its client reads.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Largest head of a request, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Pause after the kernel gave no connection, e.g. for want of file descriptors.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// Serves the admin interface until the future is dropped, which cuts all connections and removes the
+/// socket.
+pub async fn serve(socket: Socket, handle: Handle) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+        tokio::select! {
+            accepted = socket.accept() => match accepted {
+                Ok(stream) => {
+                    let stranger = stranger(&stream, socket.owner());
+                    connections.spawn(connection(stream, stranger, handle.clone()));
+                }
+                Err(error) => {
+                    warn!("admin socket: cannot accept a connection: {error}");
+                    sleep(AFTER_FAILURE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// The user id of a client that is neither root nor the user who owns the socket.
+fn stranger(stream: &UnixStream, owner: u32) -> Option<u32> {
+    match stream.peer_cred() {
+        Ok(peer) => Some(peer.uid()).filter(|uid| *uid != 0 && *uid != owner),
+        // Whoever cannot be named is nobody.
+        Err(_) => Some(u32::MAX),
+    }
+}
+
+async fn connection(stream: UnixStream, stranger: Option<u32>, handle: Handle) {
+    if let Some(uid) = stranger {
+        warn!("admin socket: user {uid} is refused");
+    }
+    let service = service_fn(move |request| {
+        let handle = handle.clone();
+        async move { Ok::<_, Infallible>(api::respond(request, stranger, &handle).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        // The client's affair: it hung up, was too slow or did not speak HTTP.
+        Ok(Err(error)) => debug!("admin socket: {error}"),
+        Err(_) => debug!("admin socket: connection cut after {CONNECTION_TIMEOUT:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The admin interface over a real socket.
+
+use std::{path::Path, sync::Arc};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::{
+    admin::{StatusRequest, error::Body},
+    snapshot::Snapshot,
+};
+
+/// A served socket. The reconcile loop is played by the test.
+struct Bench {
+    folder: tempfile::TempDir,
+    requests: mpsc::Receiver<StatusRequest>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    server: JoinHandle<()>,
+}
+
+async fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = Socket::bind(&folder.path().join("s")).await.unwrap();
+    let (publish, last) = watch::channel(Arc::default());
+    let (handle, requests) = Handle::new(last);
+    Bench { folder, requests, publish, server: tokio::spawn(serve(socket, handle)) }
+}
+
+impl Bench {
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("s")
+    }
+}
+
+/// Sends bytes and reads until the other side closes.
+async fn exchange(path: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(Duration::from_secs(60), stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+    answer
+}
+
+/// Status and body of an answer.
+async fn ask(path: &Path, line: &str) -> (u16, String) {
+    let answer = exchange(path, &format!("{line} HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n")).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.to_ascii_lowercase().contains("content-type: application/json"), "{head}");
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+fn code(body: &str) -> String {
+    serde_json::from_str::<Body>(body).expect("an error in JSON").error.code
+}
+
+#[tokio::test]
+async fn status_is_the_snapshot_that_the_loop_hands_over() {
+    let mut bench = bench().await;
+    let snapshot = Arc::new(Snapshot { version: "1.2.3".into(), time: 42, ..Snapshot::default() });
+    let fresh = Arc::clone(&snapshot);
+    let path = bench.path();
+    let reconcile = async { bench.requests.recv().await.unwrap().answer(fresh) };
+    let ((status, body), ()) = tokio::join!(ask(&path, "GET /v1/status"), reconcile);
+    assert_eq!(status, 200);
+    assert_eq!(serde_json::from_str::<Snapshot>(&body).unwrap(), *snapshot);
+}
+
+#[tokio::test]
+async fn status_is_the_last_snapshot_when_the_loop_is_gone() {
+    let mut bench = bench().await;
+    bench.requests.close();
+    bench.publish.send_replace(Arc::new(Snapshot { time: 7, ..Snapshot::default() }));
+    let (status, body) = ask(&bench.path(), "GET /v1/status?pretty=1").await;
+    assert_eq!(status, 200);
+    assert_eq!(serde_json::from_str::<Snapshot>(&body).unwrap().time, 7);
+}
+
+#[tokio::test]
+async fn other_requests_are_refused_in_json() {
+    let mut bench = bench().await;
+    bench.requests.close();
+    for (line, status, expected) in [
+        ("GET /", 404, "not_found"),
+        ("GET /v1/status/", 404, "not_found"),
+        ("GET /v2/status", 404, "not_found"),
+        ("POST /nothing", 404, "not_found"),
+        ("POST /v1/status", 405, "method_not_allowed"),
+        ("DELETE /v1/status", 405, "method_not_allowed"),
+        ("BREW /v1/status", 405, "method_not_allowed"),
+    ] {
+        let (got, body) = ask(&bench.path(), line).await;
+        assert_eq!((got, code(&body).as_str()), (status, expected), "{line}");
+    }
+    let request = "POST /v1/status HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n";
+    let answer = exchange(&bench.path(), request).await;
+    assert!(answer.to_ascii_lowercase().contains("\r\nallow: get, head\r\n"));
+}
+
+#[tokio::test]
+async fn head_has_no_body_and_a_request_may_not_have_one() {
+    let mut bench = bench().await;
+    bench.requests.close();
+    let (status, body) = ask(&bench.path(), "HEAD /v1/status").await;
+    assert_eq!((status, body.as_str()), (200, ""));
+
+    let request = "GET /v1/status HTTP/1.1\r\nHost: lb\r\nContent-Length: 1000000000\r\n\r\nabc";
+    let answer = exchange(&bench.path(), request).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert_eq!(code(answer.split_once("\r\n\r\n").unwrap().1), "unexpected_body");
+}
+
+#[tokio::test]
+async fn a_huge_head_is_refused() {
+    let bench = bench().await;
+    let mut stream = UnixStream::connect(bench.path()).await.unwrap();
+    let request = format!("GET /v1/status HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(MAX_HEAD));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // Closing over unread bytes may reset the connection, which is as good an end.
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_and_idle_clients_are_cut_off() {
+    let mut bench = bench().await;
+    bench.requests.close();
+    assert_eq!(exchange(&bench.path(), "").await, "", "one that says nothing");
+    let answer = exchange(&bench.path(), "GET /v1/status HTTP/1.1\r\nHo").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "one that stops half-way: {answer}");
+    let answer = exchange(&bench.path(), "GET /v1/status HTTP/1.1\r\nHost: lb\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "one that stays after its answer: {answer}");
+}
+
+#[tokio::test]
+async fn more_clients_than_allowed_at_once_have_to_wait_and_are_served_then() {
+    let mut bench = bench().await;
+    bench.requests.close();
+    let path = bench.path();
+    let mut idle = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        // Once it is answered it counts.
+        stream.write_all(b"HEAD /v1/status HTTP/1.1\r\nHost: lb\r\n\r\n").await.unwrap();
+        stream.read_u8().await.unwrap();
+        idle.push(stream);
+    }
+    let mut late = tokio::spawn(async move { ask(&path, "GET /v1/status").await.0 });
+    assert!(timeout(Duration::from_millis(100), &mut late).await.is_err(), "all places are taken");
+    idle.pop();
+    assert_eq!(timeout(Duration::from_secs(60), late).await.unwrap().unwrap(), 200);
+}
+
+#[tokio::test]
+async fn strangers_are_refused_whatever_they_ask() {
+    let (_publish, last) = watch::channel(Arc::default());
+    let (handle, _requests) = Handle::new(last);
+    for path in ["/v1/status", "/"] {
+        let request = hyper::Request::get(path).body(http_body_util::Empty::<hyper::body::Bytes>::new());
+        let response = api::respond(request.unwrap(), Some(1000), &handle).await;
+        assert_eq!(response.status(), 403);
+    }
+}
+
+#[tokio::test]
+async fn who_is_a_stranger() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let me = ours.peer_cred().unwrap().uid();
+    assert_eq!(stranger(&ours, me), None, "the owner");
+    let expected = if me == 0 { None } else { Some(me) };
+    assert_eq!(stranger(&ours, me + 1), expected, "another user, unless it is root");
+}
+
+#[tokio::test]
+async fn the_end_of_the_server_removes_the_socket_and_cuts_connections() {
+    let bench = bench().await;
+    let mut stream = UnixStream::connect(bench.path()).await.unwrap();
+    bench.server.abort();
+    assert!(bench.server.await.unwrap_err().is_cancelled());
+    assert!(!bench.folder.path().join("s").exists());
+    let end = timeout(Duration::from_secs(60), stream.read_u8()).await.expect("no more waiting");
+    assert!(end.is_err());
+}

@@ -1,0 +1,133 @@
+//! The operator's command `lbctl`: asks a running lb-user over its admin socket and shows the answer.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | lb-user answered, whatever the answer says about servers |
+//! | 1 | lb-user refused, or its answer was not understood |
+//! | 2 | wrong usage |
+//! | 3 | lb-user cannot be reached: it is not running, or this user may not ask it |
+
+pub mod client;
+pub mod status;
+pub mod table;
+pub mod units;
+
+use std::{
+    env,
+    io::{self, ErrorKind, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use self::client::Failure;
+use crate::{admin::DEFAULT_SOCKET, snapshot::Snapshot};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 lb-user answered; 1 it refused, or its answer was not understood;
+2 wrong usage; 3 lb-user cannot be reached (not running, or no permission).";
+
+/// Ask a running lb-user.
+#[derive(Debug, Parser)]
+#[command(name = "lbctl", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Arguments {
+    /// lb-user's admin socket.
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show VIPs and their servers: health with its reason, traffic, and packets dropped by reason.
+    #[command(after_help = EXIT_CODES)]
+    Status {
+        /// `table` for people (rounded numbers), `json` for programs (exact ones).
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Runs the command with the arguments of the process. Wrong usage ends the process with code 2.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Command::Status { output } = arguments.command;
+    match status(&arguments, output).and_then(|text| print(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("lbctl: {failure}");
+            ExitCode::from(match failure {
+                Failure::Answer(_) => 1,
+                Failure::Reach(_) => 3,
+            })
+        }
+    }
+}
+
+fn status(arguments: &Arguments, output: Format) -> Result<String, Failure> {
+    let body = client::get(&arguments.socket, "/v1/status")?;
+    match output {
+        Format::Json => Ok(body),
+        Format::Table => {
+            let snapshot: Snapshot = serde_json::from_str(&body).map_err(|error| {
+                Failure::Answer(format!(
+                    "the answer of lb-user was not understood ({error}); is lbctl {} of the same version?",
+                    env!("CARGO_PKG_VERSION")
+                ))
+            })?;
+            Ok(status::render(&snapshot, wants_colour()))
+        }
+    }
+}
+
+/// Colours are for terminals, unless the user said no (<https://no-color.org>).
+fn wants_colour() -> bool {
+    io::stdout().is_terminal()
+        && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        // Whoever reads, e.g. `head`, has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::Answer(format!("cannot write the answer: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn arguments() {
+        Arguments::command().debug_assert();
+        for (line, socket, format) in [
+            ("lbctl status", DEFAULT_SOCKET, Format::Table),
+            ("lbctl status -o json", DEFAULT_SOCKET, Format::Json),
+            ("lbctl --socket /tmp/s status --output table", "/tmp/s", Format::Table),
+            ("lbctl status --socket /tmp/s -ojson", "/tmp/s", Format::Json),
+        ] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(arguments.socket, PathBuf::from(socket), "{line}");
+            let Command::Status { output } = arguments.command;
+            assert_eq!(output, format, "{line}");
+        }
+        for line in ["lbctl", "lbctl stats", "lbctl status -o yaml", "lbctl status extra"] {
+            assert_eq!(Arguments::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `lbctl status` for people: a [`Snapshot`] as text.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    table::{
+        Align::{Left, Right},
+        Cell, Paint, Table,
+    },
+    units,
+};
+use crate::snapshot::{Health, Interface, PoolHealth, ServerStatus, Snapshot, Traffic, VipStatus};
+
+/// The whole picture, ended by a newline.
+#[must_use]
+pub fn render(snapshot: &Snapshot, colour: bool) -> String {
+    let mut text = header(snapshot);
+    text.push('\n');
+    text += &services(&snapshot.vips, colour);
+    text.push('\n');
+    text += &reasons(snapshot, "drop", "Packets dropped");
+    text += &reasons(snapshot, "pass", "Packets left to this host");
+    text
+}
+
+fn header(snapshot: &Snapshot) -> String {
+    let version = &snapshot.version;
+    let up = units::span(snapshot.time.saturating_sub(snapshot.started));
+    let config = match &snapshot.config_file {
+        Some(file) => format!("configuration {file}"),
+        None => "no configuration file".to_owned(),
+    };
+    let time = units::utc(snapshot.time);
+    let mut text = format!("lb-user {version}, up {up}, {config}, {time}\n");
+    for Interface { name, xdp_mode, program_id, note, .. } in &snapshot.interfaces {
+        let note = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        text += &format!("interface {name}: XDP {xdp_mode}, program {program_id}{note}\n");
+    }
+    text += &format!(
+        "translated flows: {} (room for {} per address family)\n",
+        units::count(snapshot.flows),
+        units::count(snapshot.flow_capacity)
+    );
+    text
+}
+
+fn services(vips: &[VipStatus], colour: bool) -> String {
+    if vips.is_empty() {
+        return "No VIPs are configured.\n".to_owned();
+    }
+    let numbers = [
+        ("CONNS", Right),
+        ("ACTIVE", Right),
+        ("PKTS IN", Right),
+        ("BYTES IN", Right),
+        ("PKTS OUT", Right),
+        ("BYTES OUT", Right),
+    ];
+    let heads = [("VIP", Left), ("ADDRESS", Left), ("PORTS", Left), ("PROTO", Left), ("MODE", Left)];
+    let heads = [&heads[..], &[("PERSISTENCE", Left), ("HEALTH", Left)], &numbers, &[("NOTE", Left)]];
+    let mut vip_table = Table::new(0, &heads.concat());
+    let heads = [("SERVER", Left), ("ADDRESS", Left), ("WEIGHT", Right), ("HEALTH", Left), ("SINCE", Left)];
+    let mut server_table = Table::new(2, &[&heads[..], &numbers, &[("REASON", Left)]].concat());
+
+    let mut order = Vec::new();
+    for vip in vips {
+        let vip_row = vip_table.push(vip_cells(vip));
+        let server_rows: Vec<_> =
+            vip.servers.iter().map(|server| server_table.push(server_cells(server))).collect();
+        order.push((vip_row, server_rows));
+    }
+    // What a VIP's servers carried stands below what the VIP carried.
+    vip_table.align_tail(&mut server_table, numbers.len() + 1);
+
+    let mut text = vip_table.line(0, colour);
+    if vips.iter().any(|vip| !vip.servers.is_empty()) {
+        text += &server_table.line(0, colour);
+    }
+    for (vip_row, server_rows) in order {
+        text += &vip_table.line(vip_row, colour);
+        for server_row in server_rows {
+            text += &server_table.line(server_row, colour);
+        }
+    }
+    text
+}
+
+fn vip_cells(vip: &VipStatus) -> Vec<Cell> {
+    let note = match (&vip.note, vip.served) {
+        (Some(note), true) => Cell::from(note),
+        (Some(note), false) => Cell::new(format!("not served yet: {note}"), Paint::Warn),
+        (None, true) => Cell::from(""),
+        (None, false) => Cell::new("not served yet", Paint::Warn),
+    };
+    let health = match vip.health {
+        PoolHealth::Healthy => Paint::Good,
+        PoolHealth::Degraded | PoolHealth::Unknown => Paint::Warn,
+        PoolHealth::Down => Paint::Bad,
+    };
+    let mut cells = vec![
+        (&vip.name).into(),
+        vip.address.to_string().into(),
+        (&vip.ports).into(),
+        (&vip.protocol).into(),
+        (&vip.mode).into(),
+        (&vip.persistence).into(),
+        Cell::new(vip.health.to_string(), health),
+    ];
+    cells.extend(numbers(&vip.traffic));
+    cells.push(note);
+    cells
+}
+
+fn server_cells(server: &ServerStatus) -> Vec<Cell> {
+    let health = match server.health {
+        Health::Up => Paint::Good,
+        Health::Down => Paint::Bad,
+        Health::Unknown => Paint::Warn,
+    };
+    let mut cells = vec![
+        (&server.name).into(),
+        address(server.address, server.port).into(),
+        server.weight.to_string().into(),
+        Cell::new(server.health.to_string(), health),
+        units::utc(server.since).into(),
+    ];
+    cells.extend(numbers(&server.traffic));
+    cells.push(remarks(server));
+    cells
+}
+
+fn address(address: IpAddr, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string())
+}
+
+/// Why the health is what it is, and what else keeps new flows away.
+fn remarks(server: &ServerStatus) -> Cell {
+    let mut remarks = vec![server.reason.clone()];
+    if server.backup {
+        remarks.push(if server.active { "backup, in use" } else { "backup" }.to_owned());
+    }
+    if server.weight == 0 {
+        remarks.push("weight 0: takes no new flows".to_owned());
+    }
+    let paint = match &server.next_hop_problem {
+        Some(problem) => {
+            remarks.push(problem.clone());
+            Paint::Bad
+        }
+        None => Paint::Plain,
+    };
+    Cell::new(remarks.join("; "), paint)
+}
+
+fn numbers(traffic: &Traffic) -> [Cell; 6] {
+    [
+        units::count(traffic.connections),
+        units::count(traffic.active),
+        units::count(traffic.packets_in),
+        units::bytes(traffic.bytes_in),
+        units::count(traffic.packets_out),
+        units::bytes(traffic.bytes_out),
+    ]
+    .map(Cell::from)
+}
+
+/// Packets with one fate, by reason, the most frequent first.
+fn reasons(snapshot: &Snapshot, verdict: &str, title: &str) -> String {
+    let mut reasons: Vec<_> =
+        snapshot.reasons.iter().filter(|reason| reason.verdict == verdict && reason.packets > 0).collect();
+    if reasons.is_empty() {
+        return format!("{title}: none\n");
+    }
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.packets));
+    let mut table = Table::new(2, &[("PACKETS", Right), ("REASON", Left)]);
+    let mut text = format!("{title}:\n");
+    for reason in reasons {
+        let row = table.push(vec![units::count(reason.packets).into(), (&reason.reason).into()]);
+        text += &table.line(row, false);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! What an operator sees, letter by letter.
+
+use super::*;
+use crate::snapshot::ReasonCount;
+
+/// 2026-11-21T00:10:31Z.
+const NOW: u64 = 1_795_219_831;
+
+fn traffic(factor: u64) -> Traffic {
+    Traffic {
+        connections: 12 * factor,
+        active: factor,
+        packets_in: 100 * factor,
+        bytes_in: 6400 * factor,
+        packets_out: 90 * factor,
+        bytes_out: 90_000 * factor,
+    }
+}
+
+fn server(name: &str, address: &str, health: Health, reason: &str) -> ServerStatus {
+    ServerStatus {
+        name: name.into(),
+        address: address.parse().unwrap(),
+        port: Some(8042),
+        weight: 100,
+        backup: false,
+        active: health == Health::Up,
+        health,
+        reason: reason.into(),
+        since: NOW - 3600,
+        next_hop_problem: None,
+        traffic: traffic(1),
+    }
+}
+
+fn vip(name: &str, health: PoolHealth, servers: Vec<ServerStatus>) -> VipStatus {
+    VipStatus {
+        name: name.into(),
+        address: "192.168.1.250".parse().unwrap(),
+        ports: "8042".into(),
+        protocol: "tcp".into(),
+        mode: "snat".into(),
+        persistence: "none".into(),
+        pool: Some("controllers".into()),
+        served: true,
+        note: None,
+        health,
+        traffic: traffic(servers.len() as u64 * 1000),
+        servers,
+    }
+}
+
+fn reason(verdict: &str, reason: &str, packets: u64) -> ReasonCount {
+    ReasonCount { verdict: verdict.into(), reason: reason.into(), packets }
+}
+
+fn snapshot() -> Snapshot {
+    let up = |name: &str, address: &str| server(name, address, Health::Up, "connected");
+    let mut lost = up("c2", "192.168.1.152");
+    lost.next_hop_problem = Some("no route to 192.168.1.152".into());
+    lost.weight = 0;
+    lost.active = false;
+    let mut spare = up("c3", "2001:db8::153");
+    spare.backup = true;
+    spare.active = false;
+    spare.port = None;
+    let mut web = vip("horizon", PoolHealth::Unknown, Vec::new());
+    web.mode = "http".into();
+    web.persistence = "cookie".into();
+    web.served = false;
+    web.note = Some("mode http needs l7-proxy".into());
+    let interface = |name: &str, mode: &str, note: Option<&str>| Interface {
+        name: name.into(),
+        index: 2,
+        xdp_mode: mode.into(),
+        program_id: 42,
+        note: note.map(str::to_owned),
+    };
+    Snapshot {
+        version: "0.1.0".into(),
+        time: NOW,
+        started: NOW - 3 * 86_400 - 4 * 3600,
+        config_file: Some("/etc/lb/lb.toml".into()),
+        interfaces: vec![
+            interface("eth0", "native", None),
+            interface("eth1", "generic", Some("the driver has no native XDP")),
+        ],
+        vips: vec![
+            vip(
+                "aodh",
+                PoolHealth::Degraded,
+                vec![
+                    up("c0", "192.168.1.150"),
+                    server("c1", "192.168.1.151", Health::Down, "connection refused"),
+                    lost,
+                    spare,
+                ],
+            ),
+            web,
+            vip(
+                "empty-pool",
+                PoolHealth::Down,
+                vec![server("c0", "192.168.1.150", Health::Unknown, "not checked yet")],
+            ),
+        ],
+        reasons: vec![
+            reason("pass", "not-for-a-vip", 123_456),
+            reason("pass", "not-ip", 7),
+            reason("drop", "no-server", 3),
+            reason("drop", "bad-checksum", 0),
+            reason("drop", "too-short", 50),
+        ],
+        flows: 120,
+        flow_capacity: 1 << 20,
+    }
+}
+
+#[test]
+fn the_whole_picture() {
+    let expected = include_str!("golden.txt");
+    let text = render(&snapshot(), false);
+    assert_eq!(text, expected, "\n{text}");
+}
+
+#[test]
+fn an_empty_balancer() {
+    let snapshot = Snapshot { version: "0.1.0".into(), time: NOW, started: NOW - 5, ..Snapshot::default() };
+    let expected = "\
+lb-user 0.1.0, up 5s, no configuration file, 2026-11-21T00:10:31Z
+translated flows: 0 (room for 0 per address family)
+
+No VIPs are configured.
+
+Packets dropped: none
+Packets left to this host: none
+";
+    assert_eq!(render(&snapshot, false), expected);
+}
+
+#[test]
+fn colours_are_for_words_of_health_and_change_nothing_else() {
+    let plain = render(&snapshot(), false);
+    assert!(!plain.contains('\x1b'));
+    let mut coloured = render(&snapshot(), true);
+    for painted in ["\x1b[31mdown\x1b[0m", "\x1b[32mup\x1b[0m", "\x1b[33mdegraded\x1b[0m"] {
+        assert!(coloured.contains(painted), "{painted:?}");
+    }
+    assert!(coloured.contains("\x1b[33mnot served yet: mode http needs l7-proxy\x1b[0m"));
+    for code in ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"] {
+        coloured = coloured.replace(code, "");
+    }
+    assert_eq!(coloured, plain);
+}
