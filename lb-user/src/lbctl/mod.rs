@@ -28,9 +28,9 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 lb-user answered; 1 it refused, or its answer was not understood;
 2 wrong usage; 3 lb-user cannot be reached (not running, or no permission).";
 
-/// Ask a running lb-user.
+/// Asks a running lb-user, the load balancer daemon, over its admin socket.
 #[derive(Debug, Parser)]
-#[command(name = "lbctl", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "lbctl", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 struct Arguments {
     /// lb-user's admin socket.
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
