@@ -30,8 +30,12 @@ fn destination(sysroot: &Path) -> PathBuf {
 
 /// Gets it from rustup, or else from Debian.
 pub(super) fn install(sysroot: &Path) -> Result<()> {
-    let Err(error) = add_component("rust-src") else { return Ok(()) };
-    eprintln!("setup: {error:#}; looking for Debian's package of it");
+    match add_component("rust-src") {
+        Ok(()) if is_there(sysroot) => return Ok(()),
+        Ok(()) => eprintln!("setup: rustup counts rust-src as installed, but it is not there"),
+        Err(error) => eprintln!("setup: {error:#}"),
+    }
+    eprintln!("setup: looking for Debian's package of rust-src");
     let work = shell::target().join("setup");
     fs::create_dir_all(&work)?;
     let result = from_debian(&work, &destination(sysroot)).context("rust-src cannot be had from Debian");
@@ -108,6 +112,7 @@ impl<'a> Apt<'a> {
              Dir::Etc::PreferencesParts \"/dev/null\";\n\
              Dir::State::Lists \"{folder}/lists\";\n\
              Dir::Cache \"{folder}/cache\";\n\
+             APT::Update::Error-Mode \"any\";\n\
              Acquire::Languages \"none\";\n\
              Acquire::Retries \"1\";\n\
              Acquire::http::Timeout \"20\";\n\
