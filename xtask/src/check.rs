@@ -33,6 +33,11 @@ pub(crate) fn check() -> Result<()> {
             shell::cargo(["fmt", "--manifest-path=lb-common/fuzz/Cargo.toml", "--check"]),
         ),
         ("clippy, host", shell::cargo(["clippy", "--workspace", "--all-targets", "--", "--deny=warnings"])),
+        // Targets that a plain `cargo test` leaves out must be named, or `--all-targets` leaves them out too.
+        (
+            "clippy, tests as root",
+            shell::cargo(["clippy", "--package=lb-tests", "--test=*", "--", "--deny=warnings"]),
+        ),
         ("clippy, kernel", clippy_kernel),
         ("documentation, host", docs),
         ("documentation, kernel", docs_kernel),
