@@ -1,9 +1,16 @@
 //! The load balancer daemon as a library: the rooms of the house, see ARCHITECTURE.md.
 
 pub mod admin;
+pub mod app;
+pub mod config;
+pub mod datapath;
 pub mod health;
+pub mod hops;
 pub mod lbctl;
 pub mod model;
 pub mod netlink;
+pub mod picture;
+pub mod plan;
+pub mod reconcile;
 pub mod snapshot;
 pub mod telemetry;

@@ -1,1 +1,97 @@
-fn main() {}
+//! `lb-user`: the load balancer daemon. Arguments, logging and exit codes; the rest is the library.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use lb_user::{admin, app, config, datapath::attach::Wanted, model::Config, telemetry};
+
+/// Where the configuration is unless `--config` says otherwise.
+const DEFAULT_CONFIG: &str = "/etc/lb/lb.toml";
+
+/// Load balancer: forwards TCP and UDP in the kernel (XDP) to servers whose health it checks.
+///
+/// Runs in the foreground until SIGTERM or Ctrl-C, then takes away everything it put up.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Interface to balance on; may be given several times.
+    #[arg(long = "iface", value_name = "NAME", required_unless_present = "check")]
+    interfaces: Vec<String>,
+
+    /// Configuration file [default: /etc/lb/lb.toml, if it exists].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// How the program runs on the interfaces.
+    #[arg(long, value_name = "MODE", value_enum, default_value = "auto")]
+    xdp_mode: Wanted,
+
+    /// Socket for lbctl.
+    #[arg(long, value_name = "PATH", default_value = admin::DEFAULT_SOCKET)]
+    socket: PathBuf,
+
+    /// Only say what is wrong with the configuration: exit code 0 for nothing, 1 for errors.
+    #[arg(long)]
+    check: bool,
+
+    /// What to log: error, warn, info, debug, or module=level, comma-separated [default: $LB_LOG or info].
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lb-user: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    telemetry::init(arguments.log.as_deref())?;
+    let Some((file, config)) = read(arguments)? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    if arguments.check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if file.is_none() {
+        tracing::info!("no configuration: {DEFAULT_CONFIG} does not exist; starting empty");
+    }
+    let options = app::Options {
+        interfaces: arguments.interfaces.clone(),
+        config_file: file,
+        socket: arguments.socket.clone(),
+        xdp_mode: arguments.xdp_mode,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(app::run(&options, config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads and checks the configuration file; prints everything that is wrong with it. `None` if that is more
+/// than warnings.
+fn read(arguments: &Arguments) -> Result<Option<(Option<PathBuf>, Config)>> {
+    let path = arguments.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
+    if arguments.config.is_none() && !arguments.check && !path.exists() {
+        return Ok(Some((None, Config::default())));
+    }
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let name = path.display().to_string();
+    match config::check(&name, &text) {
+        Ok(checked) => {
+            for warning in &checked.warnings {
+                eprintln!("{warning}");
+            }
+            Ok(Some((Some(path), checked.config)))
+        }
+        Err(diagnostics) => {
+            eprintln!("{diagnostics}");
+            Ok(None)
+        }
+    }
+}

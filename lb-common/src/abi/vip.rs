@@ -2,7 +2,7 @@
 
 /// Key of `VIPS4` and `VIPS6`; `A` is a family's address type.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VipKey<A> {
     /// Destination address.
     pub address: A,

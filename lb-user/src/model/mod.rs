@@ -12,7 +12,7 @@ mod vip;
 pub use health::{Check, HealthCheck, StatusRanges};
 pub use pool::{Pool, Server};
 pub use ports::{PortRange, Ports};
-pub use vip::{Mode, Persistence, Protocol, Redirect, Timeouts, Tls, Vip};
+pub use vip::{Mode, Persistence, Protocol, Redirect, Scheme, Timeouts, Tls, Vip};
 
 /// A whole configuration: what `lb-user` shall do until the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -54,10 +54,11 @@ impl Ports {
         if ranges.is_empty() {
             return Err(None);
         }
-        for (index, range) in ranges.iter().enumerate() {
-            if let Some(other) = ranges[..index].iter().find(|other| other.overlaps(*range)) {
-                return Err(Some((*other, *range)));
-            }
+        // Sorted, only neighbours can overlap: a list may have thousands of single ports.
+        let mut sorted = ranges.clone();
+        sorted.sort();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].overlaps(pair[1])) {
+            return Err(Some((pair[0], pair[1])));
         }
         Ok(Self(ranges))
     }

@@ -1,0 +1,405 @@
+//! The daemon as a whole: what is started in which order, and taken down in reverse.
+//!
+//! Everything that can be refused is refused before anything is changed; whatever fails later takes down
+//! what was put up before it. The order of a start:
+//!
+//! ```text
+//! configuration ─ admin socket ─ interfaces ─ program loaded ─ attached ─ VIP addresses ─ the loop
+//! ```
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use lb_common::abi::DEFAULT_FLOW_ENTRIES;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tracing::{info, warn};
+
+use crate::{
+    admin,
+    datapath::{
+        attach::{self, Attached, Program, Wanted},
+        flows::{self, Census, FlowTables},
+        load::load,
+    },
+    health::{Checker, Target, TargetId},
+    hops,
+    model::{Config, HealthCheck, Vip},
+    netlink::{Netlink, addresses::Presence, links::Link, sysctl, watch::Watch},
+    picture::About,
+    plan::snat,
+    reconcile::{self, Inbox, Reconciler},
+    snapshot::{Interface, Snapshot},
+};
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Interfaces to attach to; at least one.
+    pub interfaces: Vec<String>,
+    /// The configuration file that `config` came from, if there is one.
+    pub config_file: Option<PathBuf>,
+    /// Where `lbctl` finds us.
+    pub socket: PathBuf,
+    /// How to attach.
+    pub xdp_mode: Wanted,
+}
+
+/// Messages that may wait for the loop, of each kind.
+const BACKLOG: usize = 1_024;
+
+/// Runs the balancer until it is told to stop.
+///
+/// # Errors
+/// When it cannot start; nothing of it is left behind then.
+pub async fn run(options: &Options, config: Config) -> Result<()> {
+    // Before anything is changed, so that no signal finds us half way.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    require_root()?;
+    let own_ports = sysctl::ip_local_port_range()?;
+    let snat_ports = snat::ports(config.snat_ports, own_ports).map_err(|problem| anyhow!(problem))?;
+    let socket = admin::Socket::bind(&options.socket).await?;
+    let netlink = Netlink::open()?;
+    let links = find_links(&netlink, &options.interfaces).await?;
+
+    let mut loaded = load(u32::try_from(DEFAULT_FLOW_ENTRIES)?)?;
+    let interfaces = attach_all(&mut loaded.program, &links, options.xdp_mode)?;
+    confirm(&netlink, &interfaces).await?;
+    let addresses = Addresses::put_up(&netlink, &config, &links).await;
+    let addresses = match addresses {
+        Ok(addresses) => addresses,
+        Err((half, error)) => {
+            half.take_down(&netlink).await;
+            return Err(error);
+        }
+    };
+
+    let about = About {
+        now: unix_time,
+        started: unix_time(),
+        config_file: options.config_file.as_ref().map(|path| path.display().to_string()),
+        interfaces,
+        flow_capacity: loaded.flows.capacity(),
+    };
+    report(&config, &about);
+    let outcome = {
+        let serving = serve(config, snat_ports, loaded.maps, loaded.flows, socket, about);
+        tokio::select! {
+            outcome = serving => outcome,
+            _ = terminate.recv() => { info!("stopping: terminated"); Ok(()) }
+            _ = interrupt.recv() => { info!("stopping: interrupted"); Ok(()) }
+        }
+    };
+    loaded.program.detach();
+    addresses.take_down(&netlink).await;
+    info!("stopped");
+    outcome
+}
+
+fn require_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("lb-user must run as root: it loads a kernel program and puts addresses on interfaces (try sudo)")
+}
+
+/// The interfaces by name. Refuses what does not exist, cannot carry our frames, or is taken.
+async fn find_links(netlink: &Netlink, names: &[String]) -> Result<Vec<Link>> {
+    let mut links: Vec<Link> = Vec::new();
+    for name in names {
+        let Some(link) = netlink.link_by_name(name).await? else {
+            let known: Vec<_> = netlink.links().await?.into_iter().map(|link| link.name).collect();
+            bail!("there is no interface {name:?}; this host has {}", known.join(", "));
+        };
+        if links.iter().any(|other| other.index == link.index) {
+            bail!("--iface {name} is given twice");
+        }
+        if link.mac.is_none() {
+            bail!("{name} is not an Ethernet interface; lb-user can only forward on Ethernet");
+        }
+        if let Some(xdp) = link.xdp {
+            let id = xdp.program_id;
+            let program = attach::program_name(id).map_or_else(String::new, |name| format!(" {name:?}"));
+            bail!(
+                "{name} already runs the XDP program{program} with id {id}; lb-user does not replace it. \
+                 If it is another lb-user, stop that one; else detach it: ip link set dev {name} xdp off"
+            );
+        }
+        links.push(link);
+    }
+    Ok(links)
+}
+
+fn attach_all(program: &mut Program, links: &[Link], wanted: Wanted) -> Result<Vec<Interface>> {
+    let program_id = program.id()?;
+    let mut interfaces = Vec::new();
+    for link in links {
+        let Attached { native, note } = program.attach(&link.name, link.index, wanted)?;
+        let xdp_mode = if native { "native" } else { "generic" };
+        if let Some(note) = &note {
+            warn!("{note}; using generic XDP there, which is slower");
+        }
+        interfaces.push(Interface {
+            name: link.name.clone(),
+            index: link.index,
+            xdp_mode: xdp_mode.into(),
+            program_id,
+            note,
+        });
+    }
+    Ok(interfaces)
+}
+
+/// Asks the kernel whether what was attached is what is there: older kernels attach over netlink, which
+/// does not refuse to replace a program that came a moment before.
+async fn confirm(netlink: &Netlink, interfaces: &[Interface]) -> Result<()> {
+    for interface in interfaces {
+        let link = netlink.link_by_index(interface.index).await?;
+        let xdp = link.and_then(|link| link.xdp);
+        let xdp = xdp.with_context(|| format!("no XDP program on {} after attaching it", interface.name))?;
+        if xdp.program_id != interface.program_id || xdp.mode.to_string() != interface.xdp_mode {
+            bail!(
+                "{} runs the XDP program with id {} in {} mode, not ours with id {} in {} mode",
+                interface.name,
+                xdp.program_id,
+                xdp.mode,
+                interface.program_id,
+                interface.xdp_mode
+            );
+        }
+    }
+    Ok(())
+}
+
+/// VIP addresses that are to be taken off at exit.
+struct Addresses(Vec<(u32, IpAddr)>);
+
+impl Addresses {
+    /// Puts every VIP address on an interface, and takes off those that an earlier lb-user left behind and
+    /// that are no VIP's any more. On failure gives what is up so far.
+    async fn put_up(
+        netlink: &Netlink,
+        config: &Config,
+        links: &[Link],
+    ) -> Result<Self, (Self, anyhow::Error)> {
+        let mut up = Self(Vec::new());
+        match up.try_put_up(netlink, config, links).await {
+            Ok(()) => Ok(up),
+            Err(error) => Err((up, error)),
+        }
+    }
+
+    async fn try_put_up(&mut self, netlink: &Netlink, config: &Config, links: &[Link]) -> Result<()> {
+        let present = netlink.addresses().await?;
+        let mut wanted: Vec<IpAddr> = Vec::new();
+        if config.manage_addresses {
+            wanted = config.vips.iter().map(|vip| vip.address).collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+        }
+        let home = |address: IpAddr| {
+            let same_network = links.iter().find(|link| {
+                present
+                    .iter()
+                    .any(|on| on.ifindex == link.index && contains(on.address, on.prefix_len, address))
+            });
+            same_network.unwrap_or(&links[0])
+        };
+        for stale in present.iter().filter(|on| on.ours) {
+            let keep = wanted.contains(&stale.address) && home(stale.address).index == stale.ifindex;
+            if !keep && netlink.remove_address(stale.ifindex, stale.address).await? {
+                info!("removed {}, left behind by an earlier lb-user", stale.address);
+            }
+        }
+        for address in wanted {
+            if let Some(on) = present.iter().find(|on| on.address == address && !on.ours) {
+                info!("{address} is on this host already (interface {}) and will stay there", on.ifindex);
+                continue;
+            }
+            let link = home(address);
+            match netlink.ensure_address(link.index, address).await? {
+                Presence::Added | Presence::Adopted => self.0.push((link.index, address)),
+                Presence::Foreign => info!("{address} is on {} already and will stay there", link.name),
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_down(self, netlink: &Netlink) {
+        for (ifindex, address) in self.0 {
+            if let Err(error) = netlink.remove_address(ifindex, address).await {
+                warn!("{error}");
+            }
+        }
+    }
+}
+
+/// Whether two addresses lie in one network, given by an address and its prefix length.
+fn contains(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let differing = (bits(network) ^ bits(address)).leading_zeros();
+    network.is_ipv4() == address.is_ipv4() && differing >= u32::from(prefix_len)
+}
+
+/// Starts everything that runs beside the loop, then the loop.
+async fn serve(
+    config: Config,
+    snat_ports: crate::model::PortRange,
+    maps: crate::datapath::maps::Maps,
+    flow_tables: FlowTables,
+    socket: admin::Socket,
+    about: About,
+) -> Result<()> {
+    let (health_news, health) = mpsc::channel(BACKLOG);
+    let (surroundings_news, surroundings) = mpsc::channel(1);
+    let (census_news, census) = mpsc::channel(1);
+    let (publish, last) = watch::channel(Arc::new(Snapshot::default()));
+    let (handle, status) = admin::Handle::new(last);
+
+    let servers: Vec<_> =
+        config.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.address).collect();
+    let (_servers, servers) = watch::channel(Arc::from(servers));
+    let checker = Checker::spawn(health_news);
+    checker.set_targets(targets(&config));
+    let _sweep = Sweep::start(flow_tables, census_news)?;
+
+    let reconciler = Reconciler::new(maps, config, snat_ports)?;
+    let inbox = Inbox { health, surroundings, census, status };
+    tokio::select! {
+        () = reconcile::run(reconciler, about, inbox, publish) => bail!("the reconcile loop ended"),
+        () = hops::run(Netlink::open()?, Watch::start()?, servers, surroundings_news) =>
+            bail!("the watch over the network ended"),
+        () = admin::serve(socket, handle) => bail!("the admin interface ended"),
+    }
+}
+
+/// What is to be probed: every server of every VIP.
+fn targets(config: &Config) -> Vec<Target> {
+    let target = |vip: &Vip, server: &crate::model::Server| Target {
+        id: TargetId { vip: vip.name.clone(), server: server.name.clone() },
+        address: SocketAddr::new(server.address, probe_port(vip, &vip.health)),
+        check: vip.health.clone(),
+    };
+    config
+        .vips
+        .iter()
+        .flat_map(|vip| config.servers_of(vip).iter().map(move |server| target(vip, server)))
+        .collect()
+}
+
+/// The port to probe: the check's own, else the one served, else the first of those served.
+fn probe_port(vip: &Vip, check: &HealthCheck) -> u16 {
+    check.port.or(vip.server_port).unwrap_or_else(|| vip.ports.first())
+}
+
+/// The thread that sweeps the flow tables. Ends when dropped, after the sweep under way.
+struct Sweep {
+    _stop: std::sync::mpsc::Sender<()>,
+}
+
+impl Sweep {
+    /// Pause between sweeps; longer where a sweep takes long, so that it takes 5 % of one processor at most.
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    fn start(mut tables: FlowTables, news: mpsc::Sender<Census>) -> Result<Self> {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let work = move || {
+            let mut pause = Self::PAUSE;
+            while stopped.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let began = std::time::Instant::now();
+                match tables.sweep(flows::tick()) {
+                    Ok(census) => {
+                        if news.blocking_send(census).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => warn!("the flow tables cannot be swept: {error}"),
+                }
+                pause = Self::PAUSE.max(began.elapsed() * 19);
+            }
+        };
+        std::thread::Builder::new().name("sweep".into()).spawn(work).context("cannot start a thread")?;
+        Ok(Self { _stop: stop })
+    }
+}
+
+/// Says once what is going to happen.
+fn report(config: &Config, about: &About) {
+    for interface in &about.interfaces {
+        let Interface { name, xdp_mode, program_id, .. } = interface;
+        info!("attached to {name} with {xdp_mode} XDP (program {program_id})");
+    }
+    if config.vips.is_empty() {
+        info!("there are no VIPs; every packet is left to this host");
+    }
+    for vip in config.vips.iter().filter(|vip| !vip.mode.is_layer4()) {
+        let Vip { name, address, ports, mode, .. } = vip;
+        warn!("VIP {name} ({address} port {ports}) is not served yet: mode {mode} needs l7-proxy");
+    }
+    info!("ready");
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn networks() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (network, len, address, inside) in [
+            ("192.168.1.4", 24, "192.168.1.250", true),
+            ("192.168.1.4", 24, "192.168.2.250", false),
+            ("192.168.1.4", 32, "192.168.1.4", true),
+            ("10.0.0.1", 0, "203.0.113.9", true),
+            ("10.0.0.1", 0, "2001:db8::1", false),
+            ("2001:db8::1", 64, "2001:db8::ffff:1", true),
+            ("2001:db8::1", 64, "2001:db8:0:1::1", false),
+        ] {
+            assert_eq!(contains(ip(network), len, ip(address)), inside, "{network}/{len} {address}");
+        }
+    }
+
+    #[test]
+    fn every_server_of_every_vip_is_probed_where_it_serves() {
+        let text = r#"
+            [pool.p]
+            servers = [{ name = "s", address = "10.0.0.1" }]
+            [vip_defaults]
+            address = "192.0.2.1"
+            mode = "snat"
+            pool = "p"
+            [vip.plain]
+            port = 80
+            [vip.translated]
+            port = 81
+            server_port = 8080
+            [vip.many]
+            port = "443,1000-1010"
+            [vip.elsewhere]
+            port = 82
+            health = { port = 9 }
+        "#;
+        let config = config::check("test.toml", text).unwrap().config;
+        let probed: Vec<_> =
+            targets(&config).into_iter().map(|target| (target.id.vip, target.address.port())).collect();
+        let expected = [("plain", 80), ("translated", 8080), ("many", 443), ("elsewhere", 9)];
+        assert_eq!(probed, expected.map(|(vip, port)| (vip.to_owned(), port)));
+    }
+}

@@ -1,0 +1,128 @@
+//! Puts the program on interfaces and takes it off again.
+
+use std::io;
+
+use aya::{
+    Ebpf,
+    programs::{ProgramError, Xdp, XdpMode, loaded_programs, xdp::XdpLinkId},
+};
+
+use super::{Error, load::PROGRAM};
+
+/// What the operator asked for with `--xdp-mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wanted {
+    /// In the driver, or not at all.
+    Native,
+    /// In the network stack: slower, works everywhere.
+    Generic,
+    /// Native, and generic where the driver cannot.
+    #[default]
+    Auto,
+}
+
+/// How the program runs on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Whether in the driver.
+    pub native: bool,
+    /// Why not, if that was wanted.
+    pub note: Option<String>,
+}
+
+/// The loaded program. Dropping it detaches it everywhere, as the end of the process does.
+#[derive(Debug)]
+pub struct Program {
+    ebpf: Ebpf,
+    links: Vec<XdpLinkId>,
+}
+
+impl Program {
+    pub(super) fn new(ebpf: Ebpf) -> Self {
+        Self { ebpf, links: Vec::new() }
+    }
+
+    fn xdp(&mut self) -> Result<&mut Xdp, Error> {
+        let program = self.ebpf.program_mut(PROGRAM).and_then(|program| program.try_into().ok());
+        program.ok_or_else(|| Error(format!("the kernel program has no XDP program {PROGRAM:?}")))
+    }
+
+    /// The kernel's id of the program.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn id(&mut self) -> Result<u32, Error> {
+        Ok(self.xdp()?.info()?.id())
+    }
+
+    /// Attaches to an interface that has no XDP program.
+    ///
+    /// # Errors
+    /// When the kernel refuses: what it said, and what would help.
+    pub fn attach(&mut self, name: &str, ifindex: u32, wanted: Wanted) -> Result<Attached, Error> {
+        let attached = match wanted {
+            Wanted::Generic => {
+                self.try_attach(ifindex, XdpMode::Skb).map(|()| Attached { native: false, note: None })
+            }
+            Wanted::Native => {
+                self.try_attach(ifindex, XdpMode::Driver).map(|()| Attached { native: true, note: None })
+            }
+            Wanted::Auto => match self.try_attach(ifindex, XdpMode::Driver) {
+                Ok(()) => Ok(Attached { native: true, note: None }),
+                Err(refusal) => self.try_attach(ifindex, XdpMode::Skb).map(|()| Attached {
+                    native: false,
+                    note: Some(format!("no native XDP on {name}: {refusal}")),
+                }),
+            },
+        };
+        attached.map_err(|refusal| {
+            let mode = if wanted == Wanted::Native { "native XDP" } else { "XDP" };
+            let hint =
+                if wanted == Wanted::Native { "; --xdp-mode auto or generic works everywhere" } else { "" };
+            Error(format!("cannot attach to {name} with {mode}: {refusal}{hint}"))
+        })
+    }
+
+    fn try_attach(&mut self, ifindex: u32, mode: XdpMode) -> Result<(), String> {
+        let xdp = self.xdp().map_err(|error| error.to_string())?;
+        match xdp.attach_to_if_index(ifindex, mode) {
+            Ok(link) => {
+                self.links.push(link);
+                Ok(())
+            }
+            Err(ProgramError::SyscallError(error)) => Err(refusal(&error.io_error)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Detaches from all interfaces.
+    pub fn detach(&mut self) {
+        let links = std::mem::take(&mut self.links);
+        if let Ok(xdp) = self.xdp() {
+            for link in links {
+                // The interface may be gone, and the link with it.
+                let _ = xdp.detach(link);
+            }
+        }
+    }
+}
+
+/// What the kernel's refusal to attach means.
+fn refusal(error: &io::Error) -> String {
+    const EBUSY: i32 = 16;
+    const ERANGE: i32 = 34;
+    const EOPNOTSUPP: i32 = 95;
+    match error.raw_os_error() {
+        Some(EOPNOTSUPP) => "its driver does not support it".into(),
+        Some(EBUSY) => "another XDP program was attached to it in the meantime".into(),
+        Some(ERANGE) => "its MTU is too large for native XDP without fragments (about 3500 bytes)".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Name of a loaded program, by its id; for the message that somebody else's is there.
+#[must_use]
+pub fn program_name(id: u32) -> Option<String> {
+    let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
+    program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+}

@@ -1,0 +1,101 @@
+//! The maps that user space writes, and the counters.
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray},
+};
+use lb_common::{
+    abi::{Counters, Mac, RING_SIZE, Ring, Server, Settings, Vip, VipKey},
+    verdict::REASON_COUNT,
+};
+
+use super::{Datapath, Error, load::take};
+use crate::plan::Operation;
+
+/// Open maps of the loaded program.
+pub struct Maps {
+    settings: Array<MapData, Settings>,
+    vips4: HashMap<MapData, VipKey<u32>, Vip>,
+    vips6: HashMap<MapData, VipKey<[u32; 4]>, Vip>,
+    rings: ArrayOfMaps<MapData, Array<MapData, Ring>>,
+    servers: Array<MapData, Server>,
+    interfaces: HashMap<MapData, u32, Mac>,
+    vip_counters: PerCpuArray<MapData, Counters>,
+    server_counters: PerCpuArray<MapData, Counters>,
+    reasons: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    /// When one is missing or of another type: the object is not of this version.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            settings: take(ebpf, "SETTINGS")?,
+            vips4: take(ebpf, "VIPS4")?,
+            vips6: take(ebpf, "VIPS6")?,
+            rings: take(ebpf, "RINGS")?,
+            servers: take(ebpf, "SERVERS")?,
+            interfaces: take(ebpf, "INTERFACES")?,
+            vip_counters: take(ebpf, "VIP_COUNTERS")?,
+            server_counters: take(ebpf, "SERVER_COUNTERS")?,
+            reasons: take(ebpf, "REASONS")?,
+        })
+    }
+
+    /// Makes a ring beside the one in use and puts it in its place at once: a packet finds either.
+    fn set_ring(&mut self, vip: u16, ring: &Ring) -> Result<(), MapError> {
+        let mut fresh = Array::<MapData, Ring>::create(1, 0)?;
+        fresh.set(0, ring, 0)?;
+        self.rings.set(u32::from(vip), &fresh, 0)
+    }
+}
+
+impl Datapath for Maps {
+    fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
+        match operation {
+            Operation::Settings(settings) => self.settings.set(0, settings, 0)?,
+            Operation::Interface(index, mac) => set(&mut self.interfaces, *index, *mac)?,
+            Operation::Server(index, server) => {
+                self.servers.set(u32::from(*index), server.unwrap_or_default(), 0)?;
+            }
+            Operation::Ring(vip, Some(spec)) => self.set_ring(*vip, &spec.build())?,
+            Operation::Ring(vip, None) => self.set_ring(*vip, &[0; RING_SIZE + 1])?,
+            Operation::Vip4(key, vip) => set(&mut self.vips4, *key, *vip)?,
+            Operation::Vip6(key, vip) => set(&mut self.vips6, *key, *vip)?,
+        }
+        Ok(())
+    }
+
+    fn vip_counters(&self, vip: u16) -> Result<Counters, Error> {
+        total(&self.vip_counters, vip)
+    }
+
+    fn server_counters(&self, server: u16) -> Result<Counters, Error> {
+        total(&self.server_counters, server)
+    }
+
+    fn reasons(&self) -> Result<Vec<u64>, Error> {
+        let packets = |reason| Ok(self.reasons.get(&reason, 0)?.iter().sum());
+        (0..REASON_COUNT).map(packets).collect()
+    }
+}
+
+/// Enters a value, or takes it out.
+fn set<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, key: K, value: Option<V>) -> Result<(), MapError> {
+    match value {
+        Some(value) => map.insert(key, value, 0),
+        None => match map.remove(&key) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            outcome => outcome,
+        },
+    }
+}
+
+/// The sum over all CPUs.
+fn total(counters: &PerCpuArray<MapData, Counters>, index: u16) -> Result<Counters, Error> {
+    let mut sum = Counters::default();
+    counters.get(&u32::from(index), 0)?.iter().for_each(|cpu| sum += *cpu);
+    Ok(sum)
+}

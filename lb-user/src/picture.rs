@@ -1,0 +1,128 @@
+//! From what the reconcile loop knows to the snapshot that everyone else reads.
+
+use lb_common::{
+    abi::Counters,
+    verdict::{DropReason, PassReason},
+};
+
+use crate::{
+    datapath::Datapath,
+    health::TargetId,
+    model::{Server, Vip},
+    plan::desired::hop_problem,
+    reconcile::Reconciler,
+    snapshot::{Health, Interface, PoolHealth, ReasonCount, ServerStatus, Snapshot, Traffic, VipStatus},
+};
+
+/// What does not change while the daemon runs, and its wall clock.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Gives seconds since 1970-01-01 UTC.
+    pub now: fn() -> u64,
+    /// When the daemon started.
+    pub started: u64,
+    /// The configuration file, if there is one.
+    pub config_file: Option<String>,
+    /// Where the program is attached.
+    pub interfaces: Vec<Interface>,
+    /// Flows that fit each table.
+    pub flow_capacity: u64,
+}
+
+/// Why a VIP of a proxied mode is not served.
+const NEEDS_PROXY: &str = "its mode needs l7-proxy, which serves nothing yet";
+
+/// The state of the balancer now. A counter that the kernel does not give counts as 0.
+#[must_use]
+pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
+    Snapshot {
+        version: env!("CARGO_PKG_VERSION").into(),
+        time: (about.now)(),
+        started: about.started,
+        config_file: about.config_file.clone(),
+        interfaces: about.interfaces.clone(),
+        vips: state.config.vips.iter().map(|vip| vip_status(state, vip)).collect(),
+        reasons: reasons(&state.datapath.reasons().unwrap_or_default()),
+        flows: state.census.alive,
+        flow_capacity: about.flow_capacity,
+    }
+}
+
+fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
+    let servers: Vec<_> =
+        state.config.servers_of(vip).iter().map(|server| server_status(state, vip, server)).collect();
+    let served = vip.mode.is_layer4();
+    let counters = state.ids.vip(&vip.name).and_then(|number| state.datapath.vip_counters(number).ok());
+    VipStatus {
+        name: vip.name.clone(),
+        address: vip.address,
+        ports: vip.ports.to_string(),
+        protocol: vip.protocol.to_string(),
+        mode: vip.mode.to_string(),
+        persistence: vip.persistence.to_string(),
+        pool: vip.pool.clone(),
+        served,
+        note: (!served).then(|| NEEDS_PROXY.into()),
+        health: pool_health(&servers),
+        traffic: traffic(counters, servers.iter().map(|server| server.traffic.active).sum()),
+        servers,
+    }
+}
+
+fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server) -> ServerStatus {
+    let id = TargetId { vip: vip.name.clone(), server: server.name.clone() };
+    let health = state.health.get(&id);
+    let reference = state.ids.server(&id);
+    let counters = reference.and_then(|server| state.datapath.server_counters(server.index()).ok());
+    let active = reference.and_then(|server| state.census.by_server.get(&server.index()));
+    ServerStatus {
+        name: server.name.clone(),
+        address: server.address,
+        port: vip.server_port.or_else(|| vip.ports.single()),
+        weight: server.weight,
+        backup: server.backup,
+        active: reference.is_some_and(|server| state.is_active(server)),
+        health: health.map_or(Health::Unknown, |event| event.state),
+        reason: health.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
+        since: health.map_or(0, |event| event.since),
+        next_hop_problem: hop_problem(vip, state.surroundings.hops.get(&server.address)),
+        traffic: traffic(counters, active.copied().unwrap_or(0)),
+    }
+}
+
+/// R28. A server with weight 0 counts like the others: it is there, and well or not.
+fn pool_health(servers: &[ServerStatus]) -> PoolHealth {
+    let count = |health| servers.iter().filter(|server| server.health == health).count();
+    if count(Health::Unknown) == servers.len() {
+        PoolHealth::Unknown
+    } else if count(Health::Up) == servers.len() {
+        PoolHealth::Healthy
+    } else if count(Health::Up) > 0 {
+        PoolHealth::Degraded
+    } else {
+        PoolHealth::Down
+    }
+}
+
+fn traffic(counters: Option<Counters>, active: u64) -> Traffic {
+    let counters = counters.unwrap_or_default();
+    Traffic {
+        connections: counters.connections,
+        active,
+        packets_in: counters.packets_in,
+        bytes_in: counters.bytes_in,
+        packets_out: counters.packets_out,
+        bytes_out: counters.bytes_out,
+    }
+}
+
+fn reasons(packets: &[u64]) -> Vec<ReasonCount> {
+    let entry = |verdict: &str, label: &str, index: u32| ReasonCount {
+        verdict: verdict.into(),
+        reason: label.into(),
+        packets: packets.get(index as usize).copied().unwrap_or(0),
+    };
+    let pass = PassReason::ALL.iter().map(|reason| entry("pass", reason.label(), reason.index()));
+    let drop = DropReason::ALL.iter().map(|reason| entry("drop", reason.label(), reason.index()));
+    pass.chain(drop).collect()
+}

@@ -1,0 +1,367 @@
+//! What the maps must contain, in full, for a configuration and a state of the world.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use lb_common::{
+    abi::{
+        ABI_VERSION, Mac, Mode as KernelMode, Server as KernelServer, ServerRef, Settings, Vip as KernelVip,
+        VipKey, protocol, server_flags, settings_flags, vip_flags,
+    },
+    family::{words4, words6},
+};
+
+use super::{Ids, RingSpec, select};
+use crate::{
+    health::TargetId,
+    model::{Config, Mode, Persistence, PortRange, Protocol, Server, Vip},
+};
+
+/// The way to a server, or why there is none.
+pub type Hop = Result<Way, String>;
+
+/// The way to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Interface that leads there.
+    pub ifindex: u32,
+    /// That interface's MAC.
+    pub source_mac: Mac,
+    /// The next hop's MAC, once it is known.
+    pub next_hop: Option<Mac>,
+    /// Whether the next hop is a router and not the server itself.
+    pub routed: bool,
+    /// Address of this host that the kernel would send from.
+    pub source: Option<IpAddr>,
+}
+
+/// Everything the picture depends on.
+pub struct Inputs<'a> {
+    /// What the operator wants.
+    pub config: &'a Config,
+    /// Numbers of VIPs and servers.
+    pub ids: &'a Ids,
+    /// Ports for SNAT.
+    pub snat_ports: PortRange,
+    /// Which servers are up.
+    pub up: &'a dyn Fn(&TargetId) -> bool,
+    /// Ways to the servers' addresses.
+    pub hops: &'a HashMap<IpAddr, Hop>,
+    /// MACs of this host's interfaces.
+    pub interfaces: &'a BTreeMap<u32, Mac>,
+}
+
+/// All maps that user space writes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// `SETTINGS`.
+    pub settings: Settings,
+    /// `VIPS4`.
+    pub vips4: BTreeMap<VipKey<u32>, KernelVip>,
+    /// `VIPS6`.
+    pub vips6: BTreeMap<VipKey<[u32; 4]>, KernelVip>,
+    /// `RINGS`, by VIP number.
+    pub rings: BTreeMap<u16, RingSpec>,
+    /// `SERVERS`, by index.
+    pub servers: BTreeMap<u16, KernelServer>,
+    /// `INTERFACES`.
+    pub interfaces: BTreeMap<u32, Mac>,
+}
+
+/// The picture of all maps. `settled` is brought up to date.
+///
+/// # Panics
+/// When something in the configuration was not given a number; see [`Ids::assign`].
+#[must_use]
+pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Desired {
+    let mut desired =
+        Desired { settings: settings(inputs), interfaces: inputs.interfaces.clone(), ..Desired::default() };
+    settled.retain(|name, _| inputs.config.vips.iter().any(|vip| vip.name == *name));
+    for vip in &inputs.config.vips {
+        let number = inputs.ids.vip(&vip.name).expect("every VIP was given a number");
+        desired.add_vip_keys(vip, number);
+        if vip.mode.is_layer4() {
+            desired.add_servers(inputs, vip, number, settled);
+        }
+    }
+    desired
+}
+
+fn settings(inputs: &Inputs<'_>) -> Settings {
+    let uses = |mode| inputs.config.vips.iter().any(|vip| vip.mode == mode);
+    let (nat, snat) = (uses(Mode::Nat), uses(Mode::Snat));
+    Settings {
+        abi_version: ABI_VERSION,
+        flags: if nat { settings_flags::NAT_IN_USE } else { 0 },
+        snat_first: inputs.snat_ports.first,
+        snat_count: if nat || snat { inputs.snat_ports.len() as u16 } else { 0 },
+        pad: [0; 4],
+    }
+}
+
+impl Desired {
+    fn add_vip_keys(&mut self, vip: &Vip, id: u16) {
+        let mode = match vip.mode {
+            Mode::Snat => KernelMode::Snat,
+            Mode::Nat => KernelMode::Nat,
+            Mode::Dr => KernelMode::Dr,
+            Mode::Http | Mode::Tcp => KernelMode::Local,
+        };
+        let flags = if vip.persistence == Persistence::SourceIp { vip_flags::SOURCE_HASH } else { 0 };
+        let value = KernelVip { id, mode: mode as u8, flags };
+        let protocol = match vip.protocol {
+            Protocol::Tcp => protocol::TCP,
+            Protocol::Udp => protocol::UDP,
+        };
+        let protocol = u16::from(protocol);
+        for port in vip.ports.iter() {
+            match vip.address {
+                IpAddr::V4(address) => {
+                    let address = words4(address.octets())[0];
+                    self.vips4.insert(VipKey { address, port, protocol }, value);
+                }
+                IpAddr::V6(address) => {
+                    let address = words6(address.octets());
+                    self.vips6.insert(VipKey { address, port, protocol }, value);
+                }
+            }
+        }
+    }
+
+    fn add_servers(&mut self, inputs: &Inputs<'_>, vip: &Vip, number: u16, settled: &mut select::Settled) {
+        let servers = inputs.config.servers_of(vip);
+        let id = |server: &Server| TargetId { vip: vip.name.clone(), server: server.name.clone() };
+        let active = select::active(vip, servers, |server| (inputs.up)(&id(server)), settled);
+        let mut members = Vec::with_capacity(active.len());
+        for (position, server) in servers.iter().enumerate() {
+            let reference = inputs.ids.server(&id(server)).expect("every server was given a number");
+            let active = active.contains(&position);
+            if active {
+                members.push((reference, server.weight, server.address));
+            }
+            let entry = entry(vip, server, reference, number, active, inputs.hops.get(&server.address));
+            self.servers.insert(reference.index(), entry);
+        }
+        self.rings.insert(number, RingSpec::new(members));
+    }
+}
+
+fn entry(
+    vip: &Vip,
+    server: &Server,
+    reference: ServerRef,
+    number: u16,
+    active: bool,
+    hop: Option<&Hop>,
+) -> KernelServer {
+    let mut entry = KernelServer {
+        address: words(server.address),
+        port: vip.server_port.unwrap_or(0),
+        generation: reference.generation(),
+        vip: number,
+        flags: if active { server_flags::ACCEPTS_NEW } else { 0 },
+        ..KernelServer::default()
+    };
+    if hop_problem(vip, hop).is_some() {
+        return entry;
+    }
+    if let Some(Ok(way)) = hop {
+        entry.ifindex = way.ifindex;
+        entry.source_mac = way.source_mac;
+        entry.snat_source = way.source.map(words).unwrap_or_default();
+        if let Some(mac) = way.next_hop {
+            entry.next_hop = mac;
+            entry.flags |= server_flags::HOP_KNOWN;
+        }
+    }
+    entry
+}
+
+/// Why this VIP's packets cannot be sent to a server although there may be a way; `None` if they can, or if
+/// nothing is known yet.
+#[must_use]
+pub fn hop_problem(vip: &Vip, hop: Option<&Hop>) -> Option<String> {
+    match hop? {
+        Err(problem) => Some(problem.clone()),
+        Ok(way) if way.routed && vip.mode == Mode::Dr => Some(
+            "mode dr changes only the MAC address, so the server must be on a network of this host, but the \
+             route to it leads over a router"
+                .into(),
+        ),
+        Ok(way) if way.source.is_none() && vip.mode == Mode::Snat => Some(
+            "mode snat needs an address of this host as source, but the route to the server has none".into(),
+        ),
+        Ok(_) => None,
+    }
+}
+
+fn words(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(address) => words4(address.octets()),
+        IpAddr::V6(address) => words6(address.octets()),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use super::*;
+    use crate::model::{Check, HealthCheck, Pool, Ports};
+
+    pub(in crate::plan) fn server(name: &str, last: u8) -> Server {
+        Server { name: name.into(), address: IpAddr::from([10, 0, 0, last]), weight: 100, backup: false }
+    }
+
+    pub(in crate::plan) fn vip(name: &str, port: u16) -> Vip {
+        Vip {
+            name: name.into(),
+            address: IpAddr::from([192, 0, 2, 1]),
+            ports: Ports::new(vec![PortRange { first: port, last: port }]).unwrap(),
+            protocol: Protocol::Tcp,
+            mode: Mode::Snat,
+            pool: Some(name.into()),
+            server_port: None,
+            persistence: Persistence::None,
+            health: check(),
+            tls: None,
+            redirect: None,
+            trusted_proxies: Vec::new(),
+            timeouts: Default::default(),
+            error_pages: BTreeMap::new(),
+        }
+    }
+
+    fn check() -> HealthCheck {
+        let second = Duration::from_secs(1);
+        HealthCheck { check: Check::Tcp, interval: second, timeout: second, rise: 1, fall: 1, port: None }
+    }
+
+    /// VIPs on ports 80, 81 … each with a pool of its own.
+    pub(in crate::plan) fn config(vips: &[(&str, &[&str])]) -> Config {
+        let mut config = Config::default();
+        for (offset, (name, servers)) in (0u8..).zip(vips) {
+            config.vips.push(vip(name, 80 + u16::from(offset)));
+            let servers = (1..).zip(*servers).map(|(last, name)| server(name, last)).collect();
+            config.pools.push(Pool { name: (*name).into(), servers, health: check() });
+        }
+        config
+    }
+
+    /// A world in which the given servers are up and every one is reached directly.
+    struct World {
+        ids: Ids,
+        hops: HashMap<IpAddr, Hop>,
+        interfaces: BTreeMap<u32, Mac>,
+    }
+
+    impl World {
+        fn new(config: &Config) -> Self {
+            let mut ids = Ids::default();
+            ids.assign(config).unwrap();
+            let way = Way {
+                ifindex: 3,
+                source_mac: Mac::new([2, 0, 0, 0, 0, 3]),
+                next_hop: Some(Mac::new([2, 0, 0, 0, 0, 9])),
+                routed: false,
+                source: Some(IpAddr::from([10, 0, 0, 254])),
+            };
+            let servers = config.pools.iter().flat_map(|pool| &pool.servers);
+            let hops = servers.map(|server| (server.address, Ok(way))).collect();
+            Self { ids, hops, interfaces: BTreeMap::from([(3, way.source_mac)]) }
+        }
+
+        fn desired(&self, config: &Config, up: &[&str]) -> Desired {
+            let up: HashSet<_> = up.iter().copied().collect();
+            let inputs = Inputs {
+                config,
+                ids: &self.ids,
+                snat_ports: PortRange { first: 1_024, last: 2_023 },
+                up: &|id| up.contains(id.server.as_str()),
+                hops: &self.hops,
+                interfaces: &self.interfaces,
+            };
+            desired(&inputs, &mut select::Settled::new())
+        }
+    }
+
+    #[test]
+    fn every_port_of_a_vip_is_a_key_with_the_same_value() {
+        let mut config = config(&[("a", &["s1"])]);
+        let ranges = vec![PortRange { first: 80, last: 80 }, PortRange { first: 1_000, last: 1_002 }];
+        config.vips[0].ports = Ports::new(ranges).unwrap();
+        let desired = World::new(&config).desired(&config, &["s1"]);
+        let ports: Vec<_> = desired.vips4.keys().map(|key| key.port).collect();
+        assert_eq!(ports, [80, 1_000, 1_001, 1_002]);
+        assert!(desired.vips4.values().all(|vip| vip.id == 1 && vip.mode == KernelMode::Snat as u8));
+    }
+
+    #[test]
+    fn a_server_that_is_down_keeps_its_entry_but_leaves_the_ring() {
+        let config = config(&[("a", &["s1", "s2"])]);
+        let world = World::new(&config);
+        let desired = world.desired(&config, &["s2"]);
+        assert_eq!(desired.servers.len(), 2);
+        let accepts: Vec<_> =
+            desired.servers.values().map(|server| server.flags & server_flags::ACCEPTS_NEW != 0).collect();
+        assert_eq!(accepts, [false, true]);
+        let ring = desired.rings[&1].build();
+        let s2 = world.ids.server(&TargetId { vip: "a".into(), server: "s2".into() }).unwrap();
+        assert!(ring[..lb_common::abi::RING_SIZE].iter().all(|&slot| slot == s2.0));
+    }
+
+    #[test]
+    fn one_server_may_be_up_in_one_vip_and_down_in_another() {
+        let config = config(&[("a", &["s1"]), ("b", &["s1"])]);
+        let world = World::new(&config);
+        let inputs = Inputs {
+            config: &config,
+            ids: &world.ids,
+            snat_ports: PortRange { first: 1_024, last: 2_023 },
+            up: &|id| id.vip == "a",
+            hops: &world.hops,
+            interfaces: &world.interfaces,
+        };
+        let desired = desired(&inputs, &mut select::Settled::new());
+        let empty: Vec<_> = desired.rings.values().map(RingSpec::is_empty).collect();
+        assert_eq!(empty, [false, true]);
+    }
+
+    #[test]
+    fn proxied_vips_are_left_to_the_host_and_have_no_ring() {
+        let mut config = config(&[("a", &["s1"])]);
+        config.vips[0].mode = Mode::Http;
+        let desired = World::new(&config).desired(&config, &["s1"]);
+        assert!(desired.vips4.values().all(|vip| vip.mode == KernelMode::Local as u8));
+        assert!(desired.rings.is_empty() && desired.servers.is_empty());
+    }
+
+    #[test]
+    fn dr_does_not_go_over_a_router() {
+        let mut config = config(&[("a", &["s1"])]);
+        let mut world = World::new(&config);
+        for hop in world.hops.values_mut() {
+            *hop = hop.clone().map(|way| Way { routed: true, ..way });
+        }
+        let known = |desired: &Desired| desired.servers[&1].flags & server_flags::HOP_KNOWN != 0;
+        assert!(known(&world.desired(&config, &["s1"])));
+        config.vips[0].mode = Mode::Dr;
+        assert!(!known(&world.desired(&config, &["s1"])));
+        assert!(hop_problem(&config.vips[0], world.hops.values().next()).unwrap().contains("over a router"));
+    }
+
+    #[test]
+    fn without_translating_vips_the_host_keeps_its_packets_to_itself() {
+        let mut config = config(&[("a", &["s1"])]);
+        config.vips[0].mode = Mode::Dr;
+        let settings = World::new(&config).desired(&config, &["s1"]).settings;
+        assert!(!settings.may_be_reply(1_500));
+        config.vips[0].mode = Mode::Snat;
+        let settings = World::new(&config).desired(&config, &["s1"]).settings;
+        assert!(settings.may_be_reply(1_500) && !settings.may_be_reply(80));
+        config.vips[0].mode = Mode::Nat;
+        assert!(World::new(&config).desired(&config, &["s1"]).settings.may_be_reply(80));
+    }
+}

@@ -1,0 +1,145 @@
+//! From what the maps contain to what they must contain, one safe step after the other.
+//!
+//! Order: what is pointed at before what points at it. Servers, then rings, then VIPs; and to remove, the
+//! reverse. Between any two operations the maps are consistent: a packet finds the old way or the new.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{Mac, Server, Settings, Vip, VipKey};
+
+use super::{Desired, RingSpec};
+
+/// One change of one map.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// Replace the settings record.
+    Settings(Settings),
+    /// Enter an interface, or take it out.
+    Interface(u32, Option<Mac>),
+    /// Replace a server entry; `None` blanks it.
+    Server(u16, Option<Server>),
+    /// Replace a VIP's ring; `None` empties it.
+    Ring(u16, Option<RingSpec>),
+    /// Enter an IPv4 VIP port, or take it out.
+    Vip4(VipKey<u32>, Option<Vip>),
+    /// Enter an IPv6 VIP port, or take it out.
+    Vip6(VipKey<[u32; 4]>, Option<Vip>),
+}
+
+/// The operations that make `old` into `new`.
+#[must_use]
+pub fn diff(old: &Desired, new: &Desired) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    if old.settings != new.settings {
+        operations.push(Operation::Settings(new.settings));
+    }
+    let mut add = |operation| operations.push(operation);
+    changed(&old.interfaces, &new.interfaces)
+        .for_each(|(key, value)| add(Operation::Interface(key, Some(value))));
+    changed(&old.servers, &new.servers).for_each(|(key, value)| add(Operation::Server(key, Some(value))));
+    changed(&old.rings, &new.rings).for_each(|(key, value)| add(Operation::Ring(key, Some(value))));
+    changed(&old.vips4, &new.vips4).for_each(|(key, value)| add(Operation::Vip4(key, Some(value))));
+    changed(&old.vips6, &new.vips6).for_each(|(key, value)| add(Operation::Vip6(key, Some(value))));
+    gone(&old.vips4, &new.vips4).for_each(|key| add(Operation::Vip4(key, None)));
+    gone(&old.vips6, &new.vips6).for_each(|key| add(Operation::Vip6(key, None)));
+    gone(&old.rings, &new.rings).for_each(|key| add(Operation::Ring(key, None)));
+    gone(&old.servers, &new.servers).for_each(|key| add(Operation::Server(key, None)));
+    gone(&old.interfaces, &new.interfaces).for_each(|key| add(Operation::Interface(key, None)));
+    operations
+}
+
+/// Entries that are new or different.
+fn changed<'a, K: Ord + Copy, V: PartialEq + Clone>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (K, V)> + 'a {
+    let different = move |(key, value): &(&K, &V)| old.get(*key) != Some(*value);
+    new.iter().filter(different).map(|(key, value)| (*key, value.clone()))
+}
+
+/// Keys that are no longer there.
+fn gone<'a, K: Ord + Copy, V>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = K> + 'a {
+    old.keys().filter(|key| !new.contains_key(*key)).copied()
+}
+
+impl Desired {
+    /// Notes an operation that was carried out, so that the picture stays true if a later one fails.
+    pub fn note(&mut self, operation: Operation) {
+        fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+        match operation {
+            Operation::Settings(settings) => self.settings = settings,
+            Operation::Interface(key, value) => set(&mut self.interfaces, key, value),
+            Operation::Server(key, value) => set(&mut self.servers, key, value),
+            Operation::Ring(key, value) => set(&mut self.rings, key, value),
+            Operation::Vip4(key, value) => set(&mut self.vips4, key, value),
+            Operation::Vip6(key, value) => set(&mut self.vips6, key, value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use lb_common::abi::ServerRef;
+
+    use super::*;
+
+    fn picture() -> Desired {
+        let key = VipKey { address: 1, port: 80, protocol: 6 };
+        let key6 = VipKey { address: [1; 4], port: 80, protocol: 6 };
+        let vip = Vip { id: 1, mode: 3, flags: 0 };
+        let member = (ServerRef::new(1, 1), 100, IpAddr::from([10, 0, 0, 1]));
+        Desired {
+            settings: Settings { abi_version: 1, ..Settings::default() },
+            vips4: [(key, vip)].into(),
+            vips6: [(key6, vip)].into(),
+            rings: [(1, RingSpec::new(vec![member]))].into(),
+            servers: [(1, Server { vip: 1, ..Server::default() })].into(),
+            interfaces: [(3, Mac::new([2; 6]))].into(),
+        }
+    }
+
+    #[test]
+    fn operations_lead_from_any_picture_to_any_other() {
+        let mut other = picture();
+        other.servers.insert(2, Server { vip: 1, port: 8_080, ..Server::default() });
+        other.rings.insert(1, RingSpec::default());
+        other.interfaces.clear();
+        for (old, new) in [
+            (Desired::default(), picture()),
+            (picture(), Desired::default()),
+            (picture(), other.clone()),
+            (other, picture()),
+        ] {
+            let mut current = old.clone();
+            diff(&old, &new).into_iter().for_each(|operation| current.note(operation));
+            assert_eq!(current, new);
+        }
+        assert_eq!(diff(&picture(), &picture()), []);
+    }
+
+    #[test]
+    fn what_is_pointed_at_comes_first_and_goes_last() {
+        let rank = |operation: &Operation| match operation {
+            Operation::Settings(_) => 0,
+            Operation::Interface(..) => 1,
+            Operation::Server(..) => 2,
+            Operation::Ring(..) => 3,
+            Operation::Vip4(..) => 4,
+            Operation::Vip6(..) => 5,
+        };
+        let up: Vec<_> = diff(&Desired::default(), &picture()).iter().map(rank).collect();
+        assert_eq!(up, [0, 1, 2, 3, 4, 5]);
+        let down: Vec<_> = diff(&picture(), &Desired::default()).iter().map(rank).collect();
+        assert_eq!(down, [0, 4, 5, 3, 2, 1]);
+    }
+}

@@ -1,0 +1,21 @@
+//! What the maps must contain, and how to get there from what they contain. Pure: nothing here reads a
+//! clock, a file or a map.
+//!
+//! ```text
+//! Config ─┐
+//! health ─┼─ select ─ desired ─ diff ─ operations, in an order that is safe to apply one by one
+//! hops  ──┤              │
+//! ids   ──┘           Desired, the picture of all maps
+//! ```
+
+pub mod desired;
+pub mod diff;
+pub mod ids;
+pub mod ring;
+pub mod select;
+pub mod snat;
+
+pub use desired::{Desired, Hop, Inputs, desired};
+pub use diff::{Operation, diff};
+pub use ids::Ids;
+pub use ring::RingSpec;

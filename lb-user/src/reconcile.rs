@@ -1,0 +1,283 @@
+//! The loop that owns the maps: takes in what happened, plans, applies, publishes.
+//!
+//! Health, network and sweep only send it messages; it takes them as they come, several at once if they
+//! came meanwhile, and makes one plan of them. Nobody else writes maps.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use lb_common::abi::ServerRef;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error, warn};
+
+use crate::{
+    admin::StatusRequest,
+    datapath::{Datapath, Error, flows::Census},
+    health::{HealthEvent, TargetId},
+    hops::Surroundings,
+    model::{Config, PortRange},
+    picture::{self, About},
+    plan::{Desired, Ids, Inputs, desired::desired, diff, ids::Exhausted, select::Settled},
+    snapshot::{Health, Snapshot},
+};
+
+/// After the kernel refused a change, try again this much later.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Everything that is known, and the maps made to match it.
+#[derive(Debug)]
+pub struct Reconciler<D> {
+    pub(crate) datapath: D,
+    pub(crate) config: Config,
+    pub(crate) ids: Ids,
+    snat_ports: PortRange,
+    pub(crate) health: HashMap<TargetId, HealthEvent>,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) census: Census,
+    settled: Settled,
+    current: Desired,
+}
+
+impl<D: Datapath> Reconciler<D> {
+    /// A reconciler for maps that are still empty.
+    ///
+    /// # Errors
+    /// When the configuration has more VIPs or servers than the maps.
+    pub fn new(datapath: D, config: Config, snat_ports: PortRange) -> Result<Self, Exhausted> {
+        let mut ids = Ids::default();
+        ids.assign(&config)?;
+        Ok(Self {
+            datapath,
+            config,
+            ids,
+            snat_ports,
+            health: HashMap::new(),
+            surroundings: Surroundings::default(),
+            census: Census::default(),
+            settled: Settled::new(),
+            current: Desired::default(),
+        })
+    }
+
+    /// News of a server's health.
+    pub fn on_health(&mut self, event: HealthEvent) {
+        self.health.insert(event.id.clone(), event);
+    }
+
+    /// News of the network around.
+    pub fn on_surroundings(&mut self, surroundings: Surroundings) {
+        for (server, hop) in &surroundings.hops {
+            match (self.surroundings.hops.get(server), hop) {
+                (Some(Err(old)), Err(new)) if old == new => {}
+                (_, Err(problem)) => warn!("no packets can be sent to server {server}: {problem}"),
+                _ => {}
+            }
+        }
+        self.surroundings = surroundings;
+    }
+
+    /// The result of a sweep of the flow tables.
+    pub fn on_census(&mut self, census: Census) {
+        self.census = census;
+    }
+
+    /// Brings the maps to what they must contain now. Gives the number of operations it took.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; those before it stay, and the next step goes on from there.
+    pub fn step(&mut self) -> Result<usize, Error> {
+        let health = &self.health;
+        let up = |id: &TargetId| health.get(id).is_some_and(|event| event.state == Health::Up);
+        let inputs = Inputs {
+            config: &self.config,
+            ids: &self.ids,
+            snat_ports: self.snat_ports,
+            up: &up,
+            hops: &self.surroundings.hops,
+            interfaces: &self.surroundings.interfaces,
+        };
+        let operations = diff(&self.current, &desired(&inputs, &mut self.settled));
+        let count = operations.len();
+        for operation in operations {
+            self.datapath.apply(&operation)?;
+            self.current.note(operation);
+        }
+        Ok(count)
+    }
+
+    /// Whether new flows may reach a server now.
+    pub(crate) fn is_active(&self, server: ServerRef) -> bool {
+        let entry = self.current.servers.get(&server.index());
+        entry.is_some_and(|entry| entry.flags & lb_common::abi::server_flags::ACCEPTS_NEW != 0)
+    }
+}
+
+/// What reaches the loop.
+#[derive(Debug)]
+pub struct Inbox {
+    /// From the health checks.
+    pub health: mpsc::Receiver<HealthEvent>,
+    /// From the watch over the network.
+    pub surroundings: mpsc::Receiver<Surroundings>,
+    /// From the sweep.
+    pub census: mpsc::Receiver<Census>,
+    /// From the admin interface.
+    pub status: mpsc::Receiver<StatusRequest>,
+}
+
+/// Runs until the health checks end, publishing the state after every change.
+pub async fn run<D: Datapath>(
+    mut reconciler: Reconciler<D>,
+    about: About,
+    mut inbox: Inbox,
+    publish: watch::Sender<Arc<Snapshot>>,
+) {
+    let mut retry: Option<Instant> = None;
+    loop {
+        let again = retry.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        let mut asked = None;
+        tokio::select! {
+            Some(event) = inbox.health.recv() => {
+                reconciler.on_health(event);
+                // What else came meanwhile goes into the same plan.
+                while let Ok(event) = inbox.health.try_recv() {
+                    reconciler.on_health(event);
+                }
+            }
+            Some(surroundings) = inbox.surroundings.recv() => reconciler.on_surroundings(surroundings),
+            Some(census) = inbox.census.recv() => reconciler.on_census(census),
+            Some(request) = inbox.status.recv() => asked = Some(request),
+            () = sleep_until(again) => {}
+            else => return,
+        }
+        retry = match reconciler.step() {
+            Ok(0) => None,
+            Ok(operations) => {
+                debug!("{operations} map operations");
+                None
+            }
+            Err(error) => {
+                error!("{error}; trying again in {RETRY:?}");
+                Some(Instant::now() + RETRY)
+            }
+        };
+        let snapshot = Arc::new(picture::snapshot(&reconciler, &about));
+        if let Some(request) = asked {
+            request.answer(Arc::clone(&snapshot));
+        }
+        publish.send_replace(snapshot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use lb_common::abi::Mac;
+
+    use super::*;
+    use crate::{config, datapath::fake::Fake, plan::desired::Way, snapshot::PoolHealth};
+
+    const CONFIG: &str = r#"
+        [pool.web]
+        servers = [{ name = "s1", address = "10.0.0.1" }, { name = "s2", address = "10.0.0.2" }]
+        [vip.a]
+        address = "192.0.2.1"
+        port = 80
+        mode = "snat"
+        pool = "web"
+        [vip.b]
+        address = "192.0.2.1"
+        port = 81
+        mode = "snat"
+        pool = "web"
+        [vip.proxied]
+        address = "192.0.2.1"
+        port = 82
+        mode = "http"
+        pool = "web"
+    "#;
+
+    fn reconciler() -> Reconciler<Fake> {
+        let config = config::check("test.toml", CONFIG).expect("a valid configuration").config;
+        let ports = PortRange { first: 1_024, last: 2_047 };
+        let mut reconciler = Reconciler::new(Fake::default(), config, ports).unwrap();
+        let way = Way {
+            ifindex: 2,
+            source_mac: Mac::new([2; 6]),
+            next_hop: Some(Mac::new([4; 6])),
+            routed: false,
+            source: Some(IpAddr::from([10, 0, 0, 9])),
+        };
+        let servers = [1, 2].map(|last| (IpAddr::from([10, 0, 0, last]), Ok(way)));
+        let hops = servers.into_iter().collect();
+        reconciler.on_surroundings(Surroundings { hops, interfaces: [(2, way.source_mac)].into() });
+        reconciler
+    }
+
+    fn health(vip: &str, server: &str, state: Health) -> HealthEvent {
+        let id = TargetId { vip: vip.into(), server: server.into() };
+        HealthEvent { id, state, reason: "said so".into(), since: 7, changed: true }
+    }
+
+    fn about() -> About {
+        About { now: || 100, started: 90, config_file: None, interfaces: Vec::new(), flow_capacity: 1_000 }
+    }
+
+    #[test]
+    fn health_moves_one_server_of_one_vip_and_nothing_else() {
+        let mut reconciler = reconciler();
+        for vip in ["a", "b"] {
+            for server in ["s1", "s2"] {
+                reconciler.on_health(health(vip, server, Health::Up));
+            }
+        }
+        reconciler.step().unwrap();
+        let before = reconciler.datapath.contents.clone();
+        assert_eq!(reconciler.step(), Ok(0), "nothing happened, nothing is written");
+
+        reconciler.on_health(health("a", "s1", Health::Down));
+        assert_eq!(reconciler.step(), Ok(2), "the server's entry and the ring of its VIP");
+        let after = &reconciler.datapath.contents;
+        assert_ne!(before.rings[&1], after.rings[&1]);
+        assert_eq!(before.rings[&2], after.rings[&2]);
+        assert_eq!(before.vips4, after.vips4);
+    }
+
+    #[test]
+    fn after_a_refusal_the_next_step_goes_on() {
+        let mut reconciler = reconciler();
+        reconciler.datapath.refuse_after = Some(2);
+        reconciler.step().unwrap_err();
+        reconciler.datapath.refuse_after = None;
+        reconciler.step().unwrap();
+        assert_eq!(reconciler.step(), Ok(0));
+        assert_eq!(reconciler.datapath.contents, reconciler.current);
+    }
+
+    #[test]
+    fn the_snapshot_says_what_is_going_on() {
+        let mut reconciler = reconciler();
+        reconciler.on_health(health("a", "s1", Health::Up));
+        reconciler.on_health(health("a", "s2", Health::Down));
+        reconciler.on_health(health("proxied", "s1", Health::Up));
+        reconciler.census.alive = 5;
+        reconciler.census.by_server.insert(1, 5);
+        reconciler.step().unwrap();
+        let snapshot = picture::snapshot(&reconciler, &about());
+        let [a, b, proxied] = &snapshot.vips[..] else { panic!("three VIPs") };
+        assert_eq!((a.health, b.health), (PoolHealth::Degraded, PoolHealth::Unknown));
+        assert_eq!((a.served, proxied.served), (true, false));
+        assert!(proxied.note.as_deref().is_some_and(|note| note.contains("l7-proxy")));
+        let [s1, s2] = &a.servers[..] else { panic!("two servers") };
+        assert_eq!((s1.active, s2.active), (true, false));
+        assert_eq!((s1.health, s1.since, s1.reason.as_str()), (Health::Up, 7, "said so"));
+        assert_eq!((s1.port, s1.weight), (Some(80), 100));
+        assert_eq!((a.traffic.active, s1.traffic.active, s2.traffic.active), (5, 5, 0));
+        assert_eq!((snapshot.flows, snapshot.flow_capacity), (5, 1_000));
+        let reasons = lb_common::verdict::PassReason::ALL.len() + lb_common::verdict::DropReason::ALL.len();
+        assert_eq!(snapshot.reasons.len(), reasons, "also those that did not happen");
+    }
+}
