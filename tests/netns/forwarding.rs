@@ -24,7 +24,6 @@ struct Seen {
 #[track_caller]
 fn watch(bed: &Bed, mode: &str, family: Family) -> Seen {
     let what = format!("{mode} over {family}");
-    // Health checks come from the balancer to the servers' own addresses and carry no data: requests do.
     let client = bed.net.client();
     let filter = "tcp port 80 or tcp port 8080";
     let at_balancer = Capture::start(
@@ -38,7 +37,7 @@ fn watch(bed: &Bed, mode: &str, family: Family) -> Seen {
     Seen { at_servers, at_balancer: at_balancer.stop().0 }
 }
 
-/// Frames that carry a request to a server: only clients send data on these connections.
+/// Frames that carry a request to a server; health checks go to the same port but carry no data.
 fn requests_in(frames: &[Frame], port: u16) -> impl Iterator<Item = &Frame> {
     frames.iter().filter(move |frame| frame.dst_port == port && frame.payload > 0)
 }
