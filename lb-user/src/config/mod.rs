@@ -1,0 +1,55 @@
+//! The configuration: text → [`raw`] (what was written, typed, with places) → [`crate::model`] (what it
+//! means). Pure: the text arrives as a string and no file is opened, so that the same check serves the daemon,
+//! `--check` and the tests.
+//!
+//! All mistakes of a file are reported at once, each with line and column. That is why the tables are read by
+//! hand ([`reader`]) and not by a derived `Deserialize`: serde stops at the first mistake, and knows no
+//! place for what it has already converted.
+//!
+//! Inheritance, from the weakest to the strongest:
+//!
+//! * health: built-in values, `[health]`, `[pool.NAME.health]`, `[vip_defaults.health]`, `[vip.NAME.health]`,
+//!   key by key. `path` and `expect` are inherited only where the check is over HTTP.
+//! * everything else of a VIP: built-in values, `[vip_defaults]`, `[vip.NAME]`, key by key; `timeouts` and
+//!   `error_pages` entry by entry. A VIP that has its own `redirect` inherits no `pool` and the other way round.
+//!
+//! Keys of TLS, redirects and the like are read although l7-proxy serves them later: a file that is accepted
+//! today must mean the same then.
+
+mod diagnostic;
+mod parse;
+mod raw;
+mod reader;
+mod report;
+mod syntax;
+mod values;
+mod words;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+
+use crate::model::Config;
+
+/// A configuration that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// What it means.
+    pub config: Config,
+    /// What is odd about it, sorted by place.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Checks the text of a configuration file; `file` is only the name to put into messages.
+///
+/// # Errors
+/// Everything that is wrong, and what is odd beside it, sorted by place.
+pub fn check(file: &str, text: &str) -> Result<Checked, Diagnostics> {
+    let report = report::Report::new(text);
+    let document = syntax::read(&report);
+    let raw = reader::Table::root(&report, &document, raw::RawConfig::read);
+    let config = parse::build(&report, &raw);
+    let findings = report.finish(file);
+    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+        return Err(Diagnostics::new(findings));
+    }
+    Ok(Checked { config, warnings: findings })
+}

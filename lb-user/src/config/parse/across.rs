@@ -1,0 +1,163 @@
+//! Rules across VIPs: addresses and ports that clash, pools nobody uses, and how much the tables can hold.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use lb_common::abi::{MAX_SERVERS, MAX_VIP_PORTS, MAX_VIPS};
+
+use super::{
+    pools::{Index, servers_of},
+    vips::Inherited,
+};
+use crate::{
+    config::{
+        raw::RawConfig,
+        report::{Place, Report},
+        words::quote,
+    },
+    model::{PortRange, Protocol},
+};
+
+/// (VIP, server) pairs; the program numbers them from 1.
+const MAX_PAIRS: usize = MAX_SERVERS - 1;
+
+/// Checks everything that concerns more than one VIP.
+pub(super) fn check(report: &Report<'_>, raw: &RawConfig, index: &Index<'_>, vips: &[Inherited<'_>]) {
+    check_server_addresses(report, index, vips);
+    check_overlaps(report, vips);
+    check_limits(report, index, vips);
+    warn_of_unused_pools(report, raw, vips);
+}
+
+/// A VIP whose address is a server's would take the traffic that is meant for the server.
+fn check_server_addresses(report: &Report<'_>, index: &Index<'_>, vips: &[Inherited<'_>]) {
+    for vip in vips {
+        let Some(address) = vip.address.get() else { continue };
+        let Some((pool, server)) = index.server(address.value) else { continue };
+        let Some(place) = server.address.get() else { continue };
+        let server = server.name.value().map_or("a server".into(), |name| format!("server {name:?}"));
+        let problem = format!(
+            "its address {} is that of {server} of pool {:?} (line {}); a VIP needs an address of its own",
+            address.value,
+            pool.name.value,
+            report.line(place.at)
+        );
+        report.vip_error(address.at, vip.name(), problem);
+    }
+}
+
+/// A range of ports that a VIP claims.
+struct Claim {
+    ports: PortRange,
+    /// Index of the VIP, so in the order of the file.
+    vip: usize,
+}
+
+/// Two VIPs cannot have the same address, port and protocol. Sorted by port, one pass finds every range that
+/// begins before the farthest of the earlier ones ends.
+fn check_overlaps(report: &Report<'_>, vips: &[Inherited<'_>]) {
+    let mut claims: HashMap<(IpAddr, Protocol), Vec<Claim>> = HashMap::new();
+    for (index, vip) in vips.iter().enumerate() {
+        // An unreadable protocol may be either.
+        let (Some(&address), Some(ports), false) =
+            (vip.address.value(), vip.port.value(), vip.protocol.is_broken())
+        else {
+            continue;
+        };
+        let same = claims.entry((address, vip.protocol())).or_default();
+        same.extend(ports.ranges().iter().map(|&ports| Claim { ports, vip: index }));
+    }
+    let mut reported = HashSet::new();
+    for ((address, protocol), mut claims) in claims {
+        claims.sort_by_key(|claim| (claim.ports.first, claim.vip));
+        let mut farthest: Option<&Claim> = None;
+        for claim in &claims {
+            if let Some(other) =
+                farthest.filter(|other| other.ports.overlaps(claim.ports) && other.vip != claim.vip)
+            {
+                let (first, second) = (claim.vip.min(other.vip), claim.vip.max(other.vip));
+                if reported.insert((first, second)) {
+                    let shared = PortRange {
+                        first: claim.ports.first.max(other.ports.first),
+                        last: claim.ports.last.min(other.ports.last),
+                    };
+                    report_overlap(report, &vips[first], &vips[second], (address, protocol, shared));
+                }
+            }
+            if farthest.is_none_or(|other| other.ports.last < claim.ports.last) {
+                farthest = Some(claim);
+            }
+        }
+    }
+}
+
+fn report_overlap(
+    report: &Report<'_>,
+    first: &Inherited<'_>,
+    second: &Inherited<'_>,
+    (address, protocol, ports): (IpAddr, Protocol, PortRange),
+) {
+    let what = if ports.first == ports.last { "port" } else { "ports" };
+    let problem = format!(
+        "{protocol} {what} {ports} of {address} belongs to VIP {:?} already (line {}); take another port or address",
+        first.name(),
+        report.line(own_place(first))
+    );
+    report.vip_error(own_place(second), second.name(), problem);
+}
+
+/// Where a VIP says itself what it listens on.
+fn own_place(vip: &Inherited<'_>) -> Place {
+    let own = &vip.raw.own;
+    let port = own.port.get().map(|port| port.at);
+    port.or(own.address.get().map(|address| address.at)).unwrap_or(vip.raw.name.at)
+}
+
+/// What the kernel's tables can hold. Each limit is reported once, at the VIP that breaks it.
+fn check_limits(report: &Report<'_>, index: &Index<'_>, vips: &[Inherited<'_>]) {
+    if let Some(vip) = vips.get(MAX_VIPS) {
+        let problem = format!("there are {} VIPs; at most {MAX_VIPS} are possible", vips.len());
+        report.vip_error(vip.raw.name.at, vip.name(), problem);
+    }
+    let ports = |vip: &Inherited<'_>| {
+        vip.port.value().map_or(0, |ports| ports.ranges().iter().map(|range| range.len() as usize).sum())
+    };
+    check_sum(report, vips, MAX_VIP_PORTS, ports, "ports", own_place);
+    let servers = |vip: &Inherited<'_>| {
+        let pool = vip.pool.value().and_then(|name| index.pool(name));
+        pool.map_or(0, |pool| servers_of(pool.raw).len())
+    };
+    check_sum(report, vips, MAX_PAIRS, servers, "servers, counted once per VIP,", |vip| vip.raw.name.at);
+}
+
+fn check_sum<'r>(
+    report: &Report<'_>,
+    vips: &[Inherited<'r>],
+    most: usize,
+    count: impl Fn(&Inherited<'r>) -> usize,
+    what: &str,
+    place: impl Fn(&Inherited<'r>) -> Place,
+) {
+    let mut sum = 0;
+    let too_many = vips.iter().find(|vip| {
+        sum += count(vip);
+        sum > most
+    });
+    if let Some(vip) = too_many {
+        let problem =
+            format!("with this VIP the {what} of all VIPs add up to {sum}; at most {most} are possible");
+        report.vip_error(place(vip), vip.name(), problem);
+    }
+}
+
+fn warn_of_unused_pools(report: &Report<'_>, raw: &RawConfig, vips: &[Inherited<'_>]) {
+    if report.is_incomplete() || vips.iter().any(|vip| vip.pool.is_broken()) {
+        return;
+    }
+    let used: HashSet<&str> = vips.iter().filter_map(|vip| vip.pool.value()).map(String::as_str).collect();
+    for pool in raw.pools.iter().filter(|pool| !used.contains(pool.name.value.as_str())) {
+        report.warning(pool.name.at, format!("pool {} is used by no VIP", quote(&pool.name.value)));
+    }
+}

@@ -1,0 +1,29 @@
+//! Raw configuration → model: inheritance, names that must resolve, and the rules that span several keys.
+//!
+//! Nothing here stops at a mistake. What cannot be built for one is left out of the model, which is thrown
+//! away then.
+
+mod across;
+mod health;
+mod pools;
+mod vips;
+
+use super::{raw::RawConfig, report::Report};
+use crate::model::Config;
+
+/// Builds the model and reports every rule that is broken.
+pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Config {
+    health::check_http_keys(&raw.health, &raw.health, |place, problem| report.error(place, problem));
+    health::check_times(report, &raw.health, &raw.health, |place, problem| report.error(place, problem));
+    let pools = pools::build(report, raw);
+    let index = pools::Index::new(&raw.pools);
+    let vips: Vec<_> = raw.vips.iter().map(|vip| vips::Inherited::new(vip, &raw.vip_defaults)).collect();
+    let built = vips.iter().filter_map(|vip| vips::build(report, raw, &index, vip)).collect();
+    across::check(report, raw, &index, &vips);
+    Config {
+        manage_addresses: raw.manage_addresses.value().copied().unwrap_or(true),
+        snat_ports: raw.snat_ports.value().copied(),
+        vips: built,
+        pools,
+    }
+}

@@ -1,0 +1,157 @@
+//! Pools: what must hold within one, and how VIPs find them.
+
+use std::{collections::HashMap, hash::Hash, net::IpAddr};
+
+use super::health;
+use crate::{
+    config::{
+        raw::{RawConfig, RawPool, RawServer},
+        reader::{Field, Located},
+        report::{Place, Report},
+        words::quote,
+    },
+    model::{Pool, Server},
+};
+
+/// The weight of a server that has none written.
+const WEIGHT: u16 = 100;
+
+/// Builds all pools.
+pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Vec<Pool> {
+    raw.pools.iter().map(|pool| build_pool(report, raw, pool)).collect()
+}
+
+fn build_pool(report: &Report<'_>, raw: &RawConfig, pool: &RawPool) -> Pool {
+    let name = &pool.name.value;
+    let holds = health::inherit(&pool.health, &raw.health);
+    let error = |place: Place, problem: String| report.error(place, format!("pool {name:?}: {problem}"));
+    health::check_http_keys(&pool.health, &holds, error);
+    health::check_times(report, &pool.health, &holds, error);
+    check_servers(report, pool);
+    Pool {
+        name: name.clone(),
+        servers: servers_of(pool).iter().filter_map(build_server).collect(),
+        health: health::resolve(&holds),
+    }
+}
+
+fn build_server(server: &RawServer) -> Option<Server> {
+    Some(Server {
+        name: server.name.value()?.clone(),
+        address: *server.address.value()?,
+        weight: weight(server),
+        backup: is_backup(server),
+    })
+}
+
+fn weight(server: &RawServer) -> u16 {
+    server.weight.value().copied().unwrap_or(WEIGHT)
+}
+
+fn is_backup(server: &RawServer) -> bool {
+    server.backup.value().copied().unwrap_or(false)
+}
+
+/// The servers of a pool that could be read.
+pub(super) fn servers_of(pool: &RawPool) -> &[RawServer] {
+    pool.servers.value().map_or(&[], Vec::as_slice)
+}
+
+fn check_servers(report: &Report<'_>, pool: &RawPool) {
+    let name = quote(&pool.name.value);
+    let servers = servers_of(pool);
+    check_unique(
+        report,
+        servers,
+        |server| &server.name,
+        |server, line| {
+            format!(
+                "pool {name} has two servers named {server:?}, the other in line {line}; rename one of them"
+            )
+        },
+    );
+    check_unique(
+        report,
+        servers,
+        |server| &server.address,
+        |address, line| {
+            format!(
+                "pool {name} has two servers with address {address}, the other in line {line}; remove one of them"
+            )
+        },
+    );
+    if servers.is_empty() {
+        if !pool.servers.is_broken() {
+            report.warning(pool.name.at, format!("pool {name} has no servers: its VIPs will answer nobody"));
+        }
+        return;
+    }
+    if servers.iter().all(|server| !server.backup.is_broken() && is_backup(server)) {
+        report.error(
+            pool.name.at,
+            format!("every server of pool {name} is a backup, and of nobody; remove backup = true from one at least"),
+        );
+    }
+    if servers.iter().all(|server| !server.weight.is_broken() && weight(server) == 0) {
+        report
+            .warning(pool.name.at, format!("every server of pool {name} has weight 0: none takes new flows"));
+    }
+}
+
+/// Reports every value of a field that an earlier server has too.
+fn check_unique<T: Eq + Hash>(
+    report: &Report<'_>,
+    servers: &[RawServer],
+    field: impl Fn(&RawServer) -> &Field<T>,
+    message: impl Fn(&T, usize) -> String,
+) {
+    let mut first: HashMap<&T, &Located<T>> = HashMap::new();
+    for located in servers.iter().filter_map(|server| field(server).get()) {
+        if let Some(other) = first.get(&located.value) {
+            report.error(located.at, message(&located.value, report.line(other.at)));
+        } else {
+            first.insert(&located.value, located);
+        }
+    }
+}
+
+/// What VIPs must know about a pool.
+pub(super) struct PoolFacts<'r> {
+    pub(super) raw: &'r RawPool,
+    /// First server with an IPv4 address.
+    pub(super) v4: Option<&'r RawServer>,
+    /// First server with an IPv6 address.
+    pub(super) v6: Option<&'r RawServer>,
+}
+
+/// Pools by name, servers by address.
+pub(super) struct Index<'r> {
+    pools: HashMap<&'r str, PoolFacts<'r>>,
+    servers: HashMap<IpAddr, (&'r RawPool, &'r RawServer)>,
+}
+
+impl<'r> Index<'r> {
+    pub(super) fn new(pools: &'r [RawPool]) -> Self {
+        let mut index = Self { pools: HashMap::new(), servers: HashMap::new() };
+        for raw in pools {
+            let mut facts = PoolFacts { raw, v4: None, v6: None };
+            for server in servers_of(raw) {
+                let Some(&address) = server.address.value() else { continue };
+                index.servers.entry(address).or_insert((raw, server));
+                let first = if address.is_ipv4() { &mut facts.v4 } else { &mut facts.v6 };
+                first.get_or_insert(server);
+            }
+            index.pools.insert(&raw.name.value, facts);
+        }
+        index
+    }
+
+    pub(super) fn pool(&self, name: &str) -> Option<&PoolFacts<'r>> {
+        self.pools.get(name)
+    }
+
+    /// The first server with this address.
+    pub(super) fn server(&self, address: IpAddr) -> Option<(&'r RawPool, &'r RawServer)> {
+        self.servers.get(&address).copied()
+    }
+}

@@ -1,0 +1,279 @@
+//! One VIP: what it inherits, and which keys fit to its mode.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{
+    health,
+    pools::{Index, PoolFacts},
+};
+use crate::{
+    config::{
+        raw::{RawConfig, RawHealth, RawNamedVip, RawTimeouts, RawVip},
+        reader::{Broken, Field, Located},
+        report::{Place, Report},
+        words::{choices, names, nearest, quote},
+    },
+    model::{Check, HealthCheck, Mode, Persistence, Ports, Protocol, Redirect, Scheme, Timeouts, Tls, Vip},
+};
+
+const LAYER4: [Mode; 3] = [Mode::Snat, Mode::Nat, Mode::Dr];
+const PROXIED: [Mode; 2] = [Mode::Http, Mode::Tcp];
+const HTTP: [Mode; 1] = [Mode::Http];
+
+/// The keys of a VIP, its own or from `[vip_defaults]`.
+pub(super) struct Inherited<'r> {
+    pub(super) raw: &'r RawNamedVip,
+    pub(super) address: &'r Field<IpAddr>,
+    pub(super) port: &'r Field<Ports>,
+    pub(super) protocol: &'r Field<Protocol>,
+    pub(super) mode: &'r Field<Mode>,
+    pub(super) pool: &'r Field<String>,
+    redirect: &'r Field<Scheme>,
+    defaults: &'r RawVip,
+}
+
+impl<'r> Inherited<'r> {
+    pub(super) fn new(raw: &'r RawNamedVip, defaults: &'r RawVip) -> Self {
+        let own = &raw.own;
+        // A VIP's own redirect stands against an inherited pool, and the other way round.
+        let (pool, redirect) = match (own.pool.is_absent(), own.redirect.is_absent()) {
+            (true, true) => (&defaults.pool, &defaults.redirect),
+            (false, true) => (&own.pool, &Field::Absent),
+            (true, false) => (&Field::Absent, &own.redirect),
+            (false, false) => (&own.pool, &own.redirect),
+        };
+        Self {
+            raw,
+            address: own.address.or(&defaults.address),
+            port: own.port.or(&defaults.port),
+            protocol: own.protocol.or(&defaults.protocol),
+            mode: own.mode.or(&defaults.mode),
+            pool,
+            redirect,
+            defaults,
+        }
+    }
+
+    pub(super) fn name(&self) -> &'r str {
+        &self.raw.name.value
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol.value().copied().unwrap_or(Protocol::Tcp)
+    }
+
+    /// Whichever of the two a key is written in.
+    fn key<T>(&self, of: impl Fn(&'r RawVip) -> &'r Field<T>) -> &'r Field<T> {
+        of(&self.raw.own).or(of(self.defaults))
+    }
+}
+
+/// Builds a VIP and reports what does not fit together in it.
+pub(super) fn build(
+    report: &Report<'_>,
+    raw: &RawConfig,
+    index: &Index<'_>,
+    vip: &Inherited<'_>,
+) -> Option<Vip> {
+    let error = |place: Place, problem: String| report.vip_error(place, vip.name(), problem);
+    check_needed(report, vip);
+    check_mode(vip, &error);
+    check_server_port(vip, &error);
+    let pool = find_pool(report, raw, index, vip);
+    if let Ok(Some(pool)) = pool {
+        check_families(report, vip, pool);
+    }
+
+    let health = health_of(report, raw, vip, pool.ok().flatten(), &error);
+    warn_of_udp(report, vip, &health);
+
+    Some(Vip {
+        name: vip.name().to_owned(),
+        address: *vip.address.value()?,
+        ports: vip.port.value()?.clone(),
+        protocol: vip.protocol(),
+        mode: *vip.mode.value()?,
+        pool: vip.pool.value().cloned(),
+        server_port: vip.key(|keys| &keys.server_port).value().copied(),
+        persistence: vip.key(|keys| &keys.persistence).value().cloned().unwrap_or(Persistence::None),
+        health,
+        tls: vip.key(|keys| &keys.tls).value().map(|files| Tls { certificates: files.clone() }),
+        redirect: vip.redirect.value().map(|&scheme| Redirect { scheme }),
+        trusted_proxies: vip.key(|keys| &keys.trusted_proxies).value().cloned().unwrap_or_default(),
+        timeouts: timeouts(vip),
+        error_pages: [&vip.defaults.error_pages, &vip.raw.own.error_pages]
+            .into_iter()
+            .filter_map(Field::value)
+            .flatten()
+            .map(|(status, file)| (*status, file.value.clone()))
+            .collect(),
+    })
+}
+
+/// The check of a VIP's servers.
+fn health_of(
+    report: &Report<'_>,
+    raw: &RawConfig,
+    vip: &Inherited<'_>,
+    pool: Option<&PoolFacts<'_>>,
+    error: &impl Fn(Place, String),
+) -> HealthCheck {
+    let no_pool = RawHealth::default();
+    let inherited = health::inherit(pool.map_or(&no_pool, |pool| &pool.raw.health), &raw.health);
+    let own = health::inherit(&vip.raw.own.health, &vip.defaults.health);
+    let holds = health::inherit(&own, &inherited);
+    // A path in [vip_defaults.health] is for the VIPs whose check is over HTTP; the others do without.
+    health::check_http_keys(&vip.raw.own.health, &holds, error);
+    health::check_times(report, &own, &holds, error);
+    health::resolve(&holds)
+}
+
+/// Idle times, each the VIP's own or the inherited one.
+fn timeouts(vip: &Inherited<'_>) -> Timeouts {
+    let one = |of: fn(&RawTimeouts) -> &Field<Duration>| {
+        let [own, default] =
+            [&vip.raw.own, vip.defaults].map(|keys| keys.timeouts.value().and_then(|all| of(all).value()));
+        own.or(default).copied()
+    };
+    Timeouts {
+        client_idle: one(|all| &all.client_idle),
+        server_idle: one(|all| &all.server_idle),
+        tunnel: one(|all| &all.tunnel),
+    }
+}
+
+/// Address, port and mode must come from somewhere.
+fn check_needed(report: &Report<'_>, vip: &Inherited<'_>) {
+    if report.is_incomplete() {
+        return;
+    }
+    let missing = [
+        (vip.address.is_absent(), "an address", r#"address = "192.0.2.10""#),
+        (vip.port.is_absent(), "a port", "port = 80"),
+        (vip.mode.is_absent(), "a mode", r#"mode = "snat" (or "nat", "dr", "http", "tcp")"#),
+    ];
+    for (_, what, example) in missing.into_iter().filter(|(is_missing, ..)| *is_missing) {
+        let problem = format!("{what} is missing; add {example} here or in [vip_defaults]");
+        report.vip_error(vip.raw.name.at, vip.name(), problem);
+    }
+}
+
+/// Keys that only some modes have.
+fn check_mode(vip: &Inherited<'_>, error: &impl Fn(Place, String)) {
+    let Some(&mode) = vip.mode.value() else { return };
+    let needs = |place: Option<Place>, what: &str, modes: &[Mode]| {
+        if let Some(place) = place
+            && !modes.contains(&mode)
+        {
+            let shown: Vec<String> = modes.iter().map(Mode::to_string).collect();
+            let modes = choices(shown.iter().map(String::as_str));
+            error(place, format!("{what} needs mode {modes}, but the mode is \"{mode}\""));
+        }
+    };
+    needs(place(vip.key(|keys| &keys.tls)), "tls", &PROXIED);
+    needs(place(vip.key(|keys| &keys.timeouts)), "timeouts", &PROXIED);
+    needs(place(vip.key(|keys| &keys.trusted_proxies)), "trusted_proxies", &HTTP);
+    needs(place(vip.key(|keys| &keys.error_pages)), "error_pages", &HTTP);
+    needs(place(vip.redirect), "redirect", &HTTP);
+    let cookie = vip.key(|keys| &keys.persistence).get();
+    let cookie = cookie.filter(|persistence| matches!(persistence.value, Persistence::Cookie { .. }));
+    needs(cookie.map(|persistence| persistence.at), "persistence of type \"cookie\"", &HTTP);
+    let udp = vip.protocol.get().filter(|protocol| protocol.value == Protocol::Udp);
+    needs(udp.map(|protocol| protocol.at), "protocol \"udp\"", &LAYER4);
+    if let (Some(_), Some(redirect)) = (vip.pool.get(), vip.redirect.get()) {
+        error(redirect.key, "a redirect answers by itself and needs no pool; remove redirect or pool".into());
+    }
+}
+
+/// Where the key of a field was written.
+fn place<T>(field: &Field<T>) -> Option<Place> {
+    field.get().map(|located| located.key)
+}
+
+fn check_server_port(vip: &Inherited<'_>, error: &impl Fn(Place, String)) {
+    let server_port = vip.key(|keys| &keys.server_port).get();
+    let (Some(Mode::Dr), Some(ports), Some(server_port)) = (vip.mode.value(), vip.port.value(), server_port)
+    else {
+        return;
+    };
+    if ports.single() != Some(server_port.value) {
+        error(
+            server_port.at,
+            format!(
+                "mode \"dr\" cannot change the port {ports} to server_port {}; remove server_port, or use mode \
+                 \"snat\" or \"nat\"",
+                server_port.value
+            ),
+        );
+    }
+}
+
+/// The pool of a VIP; none where it needs none or where that it has none was reported.
+fn find_pool<'i, 'r>(
+    report: &Report<'_>,
+    raw: &RawConfig,
+    index: &'i Index<'r>,
+    vip: &Inherited<'_>,
+) -> Result<Option<&'i PoolFacts<'r>>, Broken> {
+    let Some(name) = vip.pool.known()? else {
+        let mode = vip.mode.value().ok_or(Broken)?;
+        // A redirect in a mode that has none was reported; the pool is not what is wrong then.
+        if vip.redirect.is_absent() && !report.is_incomplete() {
+            let instead = if *mode == Mode::Http { " or redirect = { scheme = \"https\" }" } else { "" };
+            let problem = format!("mode \"{mode}\" needs a pool; add pool = \"NAME\"{instead}");
+            report.vip_error(vip.raw.name.at, vip.name(), problem);
+        }
+        return Ok(None);
+    };
+    if let Some(pool) = index.pool(&name.value) {
+        return Ok(Some(pool));
+    }
+    if !report.is_incomplete() {
+        report.vip_error(name.at, vip.name(), unknown_pool(raw, name));
+    }
+    Err(Broken)
+}
+
+fn unknown_pool(raw: &RawConfig, name: &Located<String>) -> String {
+    let pools = || raw.pools.iter().map(|pool| pool.name.value.as_str());
+    let hint = match nearest(&name.value, pools()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None if raw.pools.is_empty() => "no pool is defined; add [pool.NAME]".into(),
+        None => format!("the pools are {}", names(pools().collect::<Vec<_>>().into_iter(), 8)),
+    };
+    format!("there is no pool {}; {hint}", quote(&name.value))
+}
+
+/// The kernel program does not translate between IPv4 and IPv6.
+fn check_families(report: &Report<'_>, vip: &Inherited<'_>, pool: &PoolFacts<'_>) {
+    let (Some(address), Some(mode)) = (vip.address.get(), vip.mode.value()) else { return };
+    let (family, other, server) =
+        if address.value.is_ipv4() { ("IPv4", "IPv6", pool.v6) } else { ("IPv6", "IPv4", pool.v4) };
+    let Some(server) = server.filter(|_| mode.is_layer4()) else { return };
+    let (Some(name), Some(server)) = (server.name.value(), server.address.get()) else { return };
+    let problem = format!(
+        "its address {} is {family}, but server {name:?} of pool {:?} (line {}) is {other}; mode \"{mode}\" cannot \
+         translate, modes \"http\" and \"tcp\" can",
+        address.value,
+        pool.raw.name.value,
+        report.line(server.at)
+    );
+    report.vip_error(address.at, vip.name(), problem);
+}
+
+/// A UDP service is probed over TCP: that needs somebody who listens.
+fn warn_of_udp(report: &Report<'_>, vip: &Inherited<'_>, health: &HealthCheck) {
+    let (Some(protocol), Some(ports)) = (vip.protocol.get(), vip.port.value()) else { return };
+    if protocol.value != Protocol::Udp || health.port.is_some() || health.check == Check::None {
+        return;
+    }
+    let port = vip.key(|keys| &keys.server_port).value().copied().unwrap_or(ports.first());
+    report.vip_warning(
+        protocol.at,
+        vip.name(),
+        format!(
+            "health is judged by a TCP connection to port {port} of the servers although the service is UDP; if \
+             nothing listens there, set port in health or check = \"none\""
+        ),
+    );
+}

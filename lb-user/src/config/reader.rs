@@ -1,0 +1,405 @@
+//! Reads tables of the parsed document key by key, notes every mistake in the [`Report`], and goes on.
+//!
+//! A reader asks a [`Table`] for the keys it knows; whatever is left when it is done is unknown and is
+//! reported with the key that was probably meant. So the keys are listed in one place: where they are read.
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    report::{Place, Report},
+    values::{Read, found, name_problem},
+    words::{nearest, quote},
+};
+
+/// A value with where it was written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    /// Where its key starts.
+    pub(super) key: Place,
+    /// Where the value itself starts.
+    pub(super) at: Place,
+}
+
+/// What became of a key that was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Field<T> {
+    /// It was not written.
+    #[default]
+    Absent,
+    /// It was written, but is wrong; that was reported. Nobody may complain again that it is missing.
+    Broken,
+    /// It was written.
+    Set(Located<T>),
+}
+
+impl<T> Field<T> {
+    /// This field if it was written in any way, else the one it inherits from.
+    pub(super) fn or<'f>(&'f self, inherited: &'f Self) -> &'f Self {
+        if self.is_absent() { inherited } else { self }
+    }
+
+    pub(super) fn get(&self) -> Option<&Located<T>> {
+        match self {
+            Self::Set(located) => Some(located),
+            Self::Absent | Self::Broken => None,
+        }
+    }
+
+    /// The bare value.
+    pub(super) fn value(&self) -> Option<&T> {
+        self.get().map(|located| &located.value)
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Self::Broken)
+    }
+
+    /// Makes it known that the field is there in some wrong form.
+    pub(super) fn break_if_absent(&mut self) {
+        if self.is_absent() {
+            *self = Self::Broken;
+        }
+    }
+
+    /// The bare value, taken out.
+    pub(super) fn into_value(self) -> Option<T> {
+        match self {
+            Self::Set(located) => Some(located.value),
+            Self::Absent | Self::Broken => None,
+        }
+    }
+
+    /// `Err` where the field is broken, so that `?` ends what cannot be decided any more.
+    pub(super) fn known(&self) -> Result<Option<&Located<T>>, Broken> {
+        if self.is_broken() { Err(Broken) } else { Ok(self.get()) }
+    }
+}
+
+impl<T> Field<Field<T>> {
+    /// A table that stands for one value: the value, at the place of the table.
+    pub(super) fn flatten(self) -> Field<T> {
+        match self {
+            Self::Absent => Field::Absent,
+            Self::Set(Located { value: Field::Set(inner), key, at }) => {
+                Field::Set(Located { value: inner.value, key, at })
+            }
+            Self::Broken | Self::Set(_) => Field::Broken,
+        }
+    }
+}
+
+/// Something needed was wrong, and that was reported.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broken;
+
+/// A table that is being read.
+pub(super) struct Table<'d, 'r> {
+    report: &'r Report<'d>,
+    entries: &'d DeTable<'d>,
+    /// The path that names the table in TOML, `vip.web`; empty for the top level.
+    path: String,
+    /// How messages name it, `[vip.web]`.
+    label: String,
+    /// Where it starts.
+    at: Place,
+    asked: Vec<&'static str>,
+    /// Needed keys that are not there, with what to say about it unless they are only misspelt.
+    missing: Vec<(&'static str, String)>,
+    /// Every key is welcome: the keys are names that the user chose.
+    open: bool,
+    /// The table's own name is one that the user chose.
+    named: bool,
+}
+
+impl<'d, 'r> Table<'d, 'r> {
+    /// Reads the whole document.
+    pub(super) fn root<T>(
+        report: &'r Report<'d>,
+        entries: &'d DeTable<'d>,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        Self::enter(report, entries, String::new(), "the top level".into(), Place(0), read)
+    }
+
+    fn enter<T>(
+        report: &'r Report<'d>,
+        entries: &'d DeTable<'d>,
+        path: String,
+        label: String,
+        at: Place,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let (asked, missing) = (Vec::new(), Vec::new());
+        let mut table = Self { report, entries, path, label, at, asked, missing, open: false, named: false };
+        let result = read(&mut table);
+        table.report_missing_keys();
+        table.report_unknown_keys();
+        result
+    }
+
+    /// An optional key.
+    pub(super) fn get<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&DeValue<'_>) -> Read<T>,
+    ) -> Field<T> {
+        self.asked.push(key);
+        let Some((key_at, value_at, value)) = self.find(key) else {
+            // What a syntax error hides is not absent.
+            return if self.report.is_incomplete() { Field::Broken } else { Field::Absent };
+        };
+        match read(value) {
+            Ok(value) => Field::Set(Located { value, key: key_at, at: value_at }),
+            Err(problem) => {
+                self.wrong(key, value_at, &problem);
+                Field::Broken
+            }
+        }
+    }
+
+    /// A key that must be there; `example` is a line that would do.
+    pub(super) fn need<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        read: impl FnOnce(&DeValue<'_>) -> Read<T>,
+    ) -> Field<T> {
+        let field = self.get(key, read);
+        if field.is_absent() {
+            self.missing.push((key, format!("{} needs {key:?}; add {example}", self.label)));
+            return Field::Broken;
+        }
+        field
+    }
+
+    /// An optional list; `example` is one that would do.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        read: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Field<Vec<T>> {
+        self.asked.push(key);
+        let Some((key_at, value_at, value)) = self.find(key) else {
+            return if self.report.is_incomplete() { Field::Broken } else { Field::Absent };
+        };
+        let DeValue::Array(items) = value else {
+            self.wrong(key, value_at, &format!("expected a list such as {example}, found {}", found(value)));
+            return Field::Broken;
+        };
+        let mut all = Vec::with_capacity(items.len());
+        for item in items {
+            match read(item.get_ref()) {
+                Ok(item) => all.push(item),
+                Err(problem) => self.wrong(key, Place(item.span().start), &problem),
+            }
+        }
+        if all.len() < items.len() {
+            return Field::Broken;
+        }
+        Field::Set(Located { value: all, key: key_at, at: value_at })
+    }
+
+    /// An optional table; `example` is one that would do.
+    pub(super) fn table<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> Field<T> {
+        self.asked.push(key);
+        let Some((key_at, value_at, value)) = self.find(key) else {
+            return if self.report.is_incomplete() { Field::Broken } else { Field::Absent };
+        };
+        let DeValue::Table(entries) = value else {
+            self.wrong(key, value_at, &format!("expected a table such as {example}, found {}", found(value)));
+            return Field::Broken;
+        };
+        let path = self.path_of(key);
+        let label = format!("[{path}]");
+        let value = Self::enter(self.report, entries, path, label, value_at, read);
+        Field::Set(Located { value, key: key_at, at: value_at })
+    }
+
+    /// An optional list of tables; `kind` is what one of them describes, `example` one that would do. Tables
+    /// are read even where others of the list are wrong.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        kind: &str,
+        example: &str,
+        mut read: impl FnMut(&mut Self) -> T,
+    ) -> Field<Vec<T>> {
+        self.asked.push(key);
+        let Some((key_at, value_at, value)) = self.find(key) else {
+            return if self.report.is_incomplete() { Field::Broken } else { Field::Absent };
+        };
+        let DeValue::Array(items) = value else {
+            let found = found(value);
+            self.wrong(
+                key,
+                value_at,
+                &format!("expected a list of tables such as [{example}], found {found}"),
+            );
+            return Field::Broken;
+        };
+        let mut all = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let at = Place(item.span().start);
+            let DeValue::Table(entries) = item.get_ref() else {
+                let found = found(item.get_ref());
+                self.wrong(key, at, &format!("expected a table such as {example}, found {found}"));
+                continue;
+            };
+            let name = match entries.get("name").map(|name| name.get_ref()) {
+                Some(DeValue::String(name)) => quote(name),
+                _ => (index + 1).to_string(),
+            };
+            let label = format!("{kind} {name} of [{}]", self.path);
+            all.push(Self::enter(self.report, entries, self.path_of(key), label, at, &mut read));
+        }
+        Field::Set(Located { value: all, key: key_at, at: value_at })
+    }
+
+    /// Every key of this table is a name that the user chose, and its value a table: reads them in the order
+    /// of the file.
+    pub(super) fn named<T>(
+        &mut self,
+        kind: &str,
+        mut read: impl FnMut(Located<String>, &mut Self) -> T,
+    ) -> Vec<T> {
+        self.open = true;
+        let mut all = Vec::with_capacity(self.entries.len());
+        for (name, key_at, at, value) in self.in_file_order() {
+            let path = self.path_of(name);
+            let DeValue::Table(entries) = value else {
+                let example = format!("[{}.NAME]", self.path);
+                self.wrong(name, key_at, &format!("{kind} has a name of its own and is a table: {example}"));
+                continue;
+            };
+            if let Some(problem) = name_problem(name) {
+                self.report.error(key_at, problem);
+            }
+            let located = Located { value: name.to_owned(), key: key_at, at: key_at };
+            let label = format!("[{path}]");
+            all.push(Self::enter(self.report, entries, path, label, at, |table| {
+                table.named = true;
+                read(located, table)
+            }));
+        }
+        all
+    }
+
+    /// Every key of this table is read by `read_key`, every value by `read`: in the order of the file.
+    pub(super) fn entries<K, T>(
+        &mut self,
+        read_key: impl Fn(&str) -> Read<K>,
+        read: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Vec<(K, Located<T>)> {
+        self.open = true;
+        let mut all = Vec::new();
+        for (name, key_at, at, value) in self.in_file_order() {
+            let key = read_key(name).map_err(|problem| self.wrong(name, key_at, &problem));
+            let value = read(value).map_err(|problem| self.wrong(name, at, &problem));
+            if let (Ok(key), Ok(value)) = (key, value) {
+                all.push((key, Located { value, key: key_at, at }));
+            }
+        }
+        all
+    }
+
+    /// Keys asked for so far that unknown keys of this table were probably meant to be: reported as misspelt
+    /// when the reading ends, so nobody may complain that they are missing.
+    pub(super) fn misspelt(&self) -> Vec<&'static str> {
+        let unknown = self.entries.keys().map(|key| &**key.get_ref()).filter(|key| !self.asked.contains(key));
+        unknown.filter_map(|key| nearest(key, self.asked.iter().copied())).collect()
+    }
+
+    /// How messages name this table.
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Where this table starts.
+    pub(super) fn at(&self) -> Place {
+        self.at
+    }
+
+    pub(super) fn report(&self) -> &'r Report<'d> {
+        self.report
+    }
+
+    fn find(&self, key: &str) -> Option<(Place, Place, &'d DeValue<'d>)> {
+        let (key, value) = self.entries.get_key_value(key)?;
+        // The parser puts a value without a place where a syntax error left none.
+        let real = !value.span().is_empty();
+        real.then(|| (Place(key.span().start), Place(value.span().start), value.get_ref()))
+    }
+
+    fn in_file_order(&self) -> Vec<(&'d str, Place, Place, &'d DeValue<'d>)> {
+        let mut all: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(key, value)| {
+                (&**key.get_ref(), Place(key.span().start), Place(value.span().start), value.get_ref())
+            })
+            .collect();
+        all.sort_by_key(|&(_, at, ..)| at);
+        all
+    }
+
+    fn wrong(&self, key: &str, at: Place, problem: &str) {
+        self.report.error(at, format!("{} in {}: {problem}", plain(key), self.label));
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        format!("{}{dot}{}", self.path, plain(key))
+    }
+
+    fn report_missing_keys(&self) {
+        let misspelt = self.misspelt();
+        for (key, message) in &self.missing {
+            if !misspelt.contains(key) {
+                self.report.error(self.at, message.as_str());
+            }
+        }
+    }
+
+    fn report_unknown_keys(&self) {
+        if self.open {
+            return;
+        }
+        for (key, at, _, value) in self.in_file_order() {
+            if self.asked.contains(&key) {
+                continue;
+            }
+            let table = matches!(value, DeValue::Table(_) | DeValue::Array(_)) && self.path.is_empty();
+            let unknown = if table {
+                format!("unknown table [{}]", plain(key))
+            } else {
+                format!("unknown key {} in {}", quote(key), self.label)
+            };
+            let hint = match nearest(key, self.asked.iter().copied()) {
+                Some(near) if table => format!("did you mean [{near}]?"),
+                Some(near) => format!("did you mean {near:?}?"),
+                None if self.named && matches!(value, DeValue::Table(_)) => {
+                    "a name with dots in it needs quotes, as in [vip.\"www.example.com\"]".into()
+                }
+                None => format!("the keys are {}", self.asked.join(", ")),
+            };
+            self.report.error(at, format!("{unknown}; {hint}"));
+        }
+    }
+}
+
+/// A key as TOML wants it: in quotes only where it must be.
+fn plain(key: &str) -> String {
+    let bare = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '_' | '-');
+    if !key.is_empty() && key.len() <= 64 && key.chars().all(bare) { key.to_owned() } else { quote(key) }
+}

@@ -1,0 +1,257 @@
+//! Addresses and networks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use toml::de::DeValue;
+
+use super::{Read, string};
+use crate::config::words::quote;
+
+/// The address of a VIP: one that clients can reach.
+pub(in crate::config) fn vip_address(value: &DeValue<'_>) -> Read<IpAddr> {
+    let text = string(value, "an IP address such as \"192.0.2.10\"")?;
+    let address = parse(text, "the port has its own key, port")?;
+    match unfit(address) {
+        Some(why) => Err(format!("{address} {why}; write the address that clients connect to")),
+        None => Ok(address),
+    }
+}
+
+/// The address of a server: one that this host can send to.
+pub(in crate::config) fn server_address(value: &DeValue<'_>) -> Read<IpAddr> {
+    let text = string(value, "an IP address such as \"10.0.0.11\"")?;
+    let address = parse(text, "the port on the servers is the VIP's server_port")?;
+    match unfit(address) {
+        Some(why) => Err(format!("{address} {why}; write the server's own address")),
+        None => Ok(address),
+    }
+}
+
+/// A network, `"10.0.0.0/24"`: address and prefix length.
+pub(in crate::config) fn network(value: &DeValue<'_>) -> Read<(IpAddr, u8)> {
+    let text = string(value, "a network such as \"10.0.0.0/24\"")?;
+    let shown = quote(text);
+    let wrong =
+        || format!("{shown} is not a network; write address and prefix length, such as \"10.0.0.0/24\"");
+    let Some((address, length)) = text.split_once('/') else {
+        return Err(match text.parse::<IpAddr>() {
+            Ok(address) => format!("{shown} has no prefix length; write \"{address}/{}\"", bits(address)),
+            Err(_) => wrong(),
+        });
+    };
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let most = bits(address);
+    let Some(length) = length.parse().ok().filter(|&length| length <= most) else {
+        return Err(format!("the prefix of {shown} is too long; it has at most {most} bits"));
+    };
+    let network = first_of(address, length);
+    if network != address {
+        return Err(format!(
+            "{shown} has bits set behind its prefix; write \"{network}/{length}\" for the network or \
+             \"{address}/{most}\" for the one address"
+        ));
+    }
+    Ok((address, length))
+}
+
+/// An address; `port_hint` says where a port that was written with it belongs.
+fn parse(text: &str, port_hint: &str) -> Read<IpAddr> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let shown = quote(text);
+    if let Ok(with_port) = text.parse::<SocketAddr>() {
+        return Err(format!("{shown} has a port in it; write {:?}: {port_hint}", with_port.ip().to_string()));
+    }
+    if let Some((address, _)) = text.split_once('/')
+        && address.parse::<IpAddr>().is_ok()
+    {
+        return Err(format!("{shown} has a prefix length in it; write {address:?}"));
+    }
+    if let Some((address, _)) = text.split_once('%')
+        && address.parse::<IpAddr>().is_ok()
+    {
+        return Err(format!("{shown} names an interface; only addresses that hold everywhere can be used"));
+    }
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
+        && address.parse::<IpAddr>().is_ok()
+    {
+        return Err(format!("{shown} has brackets; write {address:?}"));
+    }
+    Err(if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        format!("{shown} is not an IPv4 address: that is four numbers from 0 to 255, without leading zeros")
+    } else if text.contains(':') && text.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
+    {
+        format!("{shown} is not an IPv6 address: that is eight groups of hex digits, or fewer and one \"::\"")
+    } else {
+        format!(
+            "{shown} is not an IP address; host names are not supported yet, write an address such as \
+             \"10.0.0.11\""
+        )
+    })
+}
+
+/// Why an address can be neither a VIP's nor a server's.
+fn unfit(address: IpAddr) -> Option<&'static str> {
+    if let IpAddr::V6(v6) = address
+        && v6.to_ipv4_mapped().is_some()
+    {
+        return Some("is an IPv4 address in IPv6 form, which never stands in a packet");
+    }
+    if address.is_unspecified() {
+        Some("means \"any address\" and stands for no machine")
+    } else if address.is_loopback() {
+        Some("is a loopback address, which never leaves its own host")
+    } else if address.is_multicast() {
+        Some("is a multicast address and stands for a group")
+    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        Some("is the broadcast address and stands for every host")
+    } else if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        Some("is a link-local address, which means another machine on every link")
+    } else {
+        None
+    }
+}
+
+fn bits(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+/// The first address of the network that `address` is in. `length` is at most [`bits`].
+fn first_of(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            Ipv4Addr::from_bits(v4.to_bits() & mask).into()
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            Ipv6Addr::from_bits(v6.to_bits() & mask).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::read, *};
+
+    #[test]
+    fn addresses_of_both_families() {
+        for good in ["192.168.1.250", "10.0.0.0", "fd00::1", "2001:db8::a"] {
+            let expected: IpAddr = good.parse().unwrap();
+            assert_eq!(read(&format!("{good:?}"), vip_address), Ok(expected));
+            assert_eq!(read(&format!("{good:?}"), server_address), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_the_remedy() {
+        for (toml, message) in [
+            ("10", "expected an IP address such as \"10.0.0.11\", found the integer 10; put it in quotes"),
+            (
+                "\"10.0.0.1:80\"",
+                "\"10.0.0.1:80\" has a port in it; write \"10.0.0.1\": the port on the servers is the VIP's server_port",
+            ),
+            (
+                "\"[::1]:80\"",
+                "\"[::1]:80\" has a port in it; write \"::1\": the port on the servers is the VIP's server_port",
+            ),
+            ("\"10.0.0.1/24\"", "\"10.0.0.1/24\" has a prefix length in it; write \"10.0.0.1\""),
+            (
+                "\"fe80::1%eth0\"",
+                "\"fe80::1%eth0\" names an interface; only addresses that hold everywhere can be used",
+            ),
+            ("\"[fd00::1]\"", "\"[fd00::1]\" has brackets; write \"fd00::1\""),
+            (
+                "\"10.0.0.256\"",
+                "\"10.0.0.256\" is not an IPv4 address: that is four numbers from 0 to 255, without leading zeros",
+            ),
+            (
+                "\"10.0.0.01\"",
+                "\"10.0.0.01\" is not an IPv4 address: that is four numbers from 0 to 255, without leading zeros",
+            ),
+            (
+                "\"fd00:::1\"",
+                "\"fd00:::1\" is not an IPv6 address: that is eight groups of hex digits, or fewer and one \"::\"",
+            ),
+            (
+                "\"web1.example\"",
+                "\"web1.example\" is not an IP address; host names are not supported yet, write an address such as \"10.0.0.11\"",
+            ),
+            (
+                "\"0.0.0.0\"",
+                "0.0.0.0 means \"any address\" and stands for no machine; write the server's own address",
+            ),
+            (
+                "\"127.1.2.3\"",
+                "127.1.2.3 is a loopback address, which never leaves its own host; write the server's own address",
+            ),
+            (
+                "\"::1\"",
+                "::1 is a loopback address, which never leaves its own host; write the server's own address",
+            ),
+            (
+                "\"224.0.0.5\"",
+                "224.0.0.5 is a multicast address and stands for a group; write the server's own address",
+            ),
+            (
+                "\"ff02::1\"",
+                "ff02::1 is a multicast address and stands for a group; write the server's own address",
+            ),
+            (
+                "\"255.255.255.255\"",
+                "255.255.255.255 is the broadcast address and stands for every host; write the server's own address",
+            ),
+            (
+                "\"::ffff:10.0.0.1\"",
+                "::ffff:10.0.0.1 is an IPv4 address in IPv6 form, which never stands in a packet; write the server's own address",
+            ),
+            (
+                "\"fe80::1\"",
+                "fe80::1 is a link-local address, which means another machine on every link; write the server's own address",
+            ),
+        ] {
+            assert_eq!(read(toml, server_address).unwrap_err(), message);
+        }
+        assert_eq!(
+            read("\"127.0.0.1\"", vip_address).unwrap_err(),
+            "127.0.0.1 is a loopback address, which never leaves its own host; write the address that clients \
+             connect to"
+        );
+    }
+
+    #[test]
+    fn networks_start_at_their_first_address() {
+        for (text, length) in
+            [("10.0.0.0/24", 24), ("0.0.0.0/0", 0), ("10.0.0.5/32", 32), ("::/0", 0), ("fd00::/8", 8)]
+        {
+            let address = text.split_once('/').unwrap().0.parse().unwrap();
+            assert_eq!(read(&format!("{text:?}"), network), Ok((address, length)));
+        }
+        for (toml, message) in [
+            (
+                "\"10.0.0.5/24\"",
+                "\"10.0.0.5/24\" has bits set behind its prefix; write \"10.0.0.0/24\" for the network or \"10.0.0.5/32\" for the one address",
+            ),
+            ("\"10.0.0.5\"", "\"10.0.0.5\" has no prefix length; write \"10.0.0.5/32\""),
+            ("\"10.0.0.0/33\"", "the prefix of \"10.0.0.0/33\" is too long; it has at most 32 bits"),
+            ("\"fd00::/129\"", "the prefix of \"fd00::/129\" is too long; it has at most 128 bits"),
+            (
+                "\"10.0.0.0/+8\"",
+                "\"10.0.0.0/+8\" is not a network; write address and prefix length, such as \"10.0.0.0/24\"",
+            ),
+            (
+                "\"local\"",
+                "\"local\" is not a network; write address and prefix length, such as \"10.0.0.0/24\"",
+            ),
+        ] {
+            assert_eq!(read(toml, network).unwrap_err(), message);
+        }
+    }
+}
