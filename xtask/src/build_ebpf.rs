@@ -40,6 +40,11 @@ pub(crate) fn kernel_cargo(subcommand: &str) -> Command {
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
+        // Packet headers are not aligned, and the machines this runs on do not mind. Without this, LLVM loads
+        // them byte by byte, and neither the stack nor the verifier's patience is enough.
+        "-Ctarget-feature=+allows-misaligned-mem-access".into(),
+        // The third instruction set (Linux 5.1): 32-bit arithmetic and jumps.
+        "-Ctarget-cpu=v3".into(),
     ];
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env("RUSTC_BOOTSTRAP", "1");
     cargo
