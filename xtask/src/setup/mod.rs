@@ -234,7 +234,8 @@ fn install_packages(missing: &[&Tool]) -> Result<()> {
         let variable = "DEBIAN_FRONTEND";
         let mut command =
             shell::root_command(apt.as_os_str(), &[variable]).context("packages cannot be installed")?;
-        shell::run(command.env(variable, "noninteractive").args(arguments))
+        // dpkg tells much; it matters only if something fails.
+        shell::output(command.env(variable, "noninteractive").args(arguments)).map(drop)
     };
     // A list of packages that is somewhat old may still do.
     if let Err(error) = apt(&["update", "--quiet=2"]) {
