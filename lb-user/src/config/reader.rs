@@ -337,8 +337,8 @@ impl<'d, 'r> Table<'d, 'r> {
     fn find(&self, key: &str) -> Option<(Place, Place, &'d DeValue<'d>)> {
         let (key, value) = self.entries.get_key_value(key)?;
         // The parser puts a value without a place where a syntax error left none.
-        let real = !value.span().is_empty();
-        real.then(|| (Place(key.span().start), Place(value.span().start), value.get_ref()))
+        let written = !value.span().is_empty();
+        written.then(|| (Place(key.span().start), Place(value.span().start), value.get_ref()))
     }
 
     fn in_file_order(&self) -> Vec<(&'d str, Place, Place, &'d DeValue<'d>)> {
