@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::{build_ebpf, shell};
 
-/// Private items are documented along: who reads this is who works here. So a link to one is no mistake.
+/// Those who read this documentation work here and see private items; a link to one is no mistake.
 const RUSTDOC_FLAGS: [&str; 2] = ["--deny=warnings", "--allow=rustdoc::private_intra_doc_links"];
 
 /// How a step ended.
