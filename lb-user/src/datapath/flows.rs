@@ -24,7 +24,8 @@ pub struct FlowTables {
 /// What a sweep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Flows alive, by server index.
+    /// Flows alive, by server index. One that both sides have ended, or one has reset, is not, although its
+    /// entry stays a while for stragglers.
     pub by_server: Counts<u16, u64>,
     /// Flows alive.
     pub alive: u64,
@@ -71,7 +72,7 @@ where
         let (key, flow) = entry?;
         if conntrack::expired(key.protocol as u8, flow.state, flow.seen, now) {
             expired.push(key);
-        } else if flow.half() == Half::Client {
+        } else if flow.half() == Half::Client && !conntrack::is_over(flow.state) {
             census.alive += 1;
             *census.by_server.entry(flow.server.index()).or_default() += 1;
         }
