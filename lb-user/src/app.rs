@@ -4,8 +4,11 @@
 //! what was put up before it. The order of a start:
 //!
 //! ```text
-//! configuration ─ admin socket ─ interfaces ─ program loaded ─ attached ─ VIP addresses ─ the loop
+//! configuration ─ admin socket ─ interfaces ─ program loaded ─ maps filled ─ attached ─ VIP addresses ─ the loop
 //! ```
+//!
+//! The maps know the VIPs before the first client can: a connection that comes early is dropped until a server
+//! is known to be up, and tried again by the client. Left to the host it would be refused.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -27,7 +30,8 @@ use crate::{
     datapath::{
         attach::{self, Attached, Program, Wanted},
         flows::{self, Census, FlowTables},
-        load::load,
+        load::{Loaded, load},
+        maps::Maps,
     },
     health::{Checker, Target, TargetId},
     hops,
@@ -71,8 +75,10 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let netlink = Netlink::open()?;
     let links = find_links(&netlink, &options.interfaces).await?;
 
-    let mut loaded = load(u32::try_from(DEFAULT_FLOW_ENTRIES)?)?;
-    let interfaces = attach_all(&mut loaded.program, &links, options.xdp_mode)?;
+    let Loaded { mut program, maps, flows } = load(u32::try_from(DEFAULT_FLOW_ENTRIES)?)?;
+    let mut reconciler = Reconciler::new(maps, config.clone(), snat_ports)?;
+    reconciler.step()?;
+    let interfaces = attach_all(&mut program, &links, options.xdp_mode)?;
     confirm(&netlink, &interfaces).await?;
     let addresses = Addresses::put_up(&netlink, &config, &links).await;
     let addresses = match addresses {
@@ -88,19 +94,21 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         started: unix_time(),
         config_file: options.config_file.as_ref().map(|path| path.display().to_string()),
         interfaces,
-        flow_capacity: loaded.flows.capacity(),
+        flow_capacity: flows.capacity(),
     };
     report(&config, &about);
     let outcome = {
-        let serving = serve(config, snat_ports, loaded.maps, loaded.flows, socket, about);
+        let serving = serve(&config, reconciler, flows, socket, about);
         tokio::select! {
             outcome = serving => outcome,
             _ = terminate.recv() => { info!("stopping: terminated"); Ok(()) }
             _ = interrupt.recv() => { info!("stopping: interrupted"); Ok(()) }
         }
     };
-    loaded.program.detach();
+    // Addresses first: while the program is attached, no packet to a VIP reaches the host, which would
+    // reset its connection.
     addresses.take_down(&netlink).await;
+    program.detach();
     info!("stopped");
     outcome
 }
@@ -255,9 +263,8 @@ fn contains(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
 
 /// Starts everything that runs beside the loop, then the loop.
 async fn serve(
-    config: Config,
-    snat_ports: crate::model::PortRange,
-    maps: crate::datapath::maps::Maps,
+    config: &Config,
+    reconciler: Reconciler<Maps>,
     flow_tables: FlowTables,
     socket: admin::Socket,
     about: About,
@@ -272,10 +279,9 @@ async fn serve(
         config.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.address).collect();
     let (_servers, servers) = watch::channel(Arc::from(servers));
     let checker = Checker::spawn(health_news);
-    checker.set_targets(targets(&config));
+    checker.set_targets(targets(config));
     let _sweep = Sweep::start(flow_tables, census_news)?;
 
-    let reconciler = Reconciler::new(maps, config, snat_ports)?;
     let inbox = Inbox { health, surroundings, census, status };
     tokio::select! {
         () = reconcile::run(reconciler, about, inbox, publish) => bail!("the reconcile loop ended"),
