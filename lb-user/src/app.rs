@@ -34,7 +34,7 @@ use crate::{
         maps::Maps,
     },
     health::{Checker, Target, TargetId},
-    hops,
+    hops, listeners,
     model::{Config, HealthCheck, Vip},
     netlink::{Netlink, addresses::Presence, links::Link, sysctl, watch::Watch},
     picture::About,
@@ -71,6 +71,10 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     require_root()?;
     let own_ports = sysctl::ip_local_port_range()?;
     let snat_ports = snat::ports(config.snat_ports, own_ports).map_err(|problem| anyhow!(problem))?;
+    let conflicts = listeners::conflicts(&config)?;
+    if !conflicts.is_empty() {
+        bail!("{}", conflicts.join("; "));
+    }
     let socket = admin::Socket::bind(&options.socket).await?;
     let netlink = Netlink::open()?;
     let links = find_links(&netlink, &options.interfaces).await?;
@@ -343,6 +347,9 @@ impl Sweep {
 
 /// Says once what is going to happen.
 fn report(config: &Config, about: &About) {
+    if about.config_file.is_none() {
+        info!("there is no configuration file; starting empty");
+    }
     for interface in &about.interfaces {
         let Interface { name, xdp_mode, program_id, .. } = interface;
         info!("attached to {name} with {xdp_mode} XDP (program {program_id})");

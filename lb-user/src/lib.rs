@@ -7,6 +7,7 @@ pub mod datapath;
 pub mod health;
 pub mod hops;
 pub mod lbctl;
+pub mod listeners;
 pub mod model;
 pub mod netlink;
 pub mod picture;

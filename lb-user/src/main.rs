@@ -58,9 +58,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.check {
         return Ok(ExitCode::SUCCESS);
     }
-    if file.is_none() {
-        tracing::info!("no configuration: {DEFAULT_CONFIG} does not exist; starting empty");
-    }
     let options = app::Options {
         interfaces: arguments.interfaces.clone(),
         config_file: file,

@@ -44,7 +44,8 @@ pub struct Checked {
 /// Everything that is wrong, and what is odd beside it, sorted by place.
 pub fn check(file: &str, text: &str) -> Result<Checked, Diagnostics> {
     let report = report::Report::new(text);
-    let document = syntax::read(&report);
+    let mut room = String::new();
+    let document = syntax::read(&report, &mut room);
     let raw = reader::Table::root(&report, &document, raw::RawConfig::read);
     let config = parse::build(&report, &raw);
     let findings = report.finish(file);

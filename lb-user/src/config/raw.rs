@@ -182,8 +182,8 @@ impl RawVip {
         let mut raw = Self {
             address: vip.get("address", vip_address),
             port: vip.get("port", ports),
-            protocol: vip.get("protocol", |value| one_of(value, "a protocol", &PROTOCOLS)),
-            mode: vip.get("mode", |value| one_of(value, "a mode", &MODES)),
+            protocol: vip.get("protocol", |value| one_of(value, "protocol", &PROTOCOLS)),
+            mode: vip.get("mode", |value| one_of(value, "mode", &MODES)),
             pool: vip.get("pool", pool_name),
             server_port: vip.get("server_port", port),
             persistence: vip.table("persistence", r#"{ type = "source-ip" }"#, read_persistence).flatten(),
@@ -230,7 +230,7 @@ impl RawHealth {
 
     fn read_keys(table: &mut Table<'_, '_>) -> Self {
         let health = Self {
-            check: table.get("check", |value| one_of(value, "a health check", &CHECKS)),
+            check: table.get("check", |value| one_of(value, "health check", &CHECKS)),
             interval: table.get("interval", health_time),
             timeout: table.get("timeout", health_time),
             rise: table.get("rise", count),
@@ -261,7 +261,7 @@ impl RawHealth {
 
 fn read_persistence(table: &mut Table<'_, '_>) -> Field<Persistence> {
     let kind = table
-        .need("type", r#"type = "source-ip""#, |value| one_of(value, "a kind of persistence", &PERSISTENCES));
+        .need("type", r#"type = "source-ip""#, |value| one_of(value, "kind of persistence", &PERSISTENCES));
     let name = table.get("name", cookie_name);
     let Some(kind) = kind.get() else { return Field::Broken };
     let value = match (kind.value, &name) {
@@ -309,5 +309,5 @@ fn read_certificates(table: &mut Table<'_, '_>) -> Field<Vec<PathBuf>> {
 }
 
 fn read_redirect(table: &mut Table<'_, '_>) -> Field<Scheme> {
-    table.need("scheme", r#"scheme = "https""#, |value| one_of(value, "a scheme", &SCHEMES))
+    table.need("scheme", r#"scheme = "https""#, |value| one_of(value, "scheme", &SCHEMES))
 }

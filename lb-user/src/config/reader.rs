@@ -123,7 +123,7 @@ impl<'d, 'r> Table<'d, 'r> {
         entries: &'d DeTable<'d>,
         read: impl FnOnce(&mut Self) -> T,
     ) -> T {
-        Self::enter(report, entries, String::new(), "the top level".into(), Place(0), read)
+        Self::enter(report, entries, String::new(), String::new(), Place(0), read)
     }
 
     fn enter<T>(
@@ -278,8 +278,12 @@ impl<'d, 'r> Table<'d, 'r> {
         for (name, key_at, at, value) in self.in_file_order() {
             let path = self.path_of(name);
             let DeValue::Table(entries) = value else {
-                let example = format!("[{}.NAME]", self.path);
-                self.wrong(name, key_at, &format!("{kind} has a name of its own and is a table: {example}"));
+                let (path, found) = (&self.path, found(value));
+                self.wrong(
+                    name,
+                    key_at,
+                    &format!("expected the table of {kind}, [{path}.NAME], found {found}"),
+                );
                 continue;
             };
             if let Some(problem) = name_problem(name) {
@@ -316,8 +320,16 @@ impl<'d, 'r> Table<'d, 'r> {
     /// Keys asked for so far that unknown keys of this table were probably meant to be: reported as misspelt
     /// when the reading ends, so nobody may complain that they are missing.
     pub(super) fn misspelt(&self) -> Vec<&'static str> {
-        let unknown = self.entries.keys().map(|key| &**key.get_ref()).filter(|key| !self.asked.contains(key));
-        unknown.filter_map(|key| nearest(key, self.asked.iter().copied())).collect()
+        let mut misspelt = Vec::new();
+        for (key, value) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&&**key.get_ref())) {
+            match nearest(key.get_ref(), self.asked.iter().copied()) {
+                Some(near) => misspelt.push(near),
+                // [vip.www.example]: whatever is needed is probably there.
+                None if self.named && value.get_ref().is_table() => misspelt.extend(&self.asked),
+                None => {}
+            }
+        }
+        misspelt
     }
 
     /// How messages name this table.
@@ -354,7 +366,9 @@ impl<'d, 'r> Table<'d, 'r> {
     }
 
     fn wrong(&self, key: &str, at: Place, problem: &str) {
-        self.report.error(at, format!("{} in {}: {problem}", plain(key), self.label));
+        let key = plain(key);
+        let key = if self.path.is_empty() { key } else { format!("{key} in {}", self.label) };
+        self.report.error(at, format!("{key}: {problem}"));
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -382,6 +396,8 @@ impl<'d, 'r> Table<'d, 'r> {
             let table = matches!(value, DeValue::Table(_) | DeValue::Array(_)) && self.path.is_empty();
             let unknown = if table {
                 format!("unknown table [{}]", plain(key))
+            } else if self.path.is_empty() {
+                format!("unknown key {} at the top level", quote(key))
             } else {
                 format!("unknown key {} in {}", quote(key), self.label)
             };

@@ -1,7 +1,7 @@
 //! Rules across VIPs: addresses and ports that clash, pools nobody uses, and how much the tables can hold.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -28,7 +28,7 @@ pub(super) fn check(report: &Report<'_>, raw: &RawConfig, index: &Index<'_>, vip
     check_server_addresses(report, index, vips);
     check_overlaps(report, vips);
     check_limits(report, index, vips);
-    warn_of_unused_pools(report, raw, vips);
+    warn_of_unused_pools(report, raw, index, vips);
 }
 
 /// A VIP whose address is a server's would take the traffic that is meant for the server.
@@ -48,17 +48,10 @@ fn check_server_addresses(report: &Report<'_>, index: &Index<'_>, vips: &[Inheri
     }
 }
 
-/// A range of ports that a VIP claims.
-struct Claim {
-    ports: PortRange,
-    /// Index of the VIP, so in the order of the file.
-    vip: usize,
-}
-
-/// Two VIPs cannot have the same address, port and protocol. Sorted by port, one pass finds every range that
-/// begins before the farthest of the earlier ones ends.
+/// Two VIPs cannot have the same address, port and protocol: the table that the program looks VIPs up in has
+/// one entry for each. This fills such a table, the first VIP of the file first.
 fn check_overlaps(report: &Report<'_>, vips: &[Inherited<'_>]) {
-    let mut claims: HashMap<(IpAddr, Protocol), Vec<Claim>> = HashMap::new();
+    let mut owners: HashMap<(IpAddr, Protocol, u16), usize> = HashMap::new();
     for (index, vip) in vips.iter().enumerate() {
         // An unreadable protocol may be either.
         let (Some(&address), Some(ports), false) =
@@ -66,29 +59,22 @@ fn check_overlaps(report: &Report<'_>, vips: &[Inherited<'_>]) {
         else {
             continue;
         };
-        let same = claims.entry((address, vip.protocol())).or_default();
-        same.extend(ports.ranges().iter().map(|&ports| Claim { ports, vip: index }));
-    }
-    let mut reported = HashSet::new();
-    for ((address, protocol), mut claims) in claims {
-        claims.sort_by_key(|claim| (claim.ports.first, claim.vip));
-        let mut farthest: Option<&Claim> = None;
-        for claim in &claims {
-            if let Some(other) =
-                farthest.filter(|other| other.ports.overlaps(claim.ports) && other.vip != claim.vip)
-            {
-                let (first, second) = (claim.vip.min(other.vip), claim.vip.max(other.vip));
-                if reported.insert((first, second)) {
-                    let shared = PortRange {
-                        first: claim.ports.first.max(other.ports.first),
-                        last: claim.ports.last.min(other.ports.last),
-                    };
-                    report_overlap(report, &vips[first], &vips[second], (address, protocol, shared));
+        let mut clashes: BTreeMap<usize, PortRange> = BTreeMap::new();
+        for port in ports.iter() {
+            let owner = *owners.entry((address, vip.protocol(), port)).or_insert(index);
+            if owner != index {
+                let shared = clashes.entry(owner).or_insert(PortRange { first: port, last: port });
+                if shared.last.checked_add(1) == Some(port) {
+                    shared.last = port;
                 }
             }
-            if farthest.is_none_or(|other| other.ports.last < claim.ports.last) {
-                farthest = Some(claim);
-            }
+        }
+        for (owner, shared) in clashes {
+            report_overlap(report, &vips[owner], vip, (address, vip.protocol(), shared));
+        }
+        // More cannot be used and is reported as too much; this bounds the table and the time.
+        if owners.len() > MAX_VIP_PORTS {
+            return;
         }
     }
 }
@@ -99,9 +85,9 @@ fn report_overlap(
     second: &Inherited<'_>,
     (address, protocol, ports): (IpAddr, Protocol, PortRange),
 ) {
-    let what = if ports.first == ports.last { "port" } else { "ports" };
+    let (what, verb) = if ports.first == ports.last { ("port", "belongs") } else { ("ports", "belong") };
     let problem = format!(
-        "{protocol} {what} {ports} of {address} belongs to VIP {:?} already (line {}); take another port or address",
+        "{protocol} {what} {ports} of {address} {verb} to VIP {:?} already (line {}); take another port or address",
         first.name(),
         report.line(own_place(first))
     );
@@ -152,8 +138,12 @@ fn check_sum<'r>(
     }
 }
 
-fn warn_of_unused_pools(report: &Report<'_>, raw: &RawConfig, vips: &[Inherited<'_>]) {
-    if report.is_incomplete() || vips.iter().any(|vip| vip.pool.is_broken()) {
+fn warn_of_unused_pools(report: &Report<'_>, raw: &RawConfig, index: &Index<'_>, vips: &[Inherited<'_>]) {
+    // A pool that is named in a way nobody knows may be any of them.
+    let unknown = |vip: &Inherited<'_>| {
+        vip.pool.is_broken() || vip.pool.value().is_some_and(|name| index.pool(name).is_none())
+    };
+    if report.is_incomplete() || vips.iter().any(unknown) {
         return;
     }
     let used: HashSet<&str> = vips.iter().filter_map(|vip| vip.pool.value()).map(String::as_str).collect();

@@ -81,7 +81,7 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
         },
     );
     if servers.is_empty() {
-        if !pool.servers.is_broken() {
+        if !pool.servers.is_broken() && !report.is_incomplete() {
             report.warning(pool.name.at, format!("pool {name} has no servers: its VIPs will answer nobody"));
         }
         return;
@@ -89,7 +89,7 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
     if servers.iter().all(|server| !server.backup.is_broken() && is_backup(server)) {
         report.error(
             pool.name.at,
-            format!("every server of pool {name} is a backup, and of nobody; remove backup = true from one at least"),
+            format!("every server of pool {name} is a backup; backups serve only while all others are down, so make at least one server no backup"),
         );
     }
     if servers.iter().all(|server| !server.weight.is_broken() && weight(server) == 0) {

@@ -238,7 +238,7 @@ fn unknown_pool(raw: &RawConfig, name: &Located<String>) -> String {
     let pools = || raw.pools.iter().map(|pool| pool.name.value.as_str());
     let hint = match nearest(&name.value, pools()) {
         Some(near) => format!("did you mean {near:?}?"),
-        None if raw.pools.is_empty() => "no pool is defined; add [pool.NAME]".into(),
+        None if raw.pools.is_empty() => "no pool is defined at all; add [pool.NAME] with its servers".into(),
         None => format!("the pools are {}", names(pools().collect::<Vec<_>>().into_iter(), 8)),
     };
     format!("there is no pool {}; {hint}", quote(&name.value))
@@ -264,7 +264,9 @@ fn check_families(report: &Report<'_>, vip: &Inherited<'_>, pool: &PoolFacts<'_>
 /// A UDP service is probed over TCP: that needs somebody who listens.
 fn warn_of_udp(report: &Report<'_>, vip: &Inherited<'_>, health: &HealthCheck) {
     let (Some(protocol), Some(ports)) = (vip.protocol.get(), vip.port.value()) else { return };
-    if protocol.value != Protocol::Udp || health.port.is_some() || health.check == Check::None {
+    // In other modes UDP is a mistake that was reported.
+    let layer4 = vip.mode.value().is_some_and(|mode| mode.is_layer4());
+    if !layer4 || protocol.value != Protocol::Udp || health.port.is_some() || health.check == Check::None {
         return;
     }
     let port = vip.key(|keys| &keys.server_port).value().copied().unwrap_or(ports.first());

@@ -35,7 +35,7 @@ pub(super) fn report(report: &Report<'_>, outline: &Outline<'_>, error: &Error) 
 fn first_place(text: &str, outline: &Outline<'_>, key: &str, from: usize, repeated: usize) -> Option<Place> {
     let name = key.trim_matches(['"', '\'']);
     let after_dot = |at: usize| text[..at].trim_end().ends_with('.');
-    let inline = outline.innermost(repeated).filter(|(_, close)| *close == '}').map(|(opening, _)| opening.0);
+    let inline = outline.inline_table(repeated);
     outline
         .keys_within(from..repeated)
         .iter()

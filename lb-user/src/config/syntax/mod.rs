@@ -4,6 +4,7 @@
 //! open what stands inside what (a list without its end) make everything behind them meaningless, so nothing
 //! is said about that.
 
+mod brackets;
 mod duplicate;
 mod explain;
 mod outline;
@@ -13,19 +14,17 @@ use toml::de::{DeTable, Error};
 use super::report::{Place, Report};
 use outline::Outline;
 
-/// Reads the document as far as it can be read.
-pub(super) fn read<'t>(report: &Report<'t>) -> DeTable<'t> {
-    let (document, mut errors) = DeTable::parse_recoverable(report.text());
-    let document = document.into_inner();
+/// Reads the document as far as it can be read. `room` must outlive it: the text goes there if it has to be
+/// read without some of its lines.
+pub(super) fn read<'t>(report: &Report<'t>, room: &'t mut String) -> DeTable<'t> {
+    let (document, errors) = parse(report.text());
     if errors.is_empty() {
         return document;
     }
-    errors.sort_by_key(start);
+    report_lost_structure(report, &Outline::new(report, &document), &errors);
+    *room = without_lines_that_end_reading(report, &document, &errors);
+    let (document, errors) = parse(room);
     let outline = Outline::new(report, &document);
-    if let Some(first) = errors.iter().find(|error| loses_structure(error.message())) {
-        let open_end = errors.iter().any(|error| is_open_end(error.message()));
-        report_lost_structure(report, &outline, first, open_end);
-    }
     for error in &errors {
         if report.is_spoiled(start(error)) {
             // An earlier error of this line, or a lost structure, is the cause of this one.
@@ -38,73 +37,76 @@ pub(super) fn read<'t>(report: &Report<'t>) -> DeTable<'t> {
     document
 }
 
+fn parse(text: &str) -> (DeTable<'_>, Vec<Error>) {
+    let (document, mut errors) = DeTable::parse_recoverable(text);
+    errors.sort_by_key(start);
+    (document.into_inner(), errors)
+}
+
 fn start(error: &Error) -> Place {
     Place(error.span().map_or(0, |span| span.start))
 }
 
-/// Whether something is still open at the end of the text.
-fn is_open_end(message: &str) -> bool {
-    ["unclosed array, ", "unclosed inline table"].iter().any(|known| message.starts_with(known))
+/// After a line that is no KEY = VALUE the parser builds no more document. So such lines are reported, and
+/// become blanks of the same length.
+fn without_lines_that_end_reading(report: &Report<'_>, document: &DeTable<'_>, errors: &[Error]) -> String {
+    let mut text = report.text().to_owned();
+    let mut outline = None;
+    for error in errors.iter().filter(|error| ends_reading(error.message())) {
+        let at = start(error);
+        if !report.is_spoiled(at) {
+            report_local(report, outline.get_or_insert_with(|| Outline::new(report, document)), error);
+            let line = report.line_range(at);
+            text.replace_range(line.clone(), &" ".repeat(line.len()));
+        }
+    }
+    text
 }
 
-/// Whether what follows the error may be read as something it is not.
-fn loses_structure(message: &str) -> bool {
-    const LOSING: [&str; 9] = [
-        "invalid multi-line",
-        "unexpected `=` in array",
-        "missing inline table opening",
-        "missing array opening",
-        "missing key for inline table element",
-        "missing assignment between key-value pairs",
-        "extra assignment between key-value pairs",
-        "invalid inline table element",
-        "cannot recurse further",
-    ];
-    is_open_end(message) || LOSING.iter().any(|known| message.starts_with(known))
+fn ends_reading(message: &str) -> bool {
+    ["key with no value", "recursion limit"].iter().any(|known| message.starts_with(known))
 }
 
-/// The first error that loses the structure: reported where the thing opens that is not closed, if there is
-/// one, and nothing behind it.
-fn report_lost_structure(report: &Report<'_>, outline: &Outline<'_>, error: &Error, open_end: bool) {
-    let at = start(error);
-    let starts = |known: &str| error.message().starts_with(known);
-    let unclosed = if open_end { outline.innermost(report.text().len()) } else { None };
-    let around = unclosed.or_else(|| outline.innermost(at.0)).filter(|&(opening, _)| opening <= at);
-    let (place, message) = match around {
-        _ if starts("cannot recurse") => (at, "lists or tables stand too deep inside each other".into()),
-        _ if starts("invalid multi-line") => {
-            let opening = outline.value_at(at.0).map_or(at, |value| Place(value.start));
-            (opening, "this text has no end or contains a sign it cannot; it ends with three quotes".into())
+/// A bracket or a string of several lines that is not closed, or nesting that is too deep: reported where it
+/// begins, and nothing behind it.
+fn report_lost_structure(report: &Report<'_>, outline: &Outline<'_>, errors: &[Error]) {
+    let first = |known: &str| errors.iter().find(|error| error.message().starts_with(known)).map(start);
+    let (place, message) = if let Some(at) = first("cannot recurse further") {
+        (at, "lists or tables stand too deep inside each other".into())
+    } else if let Some(at) = first("invalid multi-line") {
+        let opening = outline.value_at(at.0).map_or(at, |value| Place(value.start));
+        (opening, "this string of several lines has no closing quotes, or contains a sign it cannot".into())
+    } else if let Some(unclosed) = brackets::first_unclosed(report) {
+        let hint = match unclosed.before.map(|before| report.line(before)) {
+            Some(line) if line == report.line(unclosed.at) => String::new(),
+            Some(line) => format!("; it is missing before line {line}"),
+            None => "; the file ends without it".into(),
+        };
+        match unclosed.odd_quote {
+            // It swallowed the brackets behind it, so it is the mistake.
+            Some(quote) => (quote, "the quotes in this line do not pair up: one is missing".into()),
+            None => (
+                unclosed.at,
+                format!("this \"{}\" has no closing \"{}\"{hint}", unclosed.open, unclosed.close),
+            ),
         }
-        Some((opening, close)) if unclosed.is_some() => {
-            let before = if report.text()[at.0..].trim().is_empty() || report.line(at) == report.line(opening)
-            {
-                String::new()
-            } else {
-                format!("; it is missing before line {}", report.line(at))
-            };
-            let open = if close == ']' { '[' } else { '{' };
-            (opening, format!("this \"{open}\" has no closing \"{close}\"{before}"))
-        }
-        Some((opening, '}')) => {
-            let line = report.line(opening);
-            (at, format!("expected KEY = VALUE or \"}}\" here, in the table that opens in line {line}"))
-        }
-        Some((opening, _)) => {
-            let line = report.line(opening);
-            (at, format!("expected a value or \"]\" here, in the list that opens in line {line}"))
-        }
-        None => (at, explain::explain(report.text(), outline, error)),
+    } else {
+        return;
     };
     report.error(place, message);
     report.set_incomplete();
+    report.spoil(report.line_range(place));
     report.cut_off(place);
 }
 
 /// An error that concerns its own line only, or its own section where the header of a table is wrong.
 fn report_local(report: &Report<'_>, outline: &Outline<'_>, error: &Error) {
     let at = start(error);
-    report.error(at, explain::explain(report.text(), outline, error));
+    let value = outline.value_at(at.0).map(|value| Place(value.start));
+    // Of a number with letters in it the parser tells the first letter.
+    let place = value.filter(|value| report.line(*value) == report.line(at)).unwrap_or(at);
+    let place = if error.message().starts_with("invalid ") { place } else { at };
+    report.error(place, explain::explain(report.text(), outline, error));
     report.set_incomplete();
     let line = report.line_range(at);
     if outline.section(at).is_some_and(|section| section.start.0 == line.start) {

@@ -25,12 +25,11 @@ pub(super) struct Section {
     pub(super) name: String,
 }
 
-/// Keys, containers, values and headers, each sorted by place.
+/// Keys, inline tables, plain values and headers, each sorted by place.
 #[derive(Default)]
 pub(super) struct Outline<'d> {
     keys: Vec<Key<'d>>,
-    /// Lists and inline tables, with the sign that closes them.
-    containers: Vec<(Range<usize>, char)>,
+    inline_tables: Vec<Range<usize>>,
     scalars: Vec<Range<usize>>,
     sections: Vec<Section>,
 }
@@ -40,7 +39,7 @@ impl<'d> Outline<'d> {
         let mut outline = Self::default();
         outline.add_table(document, report.text(), None);
         outline.keys.sort_by_key(|key| key.at);
-        outline.containers.sort_by_key(|(span, _)| span.start);
+        outline.inline_tables.sort_by_key(|span| span.start);
         outline.scalars.sort_by_key(|span| span.start);
         for &start in report.line_starts() {
             let start = Place(start);
@@ -65,29 +64,21 @@ impl<'d> Outline<'d> {
         match value.get_ref() {
             DeValue::Table(table) if text[span.clone()].starts_with('{') => {
                 self.add_table(table, text, Some(span.start));
-                self.containers.push((span, '}'));
+                self.inline_tables.push(span);
             }
             DeValue::Table(table) => self.add_table(table, text, inline),
             DeValue::Array(items) => {
                 for item in items {
                     self.add_value(item, text, inline);
                 }
-                // A list of [[tables]] carries the place of its first header; that is no bracket of a list.
-                if !text[span.clone()].starts_with("[[")
-                    || items.iter().all(|item| !item.get_ref().is_table())
-                {
-                    self.containers.push((span, ']'));
-                }
             }
             _ => self.scalars.push(span),
         }
     }
 
-    /// The innermost list or inline table around a place: where it opens and what closes it.
-    pub(super) fn innermost(&self, at: usize) -> Option<(Place, char)> {
-        let (span, close) =
-            self.containers.iter().rev().find(|(span, _)| span.start <= at && at <= span.end)?;
-        Some((Place(span.start), *close))
+    /// Where the innermost inline table around a place starts.
+    pub(super) fn inline_table(&self, at: usize) -> Option<usize> {
+        self.inline_tables.iter().rev().find(|span| span.contains(&at)).map(|span| span.start)
     }
 
     /// The number or text at a place.

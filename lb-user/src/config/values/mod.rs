@@ -84,7 +84,7 @@ pub(super) fn count(value: &DeValue<'_>) -> Read<u32> {
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// One of a few words; `kind` says what they are, e.g. `a mode`.
+/// One of a few words; `kind` says what they are, e.g. `mode`.
 pub(super) fn one_of<T: Copy>(value: &DeValue<'_>, kind: &str, known: &[(&str, T)]) -> Read<T> {
     let all = || choices(known.iter().map(|(word, _)| *word));
     let DeValue::String(text) = value else {
@@ -92,7 +92,7 @@ pub(super) fn one_of<T: Copy>(value: &DeValue<'_>, kind: &str, known: &[(&str, T
     };
     match known.iter().find(|(word, _)| word == text) {
         Some((_, meaning)) => Ok(*meaning),
-        None => Err(format!("{} is not {kind} of this version; choose {}", quote(text), all())),
+        None => Err(format!("there is no {kind} {}; choose {}", quote(text), all())),
     }
 }
 

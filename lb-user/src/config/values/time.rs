@@ -70,7 +70,7 @@ fn parse(text: &str) -> Read<Duration> {
     let Some((_, length)) = UNITS.into_iter().find(|&(name, _)| name == unit) else {
         return Err(match UNITS.into_iter().find(|&(name, _)| name == unit.trim()) {
             Some((name, _)) => format!("{shown} has a space in it; write \"{number}{name}\""),
-            None => format!("{shown} has no unit that is known: use ms, s, m or h, such as \"{number}s\""),
+            None => format!("{shown} has an unknown unit; use one of ms, s, m and h"),
         });
     };
     // What does not fit into 64 bits is longer than any limit.
@@ -110,7 +110,7 @@ mod tests {
             ("\"2\"", "\"2\" has no unit; write ms, s, m or h behind the number, such as \"2s\""),
             ("\"1.5s\"", "\"1.5s\" is not a whole number; use a smaller unit, such as \"1500ms\""),
             ("\"2 s\"", "\"2 s\" has a space in it; write \"2s\""),
-            ("\"2sec\"", "\"2sec\" has no unit that is known: use ms, s, m or h, such as \"2s\""),
+            ("\"2sec\"", "\"2sec\" has an unknown unit; use one of ms, s, m and h"),
             ("\"0ms\"", "\"0ms\" is no time at all; write a longer one"),
             ("\"25h\"", "\"25h\" is too long; at most \"24h\" is allowed"),
             (

@@ -1,0 +1,193 @@
+//! Which sockets of this host would stand in the way of a VIP (R11).
+//!
+//! A process that listens on a VIP's port, on the VIP's address or on all addresses, would believe to serve it
+//! and never get a packet; or, for a proxied VIP, take it away from the proxy. That is refused at start.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+use crate::model::{Config, Protocol};
+
+/// A socket that takes connections or datagrams from anyone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Address, unspecified for all.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// The kernel's number of the socket, to find its process by.
+    pub inode: u64,
+}
+
+/// The kernel's tables of sockets of this network namespace.
+const TABLES: [(&str, Protocol); 4] = [
+    ("/proc/net/tcp", Protocol::Tcp),
+    ("/proc/net/tcp6", Protocol::Tcp),
+    ("/proc/net/udp", Protocol::Udp),
+    ("/proc/net/udp6", Protocol::Udp),
+];
+
+/// Why `config` cannot be served beside what listens on this host: one line for each VIP and listener.
+///
+/// # Errors
+/// When the kernel's tables cannot be read.
+pub fn conflicts(config: &Config) -> io::Result<Vec<String>> {
+    let mut listeners = Vec::new();
+    for (file, protocol) in TABLES {
+        match fs::read_to_string(file) {
+            Ok(table) => listeners.extend(table.lines().filter_map(|line| parse(line, protocol))),
+            // A host without IPv6 has no such table.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot read {file}: {error}"))),
+        }
+    }
+    let lines = find(config, &listeners).into_iter().map(|(vip, listener)| {
+        let owner = process(listener.inode).unwrap_or_else(|| "a process".into());
+        let Listener { protocol, address, port, .. } = listener;
+        format!(
+            "VIP {vip}: {protocol} port {port} is in use: {owner} on this host listens on {address}; bind it to \
+             another address, stop it, or give the VIP another port"
+        )
+    });
+    Ok(lines.collect())
+}
+
+/// The pairs of VIP and listener that clash, in file order.
+fn find<'a>(config: &'a Config, listeners: &[Listener]) -> Vec<(&'a str, Listener)> {
+    let mut clashes = Vec::new();
+    for vip in &config.vips {
+        let clash = |listener: &&Listener| {
+            listener.protocol == vip.protocol
+                && covers(listener.address, vip.address)
+                && vip.ports.ranges().iter().any(|range| (range.first..=range.last).contains(&listener.port))
+        };
+        clashes.extend(listeners.iter().filter(clash).map(|listener| (vip.name.as_str(), *listener)));
+    }
+    clashes
+}
+
+/// Whether a socket bound to `bound` gets what is sent to `address`. A socket bound to `::` usually takes IPv4
+/// too; the table does not tell whether it is one of the exceptions.
+fn covers(bound: IpAddr, address: IpAddr) -> bool {
+    match bound {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.is_ipv4(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => true,
+        bound => bound.to_canonical() == address,
+    }
+}
+
+/// A line of a table: `sl local_address rem_address st tx:rx tr:tm retrnsmt uid timeout inode …`. `None` for the
+/// heading and for sockets that only talk to one peer.
+fn parse(line: &str, protocol: Protocol) -> Option<Listener> {
+    const LISTEN: &str = "0A";
+    const UNCONNECTED: &str = "07";
+    let mut words = line.split_whitespace().skip(1);
+    let local = words.next()?;
+    let state = words.nth(1)?;
+    let inode = words.nth(5)?.parse().ok()?;
+    let wanted = if protocol == Protocol::Tcp { LISTEN } else { UNCONNECTED };
+    if state != wanted {
+        return None;
+    }
+    let (address, port) = local.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some(Listener { protocol, address: parse_address(address)?, port, inode })
+}
+
+/// Addresses are printed as 32-bit words of this machine, each in hexadecimal.
+fn parse_address(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
+    match hex.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let bytes: Vec<u8> = [word(0)?, word(1)?, word(2)?, word(3)?].concat();
+            Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?))
+        }
+        _ => None,
+    }
+}
+
+/// Name and number of the process that holds a socket, as far as we may look.
+fn process(inode: u64) -> Option<String> {
+    let socket = format!("socket:[{inode}]");
+    let holds = |folder: &Path| {
+        let files = fs::read_dir(folder.join("fd")).into_iter().flatten().flatten();
+        files
+            .into_iter()
+            .any(|file| fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str()))
+    };
+    let folders = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
+    let mut folders = folders
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok()));
+    let folder = folders.find(|folder| holds(folder))?;
+    let name = fs::read_to_string(folder.join("comm")).ok()?;
+    Some(format!("{} (pid {})", name.trim(), folder.file_name()?.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn tables_as_the_kernel_prints_them() {
+        let tcp = "   1: 0100007F:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0";
+        let listener = parse(tcp, Protocol::Tcp).unwrap();
+        assert_eq!(
+            (listener.address, listener.port, listener.inode),
+            (IpAddr::from([127, 0, 0, 1]), 25, 4711)
+        );
+        let established = tcp.replace(" 0A ", " 01 ");
+        assert_eq!(parse(&established, Protocol::Tcp), None);
+        let udp6 = "  9: 00000000000000000000000001000000:0035 00000000000000000000000000000000:0000 07 \
+                    00000000:00000000 00:00000000 00000000  101        0 815 2 0 0";
+        assert_eq!(parse(udp6, Protocol::Udp).unwrap().address, IpAddr::V6(Ipv6Addr::LOCALHOST));
+        for heading in
+            ["  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt", "", "x y z"]
+        {
+            assert_eq!(parse(heading, Protocol::Tcp), None);
+        }
+    }
+
+    #[test]
+    fn a_listener_clashes_on_the_address_or_on_all() {
+        let text = r#"
+            [pool.p]
+            servers = [{ name = "s", address = "10.0.0.1" }]
+            [vip.ssh]
+            address = "192.0.2.1"
+            port = "22,8000-8010"
+            mode = "snat"
+            pool = "p"
+        "#;
+        let config = config::check("test.toml", text).unwrap().config;
+        for (what, protocol, address, port, clash) in [
+            ("all addresses", Protocol::Tcp, "0.0.0.0", 22, true),
+            ("all addresses of both families", Protocol::Tcp, "::", 8005, true),
+            ("the VIP's address", Protocol::Tcp, "192.0.2.1", 22, true),
+            ("the VIP's address in its IPv6 form", Protocol::Tcp, "::ffff:192.0.2.1", 22, true),
+            ("the management address", Protocol::Tcp, "192.0.2.9", 22, false),
+            ("another protocol", Protocol::Udp, "0.0.0.0", 22, false),
+            ("another port", Protocol::Tcp, "0.0.0.0", 23, false),
+        ] {
+            let listener = Listener { protocol, address: address.parse().unwrap(), port, inode: 1 };
+            assert_eq!(!find(&config, &[listener]).is_empty(), clash, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_ours_is_found_with_its_process() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let listener =
+            table.lines().filter_map(|line| parse(line, Protocol::Tcp)).find(|l| l.port == port).unwrap();
+        let owner = process(listener.inode).unwrap();
+        assert!(owner.ends_with(&format!("(pid {})", std::process::id())), "{owner}");
+    }
+}
