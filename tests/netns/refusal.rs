@@ -79,6 +79,25 @@ fn a_user_who_is_not_root() {
 }
 
 #[test]
+fn root_without_the_capabilities_it_needs() {
+    needs_balancer!();
+    let bed = bed();
+    let config = bed.config(&["snat"], 80, "");
+    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], config.text());
+    let before = installation.footprint();
+    // Containers are like this: user id 0, and not much behind it.
+    for (missing, named) in [("-net_admin", "CAP_NET_ADMIN"), ("-bpf,-sys_admin,-perfmon", "CAP_BPF")] {
+        let mut command = bed.net.lb.ns.command("setpriv");
+        command.args([&format!("--bounding-set={missing}"), &format!("--inh-caps={missing}")]);
+        let command = command.arg(binary("lb-user")).args(installation.arguments());
+        let (status, log) = Running::start("lb-user", command).wait(Duration::from_secs(20));
+        assert!(!status.success(), "{log}");
+        complaint(&log, &[named]);
+        assert_eq!(installation.footprint(), before, "without {missing}: {log}");
+    }
+}
+
+#[test]
 fn a_broken_configuration_names_file_line_and_column() {
     needs_balancer!();
     let bed = bed();
