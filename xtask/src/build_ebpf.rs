@@ -52,12 +52,26 @@ pub(crate) fn kernel_cargo(subcommand: &str) -> Command {
 
 /// Builds the kernel program, then `lb-user`, `lbctl` and `l7-proxy` for use; gives the kernel program.
 pub(crate) fn binaries() -> Result<PathBuf> {
-    let object = object()?;
-    let mut cargo = shell::cargo(["build", "--release", "--package=lb-user", "--package=l7-proxy"]);
-    shell::run(cargo.env(OBJECT_VARIABLE, &object))?;
+    let object = build_with(&["lb-user", "l7-proxy"])?;
     for name in ["lb-user", "lbctl", "l7-proxy"] {
         eprintln!("built {}", shell::release().join(name).display());
     }
+    Ok(object)
+}
+
+/// As [`binaries`], and the programs of package `lb-tests`. All at once: cargo then settles the features of
+/// shared dependencies for all of them, and compiles nothing twice.
+pub(crate) fn binaries_and_tests() -> Result<PathBuf> {
+    build_with(&["lb-user", "l7-proxy", "lb-tests"])
+}
+
+fn build_with(packages: &[&str]) -> Result<PathBuf> {
+    let object = object()?;
+    let mut cargo = shell::cargo(["build", "--release"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    shell::run(cargo.env(OBJECT_VARIABLE, &object))?;
     Ok(object)
 }
 

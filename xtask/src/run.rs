@@ -1,27 +1,22 @@
 //! Programs that are built here and run as root: `verify`, `demo` and `lb-user` itself.
 
-use std::{ffi::OsString, path::Path};
+use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::{
-    build_ebpf::{self, OBJECT_VARIABLE},
-    shell,
-};
+use crate::{build_ebpf, shell};
 
 /// Tells the programs of package `lb-tests` where the binaries under test are.
 pub(crate) const BINARIES_VARIABLE: &str = "LB_BIN_DIR";
 
 /// Loads every kernel program and prints verified instructions, JIT bytes and stack.
 pub(crate) fn verify() -> Result<()> {
-    let object = build_ebpf::object()?;
-    run_of_tests("verify", &object)
+    run_of_tests("verify")
 }
 
 /// Shows the balancer at work in network namespaces.
 pub(crate) fn demo() -> Result<()> {
-    let object = build_ebpf::binaries()?;
-    run_of_tests("demo", &object)
+    run_of_tests("demo")
 }
 
 /// Builds `lb-user` and runs it.
@@ -31,10 +26,9 @@ pub(crate) fn daemon(arguments: &[OsString]) -> Result<()> {
     shell::run(shell::root_command(program.as_os_str(), &[])?.args(arguments))
 }
 
-/// Builds a program of package `lb-tests` and runs it as root.
-fn run_of_tests(name: &str, object: &Path) -> Result<()> {
-    let mut cargo = shell::cargo(["build", "--release", "--package=lb-tests", "--bin", name]);
-    shell::run(cargo.env(OBJECT_VARIABLE, object))?;
+/// Builds the programs of package `lb-tests` and runs one of them as root.
+fn run_of_tests(name: &str) -> Result<()> {
+    build_ebpf::binaries_and_tests()?;
     let program = shell::release().join(name);
     let mut command = shell::root_command(program.as_os_str(), &[BINARIES_VARIABLE])?;
     shell::run(command.env(BINARIES_VARIABLE, shell::release()))

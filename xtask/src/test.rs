@@ -125,14 +125,16 @@ fn host(options: &Options) -> Result<Tally> {
 /// Each fuzz target for a while; one that comes to the end has passed.
 fn fuzz(seconds: u32) -> Result<Tally> {
     let folder = shell::workspace().join("lb-common/fuzz/fuzz_targets");
-    let entries =
-        fs::read_dir(&folder).with_context(|| format!("no fuzz targets in {}", folder.display()))?;
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut names = Vec::new();
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "rs") {
             names.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
         }
+    }
+    if names.is_empty() {
+        bail!("no fuzz targets in {}", folder.display());
     }
     names.sort();
     let mut tally = Tally::default();
@@ -159,7 +161,7 @@ fn fuzz(seconds: u32) -> Result<Tally> {
 
 /// A test binary of package `lb-tests`, with the binaries as they are deployed.
 fn as_root(suite: &str, options: &Options) -> Result<Tally> {
-    let object = build_ebpf::binaries()?;
+    let object = build_ebpf::binaries_and_tests()?;
     // Optimised like the binaries: the crates of `lb-user` are built already, and traffic is generated faster.
     // Two tests at a time, so that tests that measure time are not starved on a small machine.
     let mut cargo = shell::cargo(["test", "--release", "--package=lb-tests", "--test", suite, "--"]);
