@@ -1,9 +1,9 @@
-//! The configuration: text → [`raw`] (what was written, typed, with places) → [`crate::model`] (what it
+//! The configuration: text → `raw` (what was written, typed, with places) → [`crate::model`] (what it
 //! means). Pure: the text arrives as a string and no file is opened, so that the same check serves the daemon,
 //! `--check` and the tests.
 //!
 //! All mistakes of a file are reported at once, each with line and column. That is why the tables are read by
-//! hand ([`reader`]) and not by a derived `Deserialize`: serde stops at the first mistake, and knows no
+//! hand (`reader`) and not by a derived `Deserialize`: serde stops at the first mistake, and knows no
 //! place for what it has already converted.
 //!
 //! Inheritance, from the weakest to the strongest:

@@ -237,11 +237,11 @@ fn find_pool<'i, 'r>(
 fn unknown_pool(raw: &RawConfig, name: &Located<String>) -> String {
     let pools = || raw.pools.iter().map(|pool| pool.name.value.as_str());
     let hint = match nearest(&name.value, pools()) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None if raw.pools.is_empty() => "no pool is defined at all; add [pool.NAME] with its servers".into(),
-        None => format!("the pools are {}", names(pools().collect::<Vec<_>>().into_iter(), 8)),
+        Some(near) => format!("; did you mean {near:?}?"),
+        None if raw.pools.is_empty() => ", nor any other; add [pool.NAME] with its servers".into(),
+        None => format!("; the pools are {}", names(pools().collect::<Vec<_>>().into_iter(), 8)),
     };
-    format!("there is no pool {}; {hint}", quote(&name.value))
+    format!("there is no pool {}{hint}", quote(&name.value))
 }
 
 /// The kernel program does not translate between IPv4 and IPv6.

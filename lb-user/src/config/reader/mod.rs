@@ -3,99 +3,17 @@
 //! A reader asks a [`Table`] for the keys it knows; whatever is left when it is done is unknown and is
 //! reported with the key that was probably meant. So the keys are listed in one place: where they are read.
 
+mod field;
+mod unknown;
+
 use toml::de::{DeTable, DeValue};
 
 use super::{
     report::{Place, Report},
     values::{Read, found, name_problem},
-    words::{nearest, quote},
+    words::quote,
 };
-
-/// A value with where it was written.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Located<T> {
-    pub(super) value: T,
-    /// Where its key starts.
-    pub(super) key: Place,
-    /// Where the value itself starts.
-    pub(super) at: Place,
-}
-
-/// What became of a key that was asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Field<T> {
-    /// It was not written.
-    #[default]
-    Absent,
-    /// It was written, but is wrong; that was reported. Nobody may complain again that it is missing.
-    Broken,
-    /// It was written.
-    Set(Located<T>),
-}
-
-impl<T> Field<T> {
-    /// This field if it was written in any way, else the one it inherits from.
-    pub(super) fn or<'f>(&'f self, inherited: &'f Self) -> &'f Self {
-        if self.is_absent() { inherited } else { self }
-    }
-
-    pub(super) fn get(&self) -> Option<&Located<T>> {
-        match self {
-            Self::Set(located) => Some(located),
-            Self::Absent | Self::Broken => None,
-        }
-    }
-
-    /// The bare value.
-    pub(super) fn value(&self) -> Option<&T> {
-        self.get().map(|located| &located.value)
-    }
-
-    pub(super) fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent)
-    }
-
-    pub(super) fn is_broken(&self) -> bool {
-        matches!(self, Self::Broken)
-    }
-
-    /// Makes it known that the field is there in some wrong form.
-    pub(super) fn break_if_absent(&mut self) {
-        if self.is_absent() {
-            *self = Self::Broken;
-        }
-    }
-
-    /// The bare value, taken out.
-    pub(super) fn into_value(self) -> Option<T> {
-        match self {
-            Self::Set(located) => Some(located.value),
-            Self::Absent | Self::Broken => None,
-        }
-    }
-
-    /// `Err` where the field is broken, so that `?` ends what cannot be decided any more.
-    pub(super) fn known(&self) -> Result<Option<&Located<T>>, Broken> {
-        if self.is_broken() { Err(Broken) } else { Ok(self.get()) }
-    }
-}
-
-impl<T> Field<Field<T>> {
-    /// A table that stands for one value: the value, at the place of the table.
-    pub(super) fn flatten(self) -> Field<T> {
-        match self {
-            Self::Absent => Field::Absent,
-            Self::Set(Located { value: Field::Set(inner), key, at }) => {
-                Field::Set(Located { value: inner.value, key, at })
-            }
-            Self::Broken | Self::Set(_) => Field::Broken,
-        }
-    }
-}
-
-/// Something needed was wrong, and that was reported.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Broken;
+pub(super) use field::{Broken, Field, Located};
 
 /// A table that is being read.
 pub(super) struct Table<'d, 'r> {
@@ -110,6 +28,8 @@ pub(super) struct Table<'d, 'r> {
     asked: Vec<&'static str>,
     /// Needed keys that are not there, with what to say about it unless they are only misspelt.
     missing: Vec<(&'static str, String)>,
+    /// Keys that are often written here but belong elsewhere, with where that is.
+    elsewhere: &'static [(&'static str, &'static str)],
     /// Every key is welcome: the keys are names that the user chose.
     open: bool,
     /// The table's own name is one that the user chose.
@@ -135,7 +55,8 @@ impl<'d, 'r> Table<'d, 'r> {
         read: impl FnOnce(&mut Self) -> T,
     ) -> T {
         let (asked, missing) = (Vec::new(), Vec::new());
-        let mut table = Self { report, entries, path, label, at, asked, missing, open: false, named: false };
+        let (elsewhere, open, named) = (&[], false, false);
+        let mut table = Self { report, entries, path, label, at, asked, missing, elsewhere, open, named };
         let result = read(&mut table);
         table.report_missing_keys();
         table.report_unknown_keys();
@@ -317,19 +238,9 @@ impl<'d, 'r> Table<'d, 'r> {
         all
     }
 
-    /// Keys asked for so far that unknown keys of this table were probably meant to be: reported as misspelt
-    /// when the reading ends, so nobody may complain that they are missing.
-    pub(super) fn misspelt(&self) -> Vec<&'static str> {
-        let mut misspelt = Vec::new();
-        for (key, value) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&&**key.get_ref())) {
-            match nearest(key.get_ref(), self.asked.iter().copied()) {
-                Some(near) => misspelt.push(near),
-                // [vip.www.example]: whatever is needed is probably there.
-                None if self.named && value.get_ref().is_table() => misspelt.extend(&self.asked),
-                None => {}
-            }
-        }
-        misspelt
+    /// Names keys that are often written here but belong elsewhere, and where that is.
+    pub(super) fn belong_elsewhere(&mut self, keys: &'static [(&'static str, &'static str)]) {
+        self.elsewhere = keys;
     }
 
     /// How messages name this table.
@@ -374,43 +285,6 @@ impl<'d, 'r> Table<'d, 'r> {
     fn path_of(&self, key: &str) -> String {
         let dot = if self.path.is_empty() { "" } else { "." };
         format!("{}{dot}{}", self.path, plain(key))
-    }
-
-    fn report_missing_keys(&self) {
-        let misspelt = self.misspelt();
-        for (key, message) in &self.missing {
-            if !misspelt.contains(key) {
-                self.report.error(self.at, message.as_str());
-            }
-        }
-    }
-
-    fn report_unknown_keys(&self) {
-        if self.open {
-            return;
-        }
-        for (key, at, _, value) in self.in_file_order() {
-            if self.asked.contains(&key) {
-                continue;
-            }
-            let table = matches!(value, DeValue::Table(_) | DeValue::Array(_)) && self.path.is_empty();
-            let unknown = if table {
-                format!("unknown table [{}]", plain(key))
-            } else if self.path.is_empty() {
-                format!("unknown key {} at the top level", quote(key))
-            } else {
-                format!("unknown key {} in {}", quote(key), self.label)
-            };
-            let hint = match nearest(key, self.asked.iter().copied()) {
-                Some(near) if table => format!("did you mean [{near}]?"),
-                Some(near) => format!("did you mean {near:?}?"),
-                None if self.named && matches!(value, DeValue::Table(_)) => {
-                    "a name with dots in it needs quotes, as in [vip.\"www.example.com\"]".into()
-                }
-                None => format!("the keys are {}", self.asked.join(", ")),
-            };
-            self.report.error(at, format!("{unknown}; {hint}"));
-        }
     }
 }
 

@@ -1,0 +1,113 @@
+//! What the user wrote: every key, typed, with its place, and nothing made up for those left out.
+//!
+//! The functions here list the keys of each table; rules that look at one table alone stand beside them.
+
+mod health;
+mod vip;
+
+use std::net::IpAddr;
+
+use super::{
+    reader::{Field, Located, Table},
+    values::{boolean, name, server_address, snat_ports, weight},
+};
+use crate::model::PortRange;
+
+pub(super) use health::{CheckKind, RawHealth};
+pub(super) use vip::{RawTimeouts, RawVip};
+
+/// The whole file.
+pub(super) struct RawConfig {
+    pub(super) manage_addresses: Field<bool>,
+    pub(super) snat_ports: Field<PortRange>,
+    pub(super) health: RawHealth,
+    pub(super) vip_defaults: RawVip,
+    pub(super) pools: Vec<RawPool>,
+    pub(super) vips: Vec<RawNamedVip>,
+}
+
+/// `[pool.NAME]`.
+pub(super) struct RawPool {
+    pub(super) name: Located<String>,
+    pub(super) servers: Field<Vec<RawServer>>,
+    pub(super) health: RawHealth,
+}
+
+/// One of a pool's servers.
+pub(super) struct RawServer {
+    pub(super) name: Field<String>,
+    pub(super) address: Field<IpAddr>,
+    pub(super) weight: Field<u16>,
+    pub(super) backup: Field<bool>,
+}
+
+/// `[vip.NAME]`.
+pub(super) struct RawNamedVip {
+    pub(super) name: Located<String>,
+    pub(super) own: RawVip,
+}
+
+/// Keys of the top level that are no tables: the ones that are easily written behind a table.
+pub(super) const TOP_LEVEL_KEYS: [&str; 2] = ["manage_addresses", "snat_ports"];
+
+/// What is often sought at a server.
+const NOT_OF_SERVERS: [(&str, &str); 2] = [
+    ("port", "the port on the servers is server_port of the VIP"),
+    ("health", "health belongs to the pool or to the VIP"),
+];
+
+impl RawConfig {
+    pub(super) fn read(root: &mut Table<'_, '_>) -> Self {
+        let config = Self {
+            manage_addresses: root.get("manage_addresses", boolean),
+            snat_ports: root.get("snat_ports", snat_ports),
+            health: RawHealth::read(root),
+            vip_defaults: section(root, "vip_defaults", "[vip_defaults]", RawVip::read),
+            pools: section(root, "pool", "[pool.web]", |pools| pools.named("a pool", RawPool::read)),
+            vips: section(root, "vip", "[vip.web]", |vips| {
+                vips.named("a VIP", |name, vip| RawNamedVip { name, own: RawVip::read(vip) })
+            }),
+        };
+        if root.misspelt().iter().any(|key| ["vip_defaults", "pool", "vip"].contains(key)) {
+            root.report().set_incomplete();
+        }
+        config
+    }
+}
+
+/// A table of the top level. Where it is something else, all of its content is out of sight.
+fn section<T: Default>(
+    root: &mut Table<'_, '_>,
+    key: &'static str,
+    example: &str,
+    read: impl FnOnce(&mut Table<'_, '_>) -> T,
+) -> T {
+    let field = root.table(key, example, read);
+    if field.is_broken() {
+        root.report().set_incomplete();
+    }
+    field.into_value().unwrap_or_default()
+}
+
+impl RawPool {
+    fn read(name: Located<String>, pool: &mut Table<'_, '_>) -> Self {
+        let example = r#"{ name = "web1", address = "10.0.0.11" }"#;
+        Self {
+            name,
+            servers: pool.tables("servers", "server", example, RawServer::read),
+            health: RawHealth::read(pool),
+        }
+    }
+}
+
+impl RawServer {
+    fn read(server: &mut Table<'_, '_>) -> Self {
+        server.belong_elsewhere(&NOT_OF_SERVERS);
+        Self {
+            name: server.need("name", r#"name = "web1""#, name),
+            address: server.need("address", r#"address = "10.0.0.11""#, server_address),
+            weight: server.get("weight", weight),
+            backup: server.get("backup", boolean),
+        }
+    }
+}

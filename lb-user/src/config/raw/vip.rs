@@ -1,0 +1,173 @@
+//! The keys of a VIP and of `[vip_defaults]`.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use super::RawHealth;
+use crate::{
+    config::{
+        reader::{Field, Located, Table},
+        values::{
+            cookie_name, error_status, file, idle_time, network, one_of, pool_name, port, ports, vip_address,
+        },
+    },
+    model::{Mode, Persistence, Ports, Protocol, Scheme},
+};
+
+/// The keys of a VIP, or of `[vip_defaults]`.
+#[derive(Default)]
+pub(in crate::config) struct RawVip {
+    pub(in crate::config) address: Field<IpAddr>,
+    pub(in crate::config) port: Field<Ports>,
+    pub(in crate::config) protocol: Field<Protocol>,
+    pub(in crate::config) mode: Field<Mode>,
+    pub(in crate::config) pool: Field<String>,
+    pub(in crate::config) server_port: Field<u16>,
+    pub(in crate::config) persistence: Field<Persistence>,
+    pub(in crate::config) health: RawHealth,
+    pub(in crate::config) tls: Field<Vec<PathBuf>>,
+    pub(in crate::config) trusted_proxies: Field<Vec<(IpAddr, u8)>>,
+    pub(in crate::config) timeouts: Field<RawTimeouts>,
+    pub(in crate::config) redirect: Field<Scheme>,
+    pub(in crate::config) error_pages: Field<Vec<(u16, Located<PathBuf>)>>,
+}
+
+/// `timeouts = { … }`.
+pub(in crate::config) struct RawTimeouts {
+    pub(in crate::config) client_idle: Field<Duration>,
+    pub(in crate::config) server_idle: Field<Duration>,
+    pub(in crate::config) tunnel: Field<Duration>,
+}
+
+const MODES: [(&str, Mode); 5] =
+    [("snat", Mode::Snat), ("nat", Mode::Nat), ("dr", Mode::Dr), ("http", Mode::Http), ("tcp", Mode::Tcp)];
+
+const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+
+const SCHEMES: [(&str, Scheme); 2] = [("https", Scheme::Https), ("http", Scheme::Http)];
+
+/// Kinds of persistence; that of a cookie also has a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PersistenceKind {
+    None,
+    Cookie,
+    SourceIp,
+    LastSuccessful,
+}
+
+const PERSISTENCES: [(&str, PersistenceKind); 4] = [
+    ("none", PersistenceKind::None),
+    ("source-ip", PersistenceKind::SourceIp),
+    ("last-successful", PersistenceKind::LastSuccessful),
+    ("cookie", PersistenceKind::Cookie),
+];
+
+const OF_HEALTH: &str = "it belongs into health = { … }";
+
+/// What is often sought at a VIP.
+const NOT_OF_VIPS: [(&str, &str); 8] = [
+    ("servers", "servers belong to a pool: [pool.NAME]"),
+    ("certificates", "it belongs into tls = { … }"),
+    ("check", OF_HEALTH),
+    ("interval", OF_HEALTH),
+    ("rise", OF_HEALTH),
+    ("fall", OF_HEALTH),
+    ("path", OF_HEALTH),
+    ("expect", OF_HEALTH),
+];
+
+impl RawVip {
+    pub(super) fn read(vip: &mut Table<'_, '_>) -> Self {
+        vip.belong_elsewhere(&NOT_OF_VIPS);
+        let mut raw = Self {
+            address: vip.get("address", vip_address),
+            port: vip.get("port", ports),
+            protocol: vip.get("protocol", |value| one_of(value, "protocol", &PROTOCOLS)),
+            mode: vip.get("mode", |value| one_of(value, "mode", &MODES)),
+            pool: vip.get("pool", pool_name),
+            server_port: vip.get("server_port", port),
+            persistence: vip.table("persistence", r#"{ type = "source-ip" }"#, read_persistence).flatten(),
+            health: RawHealth::read(vip),
+            tls: vip.table("tls", r#"{ certificates = ["certs/server.pem"] }"#, read_certificates).flatten(),
+            trusted_proxies: vip.list("trusted_proxies", r#"["10.0.0.0/24"]"#, network),
+            timeouts: vip.table("timeouts", r#"{ client_idle = "900s" }"#, RawTimeouts::read),
+            redirect: vip.table("redirect", r#"{ scheme = "https" }"#, read_redirect).flatten(),
+            error_pages: vip.table("error_pages", r#"{ 503 = "errors/503.http" }"#, |pages| {
+                pages.entries(error_status, file)
+            }),
+        };
+        for key in vip.misspelt() {
+            match key {
+                "address" => raw.address.break_if_absent(),
+                "port" => raw.port.break_if_absent(),
+                "mode" => raw.mode.break_if_absent(),
+                "pool" => raw.pool.break_if_absent(),
+                "redirect" => raw.redirect.break_if_absent(),
+                _ => {}
+            }
+        }
+        raw
+    }
+}
+
+impl RawTimeouts {
+    fn read(timeouts: &mut Table<'_, '_>) -> Self {
+        Self {
+            client_idle: timeouts.get("client_idle", idle_time),
+            server_idle: timeouts.get("server_idle", idle_time),
+            tunnel: timeouts.get("tunnel", idle_time),
+        }
+    }
+}
+
+fn read_persistence(table: &mut Table<'_, '_>) -> Field<Persistence> {
+    let kind = table
+        .need("type", r#"type = "source-ip""#, |value| one_of(value, "kind of persistence", &PERSISTENCES));
+    let name = table.get("name", cookie_name);
+    let Some(kind) = kind.get() else { return Field::Broken };
+    let value = match (kind.value, &name) {
+        (PersistenceKind::Cookie, Field::Set(name)) => Persistence::Cookie { name: name.value.clone() },
+        (PersistenceKind::Cookie, Field::Broken) => return Field::Broken,
+        (PersistenceKind::Cookie, Field::Absent) => {
+            let label = table.label();
+            table.report().error(
+                table.at(),
+                format!("{label} needs the \"name\" of the cookie; add name = \"SERVERID\""),
+            );
+            return Field::Broken;
+        }
+        (_, Field::Set(name)) => {
+            let label = table.label();
+            table
+                .report()
+                .error(name.key, format!("name in {label} belongs to type = \"cookie\"; remove it"));
+            return Field::Broken;
+        }
+        (PersistenceKind::None, _) => Persistence::None,
+        (PersistenceKind::SourceIp, _) => Persistence::SourceIp,
+        (PersistenceKind::LastSuccessful, _) => Persistence::LastSuccessful,
+    };
+    Field::Set(Located { value, key: kind.key, at: kind.at })
+}
+
+fn read_certificates(table: &mut Table<'_, '_>) -> Field<Vec<PathBuf>> {
+    let certificates = table.list("certificates", r#"["certs/server.pem"]"#, file);
+    let empty = match &certificates {
+        Field::Absent => Some(table.at()),
+        Field::Set(list) if list.value.is_empty() => Some(list.at),
+        Field::Set(_) | Field::Broken => None,
+    };
+    match empty {
+        Some(at) => {
+            let label = table.label();
+            table
+                .report()
+                .error(at, format!("{label} needs a certificate; add certificates = [\"certs/server.pem\"]"));
+            Field::Broken
+        }
+        None => certificates,
+    }
+}
+
+fn read_redirect(table: &mut Table<'_, '_>) -> Field<Scheme> {
+    table.need("scheme", r#"scheme = "https""#, |value| one_of(value, "scheme", &SCHEMES))
+}

@@ -1,0 +1,351 @@
+//! What is left out, what is inherited and what is overridden: small configurations and what they mean.
+
+use std::{path::PathBuf, time::Duration};
+
+use lb_user::{
+    config::{Checked, check},
+    model::{
+        Check, Config, HealthCheck, Mode, Persistence, PortRange, Protocol, Scheme, StatusRanges, Timeouts,
+        Vip,
+    },
+};
+
+fn checked(text: &str) -> Checked {
+    check("test.toml", text).unwrap_or_else(|wrong| panic!("{wrong}"))
+}
+
+fn config(text: &str) -> Config {
+    let checked = checked(text);
+    assert_eq!(checked.warnings, []);
+    checked.config
+}
+
+fn vip<'c>(config: &'c Config, name: &str) -> &'c Vip {
+    config.vips.iter().find(|vip| vip.name == name).unwrap()
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn an_empty_file_is_an_empty_configuration() {
+    for text in ["", "\n", "# nothing yet\n", "\u{feff}", "\r\n\r\n"] {
+        assert_eq!(config(text), Config::default());
+    }
+}
+
+#[test]
+fn everything_has_a_default_but_address_port_mode_and_pool() {
+    let config = config(
+        r#"
+        [pool.web]
+        servers = [{ name = "web1", address = "10.0.0.11" }]
+        [vip.web]
+        address = "10.0.0.1"
+        port = 80
+        mode = "nat"
+        pool = "web"
+        "#,
+    );
+    assert!(config.manage_addresses);
+    assert_eq!(config.snat_ports, None);
+    let health =
+        HealthCheck { check: Check::Tcp, interval: secs(2), timeout: secs(2), rise: 2, fall: 3, port: None };
+    assert_eq!(config.pools[0].health, health);
+    let server = &config.pools[0].servers[0];
+    assert_eq!((server.weight, server.backup), (100, false));
+    let vip = &config.vips[0];
+    assert_eq!(vip.protocol, Protocol::Tcp);
+    assert_eq!(vip.mode, Mode::Nat);
+    assert_eq!(vip.server_port, None);
+    assert_eq!(vip.persistence, Persistence::None);
+    assert_eq!(vip.health, health);
+    assert_eq!((&vip.tls, &vip.redirect), (&None, &None));
+    assert_eq!(vip.timeouts, Timeouts::default());
+    assert!(vip.trusted_proxies.is_empty() && vip.error_pages.is_empty());
+}
+
+#[test]
+fn every_key_at_once() {
+    let config = config(
+        r#"
+        manage_addresses = false
+        snat_ports = "20000-29999"
+
+        [[pool.web.servers]]
+        name = "web1"
+        address = "fd00::11"
+        weight = 0
+
+        [[pool.web.servers]]
+        name = "web2"
+        address = "fd00::12"
+        backup = true
+
+        [vip.dns]
+        address = "fd00::1"
+        port = "53, 5353-5354"
+        protocol = "udp"
+        mode = "snat"
+        pool = "web"
+        server_port = 53
+        persistence = { type = "source-ip" }
+        health = { port = 8053, interval = "500ms", rise = 1, fall = 10 }
+
+        [vip."www.example"]
+        address = "10.0.0.1"
+        port = 443
+        mode = "http"
+        pool = "web"
+        persistence = { type = "cookie", name = "__Host-id" }
+        tls.certificates = ["a.pem", "/etc/b.pem"]
+        trusted_proxies = ["10.0.0.0/8", "fd00::/8"]
+        error_pages = { 503 = "503.http", 404 = "404.http" }
+        [vip."www.example".timeouts]
+        client_idle = "900s"
+        server_idle = "1m"
+        tunnel = "1h"
+        [vip."www.example".health]
+        check = "http"
+        path = "/health?full"
+        expect = "200-299,401"
+        "#,
+    );
+    assert!(!config.manage_addresses);
+    assert_eq!(config.snat_ports, Some(PortRange { first: 20_000, last: 29_999 }));
+    let servers: Vec<_> =
+        config.pools[0].servers.iter().map(|server| (&*server.name, server.weight, server.backup)).collect();
+    assert_eq!(servers, [("web1", 0, false), ("web2", 100, true)]);
+
+    let dns = vip(&config, "dns");
+    assert_eq!(dns.ports.to_string(), "53,5353-5354");
+    assert_eq!((dns.protocol, dns.server_port), (Protocol::Udp, Some(53)));
+    assert_eq!(dns.persistence, Persistence::SourceIp);
+    let expected = HealthCheck {
+        check: Check::Tcp,
+        interval: Duration::from_millis(500),
+        timeout: Duration::from_millis(500),
+        rise: 1,
+        fall: 10,
+        port: Some(8053),
+    };
+    assert_eq!(dns.health, expected);
+
+    let www = vip(&config, "www.example");
+    assert_eq!(www.persistence, Persistence::Cookie { name: "__Host-id".into() });
+    assert_eq!(www.tls.as_ref().unwrap().certificates, [PathBuf::from("a.pem"), PathBuf::from("/etc/b.pem")]);
+    assert_eq!(www.trusted_proxies, [("10.0.0.0".parse().unwrap(), 8), ("fd00::".parse().unwrap(), 8)]);
+    let timeouts =
+        Timeouts { client_idle: Some(secs(900)), server_idle: Some(secs(60)), tunnel: Some(secs(3600)) };
+    assert_eq!(www.timeouts, timeouts);
+    let pages = [(404, PathBuf::from("404.http")), (503, PathBuf::from("503.http"))];
+    assert_eq!(www.error_pages.clone().into_iter().collect::<Vec<_>>(), pages);
+    let check =
+        Check::Http { path: "/health?full".into(), expect: StatusRanges(vec![(200, 299), (401, 401)]) };
+    assert_eq!(www.health.check, check);
+}
+
+#[test]
+fn health_is_inherited_key_by_key() {
+    let config = config(
+        r#"
+        [health]
+        interval = "10s"
+        timeout = "4s"
+        fall = 7
+
+        [pool.web]
+        servers = [{ name = "web1", address = "10.0.0.11" }]
+        health = { check = "http", path = "/pool", expect = 204, rise = 3 }
+
+        [vip_defaults]
+        address = "10.0.0.1"
+        mode = "snat"
+        pool = "web"
+        health = { port = 9000, path = "/default" }
+
+        [vip.plain]
+        port = 80
+
+        [vip.own]
+        port = 81
+        health = { path = "/own", timeout = "1s" }
+
+        [vip.tcp]
+        port = 82
+        health = { check = "tcp" }
+
+        [vip.none]
+        port = 83
+        health = { check = "none" }
+        "#,
+    );
+    let http = |path: &str| Check::Http { path: path.into(), expect: StatusRanges(vec![(204, 204)]) };
+    let pool = HealthCheck {
+        check: http("/pool"),
+        interval: secs(10),
+        timeout: secs(4),
+        rise: 3,
+        fall: 7,
+        port: None,
+    };
+    assert_eq!(config.pools[0].health, pool);
+    let plain = HealthCheck { check: http("/default"), port: Some(9000), ..pool };
+    assert_eq!(vip(&config, "plain").health, plain);
+    let own = HealthCheck { check: http("/own"), timeout: secs(1), ..plain.clone() };
+    assert_eq!(vip(&config, "own").health, own);
+    assert_eq!(vip(&config, "tcp").health, HealthCheck { check: Check::Tcp, ..plain.clone() });
+    assert_eq!(vip(&config, "none").health, HealthCheck { check: Check::None, ..plain });
+}
+
+#[test]
+fn the_default_timeout_is_two_seconds_or_a_shorter_interval() {
+    for (interval, timeout) in [("500ms", 500), ("2s", 2_000), ("1m", 2_000)] {
+        let config = config(&format!(
+            "[health]\ninterval = \"{interval}\"\n[pool.p]\nservers = [{{ name = \"a\", address = \"10.0.0.2\" }}]\n\
+             [vip.v]\naddress = \"10.0.0.1\"\nport = 80\nmode = \"snat\"\npool = \"p\""
+        ));
+        assert_eq!(config.vips[0].health.timeout, Duration::from_millis(timeout));
+    }
+}
+
+#[test]
+fn defaults_of_vips_give_way_to_their_own_keys() {
+    let config = config(
+        r#"
+        [pool.web]
+        servers = [{ name = "web1", address = "10.0.0.11" }]
+        [pool.api]
+        servers = [{ name = "api1", address = "10.0.0.12" }]
+
+        [vip_defaults]
+        address = "10.0.0.1"
+        port = 443
+        mode = "http"
+        pool = "web"
+        server_port = 8080
+        persistence = { type = "cookie", name = "ID" }
+        tls = { certificates = ["default.pem"] }
+        timeouts = { client_idle = "10s", tunnel = "1h" }
+        error_pages = { 502 = "default.http", 503 = "default.http" }
+        trusted_proxies = ["10.0.0.0/8"]
+
+        [vip.all]
+
+        [vip.own]
+        address = "10.0.0.2"
+        port = 444
+        pool = "api"
+        server_port = 9090
+        persistence = { type = "none" }
+        tls = { certificates = ["own.pem"] }
+        timeouts = { client_idle = "20s" }
+        error_pages = { 503 = "own.http" }
+        trusted_proxies = []
+
+        [vip.redirect]
+        port = 80
+        redirect = { scheme = "https" }
+        "#,
+    );
+    let all = vip(&config, "all");
+    assert_eq!((all.address.to_string(), all.ports.to_string()), ("10.0.0.1".into(), "443".into()));
+    assert_eq!((all.pool.as_deref(), all.server_port), (Some("web"), Some(8080)));
+    assert_eq!(all.persistence, Persistence::Cookie { name: "ID".into() });
+    assert_eq!(all.trusted_proxies.len(), 1);
+
+    let own = vip(&config, "own");
+    assert_eq!((own.address.to_string(), own.ports.to_string()), ("10.0.0.2".into(), "444".into()));
+    assert_eq!((own.pool.as_deref(), own.server_port), (Some("api"), Some(9090)));
+    assert_eq!(own.persistence, Persistence::None);
+    assert_eq!(own.tls.as_ref().unwrap().certificates, [PathBuf::from("own.pem")]);
+    assert_eq!(
+        own.timeouts,
+        Timeouts { client_idle: Some(secs(20)), server_idle: None, tunnel: Some(secs(3600)) }
+    );
+    let pages = [(502, PathBuf::from("default.http")), (503, PathBuf::from("own.http"))];
+    assert_eq!(own.error_pages.clone().into_iter().collect::<Vec<_>>(), pages);
+    assert!(own.trusted_proxies.is_empty());
+
+    // Its own redirect stands against the pool of the defaults.
+    let redirect = vip(&config, "redirect");
+    assert_eq!(redirect.pool, None);
+    assert_eq!(redirect.redirect.as_ref().unwrap().scheme, Scheme::Https);
+    assert_eq!(config.servers_of(redirect), []);
+}
+
+#[test]
+fn a_pool_of_its_own_stands_against_an_inherited_redirect() {
+    let config = config(
+        r#"
+        [pool.web]
+        servers = [{ name = "web1", address = "10.0.0.11" }]
+        [vip_defaults]
+        address = "10.0.0.1"
+        mode = "http"
+        redirect = { scheme = "https" }
+        [vip.plain]
+        port = 80
+        [vip.web]
+        port = 443
+        pool = "web"
+        "#,
+    );
+    assert!(vip(&config, "plain").redirect.is_some());
+    assert!(vip(&config, "web").redirect.is_none());
+}
+
+#[test]
+fn the_same_ports_on_other_addresses_and_protocols_do_not_clash() {
+    let config = config(
+        r#"
+        [pool.web]
+        servers = [{ name = "web1", address = "10.0.0.11" }]
+        [pool.web6]
+        servers = [{ name = "web1", address = "fd00::11" }]
+        [vip_defaults]
+        port = "1-65535"
+        mode = "snat"
+        pool = "web"
+        [vip.a]
+        address = "10.0.0.1"
+        [vip.b]
+        address = "10.0.0.2"
+        [vip.c]
+        address = "10.0.0.1"
+        protocol = "udp"
+        health = { port = 80 }
+        [vip.d]
+        address = "fd00::1"
+        pool = "web6"
+        "#,
+    );
+    assert_eq!(config.vips.len(), 4);
+    assert!(config.vips.iter().all(|vip| vip.ports.iter().count() == 65_535));
+}
+
+#[test]
+fn order_is_that_of_the_file() {
+    let config = config(
+        r#"
+        vip = { z = { port = 1, address = "10.0.0.1", mode = "tcp", pool = "b" }, y = { port = 2, address = "10.0.0.1", mode = "tcp", pool = "a" } }
+        [pool.b]
+        servers = [{ name = "s", address = "10.0.0.2" }]
+        [pool.a]
+        servers = [{ name = "t", address = "10.0.0.3" }, { name = "s", address = "10.0.0.2" }]
+        "#,
+    );
+    let vips: Vec<_> = config.vips.iter().map(|vip| vip.name.as_str()).collect();
+    let pools: Vec<_> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    let servers: Vec<_> = config.pools[1].servers.iter().map(|server| server.name.as_str()).collect();
+    assert_eq!((vips, pools, servers), (vec!["z", "y"], vec!["b", "a"], vec!["t", "s"]));
+}
+
+#[test]
+fn warnings_do_not_keep_a_configuration_from_being_used() {
+    let checked = checked("[pool.spare]\nservers = [{ name = \"a\", address = \"10.0.0.2\" }]\n");
+    assert_eq!(checked.config.pools.len(), 1);
+    let shown: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["test.toml:1:7: warning: pool \"spare\" is used by no VIP"]);
+}
