@@ -4,7 +4,7 @@
 //! what was put up before it. The order of a start:
 //!
 //! ```text
-//! configuration ─ admin socket ─ interfaces ─ program loaded ─ maps filled ─ attached ─ VIP addresses ─ the loop
+//! configuration ─ interfaces ─ admin socket ─ program loaded ─ maps filled ─ attached ─ VIP addresses ─ the loop
 //! ```
 //!
 //! The maps know the VIPs before the first client can: a connection that comes early is dropped until a server
@@ -35,6 +35,7 @@ use crate::{
     },
     health::{Checker, Target, TargetId},
     hops, listeners,
+    lock::Lock,
     model::{Config, HealthCheck, Vip},
     netlink::{Netlink, addresses::Presence, links::Link, sysctl, watch::Watch},
     picture::About,
@@ -75,9 +76,10 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     if !conflicts.is_empty() {
         bail!("{}", conflicts.join("; "));
     }
-    let socket = admin::Socket::bind(&options.socket).await?;
     let netlink = Netlink::open()?;
     let links = find_links(&netlink, &options.interfaces).await?;
+    let _lock = Lock::take()?;
+    let socket = admin::Socket::bind(&options.socket).await?;
 
     let Loaded { mut program, maps, flows } = load(u32::try_from(DEFAULT_FLOW_ENTRIES)?)?;
     let mut reconciler = Reconciler::new(maps, config.clone(), snat_ports)?;

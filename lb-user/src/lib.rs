@@ -8,6 +8,7 @@ pub mod health;
 pub mod hops;
 pub mod lbctl;
 pub mod listeners;
+pub mod lock;
 pub mod model;
 pub mod netlink;
 pub mod picture;
