@@ -21,15 +21,17 @@ pub(crate) fn demo() -> Result<()> {
 
 /// Builds `lb-user` and runs it.
 pub(crate) fn daemon(arguments: &[OsString]) -> Result<()> {
-    build_ebpf::binaries()?;
     let program = shell::release().join("lb-user");
-    shell::run(shell::root_command(program.as_os_str(), &[])?.args(arguments))
+    let mut command = shell::root_command(program.as_os_str(), &[])?;
+    build_ebpf::binaries()?;
+    shell::run(command.args(arguments))
 }
 
 /// Builds the programs of package `lb-tests` and runs one of them as root.
 fn run_of_tests(name: &str) -> Result<()> {
-    build_ebpf::binaries_and_tests()?;
     let program = shell::release().join(name);
+    // Asked first: that there is no way to become root should not be learnt after minutes of compiling.
     let mut command = shell::root_command(program.as_os_str(), &[BINARIES_VARIABLE])?;
+    build_ebpf::binaries_and_tests()?;
     shell::run(command.env(BINARIES_VARIABLE, shell::release()))
 }
