@@ -59,7 +59,8 @@ pub(crate) fn root_runner(keep: &[&str]) -> Result<Vec<OsString>> {
     let Some(sudo) = find("sudo") else {
         bail!("this needs root, and there is no `sudo`; run the command as root");
     };
-    Ok(vec![sudo.into(), format!("--preserve-env={}", keep.join(",")).into()])
+    let keep = (!keep.is_empty()).then(|| format!("--preserve-env={}", keep.join(",")).into());
+    Ok([sudo.into()].into_iter().chain(keep).collect())
 }
 
 /// Whether this process is root.
