@@ -4,7 +4,7 @@
 //! often in case a notice was missed. What is found is sent on only when it differs.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -91,8 +91,8 @@ impl Scout {
         };
         let mut hops = HashMap::new();
         for &server in servers {
-            if !hops.contains_key(&server) {
-                hops.insert(server, self.way(server, &interfaces).await);
+            if let Entry::Vacant(place) = hops.entry(server) {
+                place.insert(self.way(server, &interfaces).await);
             }
         }
         Surroundings { hops, interfaces }

@@ -60,7 +60,11 @@ fn shown(number: Option<u32>) -> String {
 /// verifier itself refuses a chain of calls that needs more than the limit.
 fn stacks(object: &[u8]) -> Result<BTreeMap<String, u32>> {
     let object = Object::parse(object).context("not a BPF object")?;
-    Ok(object.functions.values().map(|function| (function.name.clone(), stack(&function.instructions))).collect())
+    Ok(object
+        .functions
+        .values()
+        .map(|function| (function.name.clone(), stack(&function.instructions)))
+        .collect())
 }
 
 fn stack(instructions: &[bpf_insn]) -> u32 {
@@ -72,7 +76,9 @@ fn stack(instructions: &[bpf_insn]) -> u32 {
         let is_memory = class <= 3;
         let offset = match (is_memory, insn.code) {
             // Load, store: base register plus offset.
-            (true, _) if (class == 1 && src == FRAME_POINTER) || (class >= 2 && dst == FRAME_POINTER) => insn.off.into(),
+            (true, _) if (class == 1 && src == FRAME_POINTER) || (class >= 2 && dst == FRAME_POINTER) => {
+                insn.off.into()
+            }
             // A copy of the frame pointer, then moved down.
             (false, 0xbf) => {
                 copies[dst as usize] = src == FRAME_POINTER;
