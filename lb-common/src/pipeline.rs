@@ -116,37 +116,39 @@ fn translate<F: Family>(
     if work.packet.ttl <= 1 {
         return Err(Verdict::Drop(DropReason::TtlExceeded));
     }
-    let known = if tables.flow(&work.packet.key, &mut work.flow) { usable(work, tables) } else { None };
+    let mut known = None;
+    if tables.flow(&work.packet.key, &mut work.flow)
+        && let Some(server) = usable(work, tables)
+    {
+        work.flow.client_mac = work.link.from.bytes();
+        work.flow.client_ifindex = ifindex;
+        if keep(work, tables)? {
+            known = Some(server);
+        }
+    }
     let new = known.is_none();
-    let (server, hop) = match known {
-        Some(server) => {
-            work.flow.client_mac = work.link.from.bytes();
-            work.flow.client_ifindex = ifindex;
-            let hop = hop_to::<F>(&server, false, tables)?;
-            keep(work, tables)?;
-            (work.flow.server, hop)
-        }
-        None if work.packet.opens() => {
-            let (reference, server) = choose(&work.packet, vip, tables)?;
-            let hop = hop_to::<F>(&server, false, tables)?;
-            work.flow = Flow {
-                src: if source_too { F::from_words(server.snat_source) } else { work.packet.key.src },
-                dst: F::from_words(server.address),
-                sport: work.packet.key.sport,
-                dport: if server.port == 0 { work.packet.key.dport } else { server.port },
-                server: reference,
-                seen: tables.now(),
-                client_ifindex: ifindex,
-                client_mac: work.link.from.bytes(),
-                state: conntrack::advance(0, Half::Client, work.packet.flags),
-                half: 0,
-            };
-            open(work, source_too, tables)?;
-            (reference, hop)
-        }
+    let (reference, server) = match known {
+        Some(server) => (work.flow.server, server),
+        None if work.packet.opens() => choose(&work.packet, vip, tables)?,
         None => return Err(Verdict::Pass(PassReason::NoFlow)),
     };
-    Ok(Forward { hop, translated: true, vip: vip.id, server: server.index(), half: Half::Client, new })
+    let hop = hop_to::<F>(&server, false, tables)?;
+    if new {
+        work.flow = Flow {
+            src: if source_too { F::from_words(server.snat_source) } else { work.packet.key.src },
+            dst: F::from_words(server.address),
+            sport: work.packet.key.sport,
+            dport: if server.port == 0 { work.packet.key.dport } else { server.port },
+            server: reference,
+            seen: tables.now(),
+            client_ifindex: ifindex,
+            client_mac: work.link.from.bytes(),
+            state: conntrack::advance(0, Half::Client, work.packet.flags),
+            half: 0,
+        };
+        open(work, source_too, tables)?;
+    }
+    Ok(Forward { hop, translated: true, vip: vip.id, server: reference.index(), half: Half::Client, new })
 }
 
 /// Not to a VIP: perhaps a server's answer in a translated flow.
@@ -170,7 +172,9 @@ fn reply<F: Family>(
     let out = work.flow.client_ifindex;
     let from = if out == ifindex { Some(work.link.to) } else { tables.interface(out) };
     let from = from.ok_or(Verdict::Drop(DropReason::NoNextHop))?;
-    keep(work, tables)?;
+    if !keep(work, tables)? {
+        return Err(Verdict::Pass(PassReason::NotVip));
+    }
     let server = work.flow.server.index();
     // The VIP is only needed for its counters; a flow whose server is gone counts for VIP 0.
     let vip = tables.server(server).map_or(0, |server| server.vip);
@@ -213,24 +217,31 @@ fn usable<F: Family>(work: &Work<F>, tables: &impl Tables<F>) -> Option<Server> 
 
 /// Notes a packet of the known flow `work.flow` in both halves, but only if that changes something: a new
 /// state, or the first packet of a tick. A half that was evicted is put back from the other.
+///
+/// Gives `false`, and changes nothing, where the other half belongs to another flow by now: the client has
+/// begun anew with another server, or the port was given away after the half that held it was evicted.
 #[inline(always)]
-fn keep<F: Family>(work: &mut Work<F>, tables: &mut impl Tables<F>) -> Result<(), Verdict> {
+fn keep<F: Family>(work: &mut Work<F>, tables: &mut impl Tables<F>) -> Result<bool, Verdict> {
     let now = tables.now();
     let state = conntrack::advance(work.flow.state, work.flow.half(), work.packet.flags);
     if state == work.flow.state && now == work.flow.seen {
-        return Ok(());
+        return Ok(true);
     }
     work.flow.state = state;
     work.flow.seen = now;
-    tables.refresh(&work.packet.key, &work.flow);
     work.twin_key = work.flow.twin_key(work.packet.key.protocol);
-    if !tables.refresh(&work.twin_key, &work.flow) {
+    if tables.flow(&work.twin_key, &mut work.twin) {
+        if work.twin.twin_key(work.packet.key.protocol) != work.packet.key {
+            return Ok(false);
+        }
+        tables.refresh(&work.twin_key, &work.flow);
+    } else {
         work.twin = work.flow.twin(&work.packet.key);
-        // Someone else's entry under that key means that the ports are gone: this flow cannot go on.
         let put_back = tables.insert(&work.twin_key, &work.twin, false);
         put_back.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))?;
     }
-    Ok(())
+    tables.refresh(&work.packet.key, &work.flow);
+    Ok(true)
 }
 
 /// Starts the translated flow `work.flow`: finds a free 5-tuple towards the server, enters both halves.

@@ -1,0 +1,310 @@
+//! What holds for every frame and every state of the tables. Stated in terms of frames before and after and
+//! of [`inspect`], not of the code under test.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use lb_common::{
+    abi::{Flow, FlowKey, Half, MacBytes, Mode, ServerRef, server_flags},
+    conntrack,
+    family::{V4, V6},
+    host::{Outcome, process},
+    parse::{self, Packet, Parse},
+    verdict::{DropReason, PassReason},
+    wire::ethernet,
+};
+
+use crate::{
+    dice::Dice,
+    inspect::{self, Seen, Tuple},
+    traffic::{Step, Traffic},
+    world::{self, Key, Service, World},
+};
+
+/// The law of parsing: it finds what [`inspect::read`] finds, or says why it leaves the frame alone. Gives
+/// what was found.
+pub fn parse(frame: &[u8]) -> Option<Seen> {
+    let seen = inspect::read(frame);
+    let found = parse::ethernet(frame).and_then(|link| match link.ethertype {
+        ethernet::IPV4 => V4::parse(frame, link.l3).map(|p| (link, Key::V4(p.key), offsets(&p))),
+        ethernet::IPV6 => V6::parse(frame, link.l3).map(|p| (link, Key::V6(p.key), offsets(&p))),
+        _ => Err(PassReason::NotIp),
+    });
+    match (found, seen) {
+        (Ok((link, key, rest)), Some(seen)) => {
+            assert_eq!((link.to.bytes(), link.from.bytes(), link.l3), (seen.to, seen.from, seen.l3));
+            assert_eq!(key, Key::from(seen.tuple()));
+            assert_eq!(rest, (seen.l3, seen.l4, seen.ttl, seen.flags, seen.opens()));
+            Some(seen)
+        }
+        (Err(PassReason::GroupAddressed), _) => {
+            assert!(frame[0] & 1 == 1, "{:02x?} is one host's address", &frame[..6]);
+            None
+        }
+        (Err(_), None) => None,
+        (found, seen) => panic!("parsed {found:?} where there is {seen:?}"),
+    }
+}
+
+fn offsets<F: Parse>(packet: &Packet<F>) -> (usize, usize, u8, u8, bool) {
+    (packet.l3(), packet.l4(), packet.ttl, packet.flags, packet.opens())
+}
+
+/// An entry of a flow table, whatever its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What its packets become.
+    pub out: Tuple,
+    /// Its server.
+    pub server: ServerRef,
+    /// Which packets it is for.
+    pub half: Half,
+    /// What the two halves have in common: state, time, the client's whereabouts.
+    pub shared: (u8, u32, MacBytes, u32),
+}
+
+/// The entry for packets with this 5-tuple.
+#[must_use]
+pub fn entry(world: &World, tuple: Tuple) -> Option<Entry> {
+    match Key::from(tuple) {
+        Key::V4(key) => world.tables.v4.flows.get(&key).map(|flow| entry_of(&key, flow, world::ip4)),
+        Key::V6(key) => world.tables.v6.flows.get(&key).map(|flow| entry_of(&key, flow, world::ip6)),
+    }
+}
+
+fn entry_of<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>, ip: impl Fn(A) -> IpAddr) -> Entry {
+    let (src, dst) = ((ip(flow.src), flow.sport).into(), (ip(flow.dst), flow.dport).into());
+    Entry {
+        out: Tuple { src, dst, protocol: key.protocol as u8 },
+        server: flow.server,
+        half: flow.half(),
+        shared: (flow.state, flow.seen, flow.client_mac, flow.client_ifindex),
+    }
+}
+
+/// Watches over a world: what it remembers, it has seen in frames.
+#[derive(Debug, Default)]
+pub struct Laws {
+    /// Client's 5-tuple → 5-tuple at the server, as last seen.
+    flows: HashMap<Tuple, Tuple>,
+}
+
+/// One frame, before and after.
+struct Passage<'a> {
+    before: &'a [u8],
+    after: &'a [u8],
+    seen: Seen,
+    /// The entry for it before it came, if its flow still lives.
+    known: Option<Entry>,
+    ifindex: u32,
+}
+
+impl Laws {
+    /// Sends a frame through `world` and checks everything; gives what became of it and its bytes.
+    pub fn frame(&mut self, world: &mut World, ifindex: u32, before: &[u8]) -> (Outcome, Vec<u8>) {
+        let seen = parse(before);
+        let known =
+            seen.and_then(|seen| entry(world, seen.tuple()).filter(|known| lives(world, known, &seen)));
+        let mut after = before.to_vec();
+        let outcome = process(&mut after, ifindex, &mut world.tables);
+        let Outcome::Forward { ifindex: out, server } = outcome else {
+            assert_eq!(before, after, "{outcome:?} must leave the frame as it was");
+            assert_ne!(outcome, Outcome::Drop(DropReason::RewriteFailed));
+            not_forwarded(world, outcome, seen, known);
+            return (outcome, after);
+        };
+        let seen = seen.expect("what is sent on was understood");
+        let passage = Passage { before, after: &after, seen, known, ifindex };
+        assert_eq!(before.len(), after.len());
+        match world.service_at(seen.dst, seen.protocol) {
+            Some(service) => {
+                assert_eq!(world.service_of_server(server), service, "a server of another VIP");
+                passage.to_a_server(world, server, out);
+                match service.mode {
+                    Mode::Local => panic!("a local VIP's packet was sent on"),
+                    Mode::Dr => assert_eq!(before[12..], after[12..], "dr changes nothing but the MACs"),
+                    Mode::Nat | Mode::Snat => {
+                        let at_server = passage.of_a_client(world, &service, server);
+                        self.stays(&passage, at_server);
+                        self.flows.insert(seen.tuple(), at_server);
+                    }
+                }
+            }
+            None => self.reply(world, &passage, out),
+        }
+        (outcome, after)
+    }
+
+    /// A flow stays where it was, unless it begins anew.
+    fn stays(&self, passage: &Passage<'_>, at_server: Tuple) {
+        let before = self.flows.get(&passage.seen.tuple());
+        if !passage.seen.opens() {
+            assert_eq!(before, Some(&at_server), "a flow changed its server or its ports midway");
+        }
+    }
+
+    /// What a server answers reaches the client whose packet it answers, as if from the VIP.
+    fn reply(&self, world: &World, passage: &Passage<'_>, out: u32) {
+        let known = passage.known.expect("only an answer in a flow goes on without a VIP");
+        let became = passage.translated();
+        assert_eq!((known.half, became), (Half::Server, known.out));
+        assert!(world.service_at(became.src, became.protocol).is_some(), "{became:?} is not from a VIP");
+        let (.., client_mac, client_ifindex) = known.shared;
+        let came_to = inspect::read(passage.after).expect("still a packet");
+        let from = if out == passage.ifindex { passage.seen.to } else { world::mac_of_interface(out) };
+        assert_eq!((out, came_to.to, came_to.from), (client_ifindex, client_mac, from));
+        // Within a tick, a flow that has been replaced is not found out.
+        let unnoticed = !changes(world, &known, &passage.seen);
+        if !unnoticed {
+            let at_server = passage.seen.tuple().reversed();
+            assert_eq!(self.flows.get(&became.reversed()), Some(&at_server), "an answer of another flow");
+            passage.halves_agree(world, became);
+        }
+    }
+}
+
+/// Whether a packet changes the entry it is found by: its state, or its time.
+fn changes(world: &World, known: &Entry, seen: &Seen) -> bool {
+    let (state, time, ..) = known.shared;
+    conntrack::advance(state, known.half, seen.flags) != state || time != world.tables.now
+}
+
+/// Whether the other half belongs to the same flow, or is gone and can be put back, or nobody will look.
+fn lives(world: &World, known: &Entry, seen: &Seen) -> bool {
+    let twin = entry(world, known.out.reversed());
+    twin.is_none_or(|twin| twin.out == seen.tuple().reversed()) || !changes(world, known, seen)
+}
+
+/// A frame may only be left alone, or dropped, where that is right.
+fn not_forwarded(world: &World, outcome: Outcome, seen: Option<Seen>, known: Option<Entry>) {
+    let Some(seen) = seen else {
+        assert!(matches!(outcome, Outcome::Pass(_)), "{outcome:?} for what is no packet");
+        return;
+    };
+    let is_server_half = known.is_some_and(|entry| entry.half == Half::Server);
+    match (world.service_at(seen.dst, seen.protocol).map(|service| service.mode), outcome) {
+        (Some(Mode::Local), outcome) => assert_eq!(outcome, Outcome::Pass(PassReason::LocalVip)),
+        (Some(Mode::Dr), Outcome::Drop(reason)) => {
+            assert_eq!(reason, DropReason::NoServer, "only that can keep it from its server here");
+        }
+        (Some(_), Outcome::Pass(reason)) => assert!(reason == PassReason::NoFlow && !seen.opens()),
+        (Some(_), _) => {}
+        (None, Outcome::Drop(_)) => assert!(is_server_half, "{outcome:?} for what is no VIP's"),
+        (None, outcome) => {
+            assert_eq!(outcome, Outcome::Pass(PassReason::NotVip));
+            assert!(!is_server_half, "an answer was not sent on");
+        }
+    }
+}
+
+impl Passage<'_> {
+    /// It leaves as user space said that this server is reached.
+    fn to_a_server(&self, world: &World, server: u16, out: u32) {
+        let server = world.tables.servers[&server];
+        let link = (server.ifindex, server.next_hop.bytes(), server.source_mac.bytes());
+        assert_eq!((out, to(self.after), from(self.after)), link);
+    }
+
+    /// A client's packet after its translation; gives its 5-tuple at the server.
+    fn of_a_client(&self, world: &World, service: &Service, index: u16) -> Tuple {
+        let became = self.translated();
+        let server = world.tables.servers[&index];
+        assert_eq!(world::words(became.dst.ip()), server.address);
+        assert_eq!(became.dst.port(), service.port_at_server());
+        let is_ours = (0..world::SNAT_COUNT).contains(&became.src.port().wrapping_sub(world::SNAT_FIRST));
+        if service.mode == Mode::Snat {
+            assert_eq!(world::words(became.src.ip()), server.snat_source);
+            assert!(
+                is_ours && world.service_at(became.src, became.protocol).is_none(),
+                "from {}",
+                became.src
+            );
+        } else {
+            assert_eq!(became.src.ip(), self.seen.src.ip());
+            assert!(is_ours || became.src.port() == self.seen.src.port());
+        }
+        if let Some(known) = self.known.filter(|known| known.half == Half::Client) {
+            let settled = server.flags & server_flags::ACCEPTS_NEW != 0;
+            let lives = world.tables.servers[&known.server.index()].generation == known.server.generation();
+            let over = conntrack::is_over(known.shared.0);
+            if lives && (!self.seen.opens() || settled && !over && known.server.index() == index) {
+                assert_eq!(became, known.out, "a living flow was moved");
+            }
+        }
+        self.halves_agree(world, self.seen.tuple());
+        let back = entry(world, became.reversed()).expect("answers find their way");
+        assert_eq!(
+            (back.half, back.out),
+            (Half::Server, self.seen.tuple().reversed()),
+            "two flows, one port"
+        );
+        became
+    }
+
+    /// Both halves of the client's flow are there and say the same.
+    fn halves_agree(&self, world: &World, tuple: Tuple) {
+        let client = if entry(world, tuple).is_some_and(|entry| entry.half == Half::Client) {
+            tuple
+        } else {
+            tuple.reversed()
+        };
+        let half = entry(world, client).expect("the client's half");
+        let twin = entry(world, half.out.reversed()).expect("the server's half");
+        assert_eq!((half.server, half.shared), (twin.server, twin.shared));
+        assert_eq!((half.half, twin.half), (Half::Client, Half::Server));
+    }
+
+    /// Only the fields of a translation have changed, and the checksums are as right, or wrong, as they
+    /// were. Gives the new 5-tuple.
+    fn translated(&self) -> Tuple {
+        let after = inspect::read(self.after).expect("a whole packet stays one");
+        let seen = &self.seen;
+        let header: &[_] = if seen.src.is_ipv4() { &[8..9, 10..20] } else { &[7..8, 8..40] };
+        let checksum = seen.checksum_at();
+        let mut allowed: Vec<_> = header.iter().map(|r| seen.l3 + r.start..seen.l3 + r.end).collect();
+        allowed.extend([0..12, seen.l4..seen.l4 + 4, checksum..checksum + 2]);
+        for (at, (old, new)) in self.before.iter().zip(self.after).enumerate() {
+            let may = allowed.iter().any(|range| range.contains(&at));
+            assert!(old == new || may, "byte {at} changed from {old:02x} to {new:02x}");
+        }
+        assert_eq!(inspect::sums(self.before, seen), inspect::sums(self.after, &after), "checksums");
+        assert!(seen.ttl >= 2);
+        assert_eq!(after.ttl, seen.ttl - 1);
+        assert_eq!((after.l4, after.end, after.flags), (seen.l4, seen.end, seen.flags));
+        after.tuple()
+    }
+}
+
+fn to(frame: &[u8]) -> MacBytes {
+    frame[..6].try_into().expect("six bytes")
+}
+
+fn from(frame: &[u8]) -> MacBytes {
+    frame[6..12].try_into().expect("six bytes")
+}
+
+/// Lets `choices` decide what comes, and checks all of it. Adds what became of each frame to `tally`.
+pub fn hold(mut world: World, choices: &[u8], tally: &mut HashMap<&'static str, usize>) {
+    let (mut laws, mut traffic, mut dice) = (Laws::default(), Traffic::default(), Dice::new(choices));
+    while !dice.is_empty() {
+        match traffic.next(&mut dice, &world) {
+            Step::Change(change) => change.apply(&mut world),
+            Step::Frame { ifindex, bytes } => {
+                let (outcome, after) = laws.frame(&mut world, ifindex, &bytes);
+                if let Outcome::Forward { ifindex, .. } = outcome {
+                    traffic.sent(&after, ifindex);
+                }
+                *tally.entry(label(outcome)).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// The name of what became of a frame.
+#[must_use]
+pub fn label(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass(reason) => reason.label(),
+        Outcome::Drop(reason) => reason.label(),
+        Outcome::Forward { .. } => "forward",
+    }
+}

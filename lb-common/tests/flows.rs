@@ -1,0 +1,291 @@
+//! Translated flows: what clients and servers may rely on. Every packet is also checked against the laws.
+
+use std::collections::HashSet;
+
+use lb_common::{
+    abi::{Mode, protocol},
+    host::Outcome,
+    verdict::{DropReason, PassReason},
+    wire::tcp::{ACK, FIN, RST, SYN},
+};
+use lb_testkit::{
+    bed::Bed,
+    draft::Draft,
+    inspect::Seen,
+    traffic::Change,
+    world::{self, Key, Service},
+};
+
+const BOTH: [bool; 2] = [true, false];
+
+/// A packet of client `host` from `port` that may open a flow.
+fn opening(service: &Service, host: u8, port: u16) -> Draft {
+    let draft = Draft::of(service.protocol, world::client(service.at.is_ipv4(), host, port), service.at);
+    if service.protocol == protocol::TCP { draft.flags(SYN) } else { draft }
+}
+
+/// A later packet of the same client.
+fn going_on(service: &Service, host: u8, port: u16) -> Draft {
+    let draft = opening(service, host, port);
+    if service.protocol == protocol::TCP { draft.flags(ACK) } else { draft }
+}
+
+/// Opens a TCP connection and lets both sides speak; gives the client's last packet as the server got it.
+fn connect(bed: &mut Bed, service: &Service, port: u16) -> (Seen, u16) {
+    let (got, _) = bed.sent_on(&opening(service, 9, port));
+    bed.answered(&got, SYN | ACK);
+    bed.sent_on(&going_on(service, 9, port))
+}
+
+#[test]
+fn an_answer_comes_from_the_vip_to_the_client_and_to_nobody_else() {
+    let mut bed = Bed::default();
+    for service in bed.translated() {
+        for port in 40_000..40_006 {
+            let (got, _) = bed.sent_on(&opening(&service, 9, port));
+            let came = bed.answered(&got, SYN | ACK);
+            let client = world::client(service.at.is_ipv4(), 9, port);
+            assert_eq!((came.src, came.dst, came.to), (service.at, client, world::CLIENT_MAC), "{service:?}");
+        }
+    }
+}
+
+#[test]
+fn flows_stay_on_their_server_while_others_come_and_go() {
+    let mut bed = Bed::default();
+    for service in bed.translated() {
+        let before: Vec<_> = (40_000..40_008).map(|port| bed.sent_on(&opening(&service, 9, port))).collect();
+        let servers: HashSet<_> = before.iter().map(|(_, server)| *server).collect();
+        assert!(service.by_source || servers.len() > 1, "{service:?} has its flows on {servers:?}");
+        // Every ring there can be, the one without any server included. Flows of servers that still run stay.
+        for some in 0..8_u16 {
+            let numbers: Vec<_> = (1..=3).filter(|number| some & 1 << (number - 1) != 0).collect();
+            bed.world.fill_ring(&service, &numbers);
+            bed.wait(1);
+            for (port, (got, server)) in (40_000..).zip(&before) {
+                let (again, same) = bed.sent_on(&going_on(&service, 9, port));
+                assert_eq!((again.tuple(), same), (got.tuple(), *server), "ring of {numbers:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_two_flows_get_the_same_port_and_the_last_one_is_refused_by_name() {
+    for four in BOTH {
+        for protocol in [protocol::TCP, protocol::UDP] {
+            let mut bed = Bed::default();
+            let service = bed.world.service(Mode::Snat, protocol, four);
+            let (mut taken, mut refused) = (HashSet::new(), 0);
+            for port in 1_000..1_400 {
+                match bed.outcome(&opening(&service, 9, port)) {
+                    (Outcome::Forward { .. }, bytes) => {
+                        let got = lb_testkit::inspect::read(&bytes).expect("a packet");
+                        assert!(taken.insert((got.src, got.dst)), "{:?} twice", got.tuple());
+                    }
+                    (outcome, _) => {
+                        assert_eq!(outcome, Outcome::Drop(DropReason::PortsExhausted));
+                        refused += 1;
+                    }
+                }
+            }
+            // One port is a VIP's (TCP), and a flow tries only some of the ports.
+            let all = usize::from(world::SNAT_COUNT) * 3;
+            assert!(taken.len() > all * 9 / 10 && taken.len() <= all, "{} of {all} ports", taken.len());
+            assert_eq!(taken.len() + refused, 400);
+        }
+    }
+}
+
+#[test]
+fn two_clients_of_one_port_behind_two_vips_of_one_server_are_kept_apart() {
+    for four in BOTH {
+        let mut bed = Bed::default();
+        let nat: Vec<_> = bed.translated().into_iter().filter(|s| s.mode == Mode::Nat).collect();
+        let [first, second]: [Service; 2] = nat
+            .into_iter()
+            .filter(|s| s.protocol == protocol::TCP && s.at.is_ipv4() == four)
+            .collect::<Vec<_>>()
+            .try_into()
+            .expect("two of them");
+        for vip in [first, second] {
+            bed.world.fill_ring(&vip, &[1]);
+        }
+        let (one, _) = bed.sent_on(&opening(&first, 9, 40_000));
+        let (two, _) = bed.sent_on(&opening(&second, 9, 40_000));
+        assert_eq!((one.dst, one.src.ip(), one.src.port()), (two.dst, two.src.ip(), 40_000));
+        assert_ne!(one.src.port(), two.src.port());
+        assert_eq!(bed.answered(&one, SYN | ACK).src, first.at);
+        assert_eq!(bed.answered(&two, SYN | ACK).src, second.at);
+    }
+}
+
+#[test]
+fn either_half_is_put_back_from_the_other() {
+    let mut bed = Bed::default();
+    for service in bed.translated() {
+        let (got, _) = bed.sent_on(&opening(&service, 9, 40_000));
+        let client = Draft::of(service.protocol, world::client(service.at.is_ipv4(), 9, 40_000), service.at);
+        let client = lb_testkit::inspect::read(&client.bytes()).expect("a packet").tuple();
+
+        bed.change(Change::Evicted(Key::from(client)));
+        bed.wait(1);
+        bed.answered(&got, ACK);
+        assert_eq!(bed.sent_on(&going_on(&service, 9, 40_000)).0.tuple(), got.tuple());
+
+        bed.change(Change::Evicted(Key::from(got.tuple().reversed())));
+        bed.wait(1);
+        bed.sent_on(&going_on(&service, 9, 40_000));
+        assert_eq!(bed.answered(&got, ACK).tuple(), client.reversed());
+    }
+}
+
+#[test]
+fn a_port_used_again_after_the_end_begins_a_new_flow() {
+    for four in BOTH {
+        for ending in [&[FIN | ACK][..], &[RST]] {
+            let mut bed = Bed::default();
+            let service = bed.world.service(Mode::Snat, protocol::TCP, four);
+            let (got, server) = connect(&mut bed, &service, 40_000);
+            bed.world.fill_ring(
+                &service,
+                &[1, 2, 3]
+                    .map(|n| n)
+                    .into_iter()
+                    .filter(|n| service.server(*n) != server)
+                    .collect::<Vec<_>>(),
+            );
+            // As long as it lives, a SYN (a late one, a forged one) goes where the flow is.
+            assert_eq!(bed.sent_on(&opening(&service, 9, 40_000)).1, server);
+            for &flags in ending {
+                bed.sent_on(&going_on(&service, 9, 40_000).flags(flags));
+                bed.answered(&got, flags);
+            }
+            let (_, another) = bed.sent_on(&opening(&service, 9, 40_000));
+            assert_ne!(server, another);
+        }
+    }
+}
+
+#[test]
+fn who_connects_again_when_the_server_is_down_gets_another() {
+    for service in Bed::default().translated() {
+        let mut bed = Bed::default();
+        let (_, server) = bed.sent_on(&opening(&service, 9, 40_000));
+        bed.down(server);
+        if service.protocol == protocol::TCP {
+            // What is under way stays: perhaps only new connections fail.
+            assert_eq!(bed.sent_on(&going_on(&service, 9, 40_000)).1, server);
+        }
+        let (_, another) = bed.sent_on(&opening(&service, 9, 40_000));
+        assert_ne!(another, server, "{service:?}");
+        assert_eq!(bed.sent_on(&going_on(&service, 9, 40_000)).1, another);
+    }
+}
+
+#[test]
+fn a_flow_whose_server_is_gone_is_none() {
+    for four in BOTH {
+        let mut bed = Bed::default();
+        let service = bed.world.service(Mode::Nat, protocol::TCP, four);
+        let (_, server) = connect(&mut bed, &service, 40_000);
+        bed.change(Change::Replaced(server));
+        let refused = bed.outcome(&going_on(&service, 9, 40_000)).0;
+        assert_eq!(refused, Outcome::Pass(PassReason::NoFlow), "the entry's new owner does not know it");
+        bed.change(Change::Ring(service));
+        bed.sent_on(&opening(&service, 9, 40_000));
+    }
+}
+
+#[test]
+fn late_answers_of_a_server_left_behind_do_not_touch_the_new_flow() {
+    for four in BOTH {
+        let mut bed = Bed::default();
+        let service = bed.world.service(Mode::Snat, protocol::TCP, four);
+        let (old, server) = connect(&mut bed, &service, 40_000);
+        bed.down(server);
+        let (new, another) = connect(&mut bed, &service, 40_000);
+        assert_ne!(server, another);
+        for flags in [ACK, FIN | ACK, RST] {
+            bed.wait(1);
+            let late = bed.answer(&old, flags).0;
+            assert_eq!(late, Outcome::Pass(PassReason::NotVip), "an answer to nobody's question");
+        }
+        bed.wait(1);
+        assert_eq!(bed.answered(&new, ACK).dst, world::client(four, 9, 40_000));
+        let flow = lb_testkit::laws::entry(&bed.world, new.tuple().reversed()).expect("an entry");
+        assert!(!lb_common::conntrack::is_over(flow.shared.0), "the old server's end is not the new flow's");
+    }
+}
+
+#[test]
+fn a_flow_whose_port_was_given_away_does_not_disturb_the_new_owner() {
+    for four in BOTH {
+        let mut bed = Bed::default();
+        let service = bed.world.service(Mode::Snat, protocol::TCP, four);
+        bed.world.fill_ring(&service, &[1]);
+        let (first, _) = connect(&mut bed, &service, 40_000);
+        bed.change(Change::Evicted(Key::from(first.tuple().reversed())));
+        // Clients come until one gets that port.
+        let other = (41_000..42_000).find(|&port| match bed.outcome(&opening(&service, 9, port)) {
+            (Outcome::Forward { .. }, bytes) => {
+                lb_testkit::inspect::read(&bytes).expect("a packet").src == first.src
+            }
+            _ => false,
+        });
+        let other = other.expect("that port is free, so somebody gets it");
+        bed.wait(1);
+        let refused = bed.outcome(&going_on(&service, 9, 40_000)).0;
+        assert_eq!(refused, Outcome::Pass(PassReason::NoFlow), "the host resets it");
+        assert_eq!(bed.answered(&first, SYN | ACK).dst, world::client(four, 9, other));
+    }
+}
+
+#[test]
+fn answers_follow_the_client_to_another_router() {
+    for service in Bed::default().translated() {
+        let mut bed = Bed::default();
+        let (got, _) = bed.sent_on(&opening(&service, 9, 40_000));
+        assert_eq!(bed.answered(&got, ACK).to, world::CLIENT_MAC);
+        bed.wait(1);
+        let router = [2, 0, 0, 0, 1, 77];
+        bed.sent_on(&going_on(&service, 9, 40_000).macs(world::mac_of_interface(world::FRONT), router));
+        assert_eq!(bed.answered(&got, ACK).to, router, "{service:?}");
+    }
+}
+
+#[test]
+fn a_full_table_refuses_new_flows_by_name_and_keeps_the_old() {
+    for four in BOTH {
+        let mut bed = Bed::default();
+        bed.world.tables.v4.capacity = 3;
+        bed.world.tables.v6.capacity = 3;
+        let service = bed.world.service(Mode::Nat, protocol::TCP, four);
+        let (got, _) = bed.sent_on(&opening(&service, 9, 40_000));
+        let refused = bed.outcome(&opening(&service, 9, 40_001)).0;
+        assert_eq!(refused, Outcome::Drop(DropReason::FlowTableFull));
+        assert_eq!(bed.sent_on(&going_on(&service, 9, 40_000)).0.tuple(), got.tuple());
+    }
+}
+
+#[test]
+fn a_client_keeps_its_server_where_the_source_decides() {
+    for four in BOTH {
+        let mut bed = Bed::full_size();
+        let services = bed.world.services.clone();
+        let service = services.iter().find(|s| s.by_source && s.at.is_ipv4() == four).expect("one");
+        let mut servers = HashSet::new();
+        for host in 1..=40 {
+            let mut of_host: Vec<_> = (40_000..40_004)
+                .filter_map(|port| match bed.outcome(&opening(service, host, port)).0 {
+                    Outcome::Forward { server, .. } => Some(server),
+                    _ => None,
+                })
+                .collect();
+            of_host.dedup();
+            assert!(of_host.len() <= 1, "host {host} is on {of_host:?}");
+            servers.extend(of_host);
+        }
+        assert_eq!(servers.len(), 3);
+    }
+}
