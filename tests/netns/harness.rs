@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use lb_tests::{
     address::{Family, Subnet},
+    bystander::Bystander,
     capture::Capture,
     client,
     daemon::attached_program,
-    foreign::Foreign,
     needs_namespaces,
     netns::Netns,
     server::{Purpose, Server},
@@ -233,7 +233,7 @@ fn a_direct_server_takes_the_vip_and_keeps_quiet_about_it() {
 fn a_foreign_program_is_attached_and_goes_when_dropped() {
     needs_namespaces!();
     let net = Topology::build(Layout { servers: 1, ..Layout::default() });
-    let foreign = Foreign::attach(&net.lb.ns, "eth0");
+    let foreign = Bystander::attach(&net.lb.ns, "eth0");
     assert_eq!(attached_program(&net.lb.ns, "eth0"), Some(foreign.id.into()));
     let _server = Server::start(&net.lb.ns, "lb", &[80], false);
     let _ =

@@ -1,15 +1,23 @@
 //! Wrong input and wrong surroundings: one clear line, an exit code other than 0, and nothing left behind.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{
+    fs,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    time::Duration,
+};
 
 use lb_tests::{
     address::Family,
+    bystander::{self, Bystander},
     client,
     daemon::{Installation, attached_program, binary},
     folder::Folder,
-    foreign::{self, Foreign},
     needs_balancer,
     process::{self, Running},
+    server::Server,
     topology::{Layout, Servers},
 };
 
@@ -145,46 +153,52 @@ fn a_foreign_program_on_the_interface() {
     needs_balancer!();
     let bed = bed();
     let config = bed.config(&["snat"], 80, "");
-    let foreign = Foreign::attach(&bed.net.lb.ns, "eth0");
+    let foreign = Bystander::attach(&bed.net.lb.ns, "eth0");
     for mode in ["auto", "native", "generic"] {
         let installation = Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).xdp_mode(mode);
-        let _ = refused(&installation, &["eth0", foreign::NAME, &foreign.id.to_string()]);
+        let _ = refused(&installation, &["eth0", bystander::NAME, &foreign.id.to_string()]);
         assert_eq!(attached_program(&bed.net.lb.ns, "eth0"), Some(foreign.id.into()));
     }
 }
 
 #[test]
-fn an_administration_socket_that_is_in_use() {
+fn a_second_instance_on_another_interface() {
     needs_balancer!();
     let bed = Bed::new(two_wires(), &[80]);
     let config = bed.config(&["snat"], 80, "");
-    let balancer = Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).start();
-    let socket = balancer.installation().socket();
-    let mut second = bed.net.lb.ns.command(binary("lb-user"));
-    let folder = Folder::new();
-    let other = folder.write("other.toml", "");
-    second.args(["--iface", "eth1", "--config"]).arg(other).arg("--socket").arg(&socket);
-    let (status, log) = Running::start("a second lb-user", &mut second).wait(Duration::from_secs(20));
-    assert!(!status.success(), "{log}");
-    complaint(&log, &[&socket.display().to_string()]);
-    assert_eq!(attached_program(&bed.net.lb.ns, "eth1"), None);
-    let _ = balancer.status();
+    let first = Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).start();
+    let second = Installation::new(&bed.net.lb.ns, &["eth1"], config.text());
+    let _ = refused(&second, &["another lb-user", &first.id().to_string()]);
+    assert_eq!(first.status().interfaces.len(), 1, "the first instance goes on");
+    assert_eq!(first.installation().footprint().programs, [Some(first.assert_native()[0].program_id.into())]);
 }
 
 #[test]
-fn a_vip_that_another_instance_serves() {
+fn an_administration_socket_that_is_in_use() {
     needs_balancer!();
-    let bed = Bed::new(two_wires(), &[80]);
+    let bed = bed();
     let config = bed.config(&["snat"], 80, "");
-    let _first = Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).start();
-    let address = bed.target("snat", Family::V4, 80).ip().to_string();
-    let second = Installation::new(&bed.net.lb.ns, &["eth1"], config.text());
-    let (status, log) = second.run_to_end();
-    assert!(!status.success(), "{log}");
-    complaint(&log, &[&address]);
-    assert_eq!(attached_program(&bed.net.lb.ns, "eth1"), None);
-    let tally = client::requests(&bed.net.client().ns, bed.target("snat", Family::V4, 80), 20);
-    let _ = tally.all_answered("the first instance");
+    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], config.text());
+    let socket = installation.socket();
+    let path = socket.display().to_string();
+    let other = UnixListener::bind(&socket).expect("a socket of another program");
+    let _ = refused(&installation, &[&path]);
+    drop(UnixStream::connect(&socket).expect("the other program still has its socket"));
+    drop(other);
+    fs::remove_file(&socket).expect("remove the socket");
+
+    fs::write(&socket, "notes").expect("a file in its place");
+    let _ = refused(&installation, &[&path]);
+    assert_eq!(fs::read_to_string(&socket).expect("the file"), "notes");
+}
+
+#[test]
+fn a_vip_port_that_a_service_of_the_host_has_on_every_address() {
+    needs_balancer!();
+    let bed = bed();
+    let _sshd = Server::start(&bed.net.lb.ns, "sshd", &[22], false);
+    let config = bed.config(&["snat"], 22, "");
+    let _ = refused(&Installation::new(&bed.net.lb.ns, &["eth0"], config.text()), &["snat_v4", "port 22"]);
 }
 
 #[test]

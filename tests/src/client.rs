@@ -102,10 +102,16 @@ pub fn requests(ns: &Netns, target: SocketAddr, count: usize) -> Tally {
     series(ns, count, || request(target, REQUEST))
 }
 
-/// Sends `count` datagrams from a namespace, each from a socket (and so a port) of its own.
+/// Sends `count` datagrams from a namespace, each from a socket of its own. All sockets stay open to the end,
+/// so that no two datagrams come from the same port.
 #[must_use]
 pub fn datagrams(ns: &Netns, target: SocketAddr, count: usize) -> Tally {
-    series(ns, count, || datagram(target))
+    let sockets = Mutex::new(Vec::new());
+    series(ns, count, || {
+        let (socket, server) = datagram(target)?;
+        sockets.lock().expect("sockets").push(socket);
+        Ok(server)
+    })
 }
 
 fn series(ns: &Netns, count: usize, one: impl Fn() -> Result<String, String> + Sync) -> Tally {
@@ -175,11 +181,8 @@ pub fn connect(target: SocketAddr, source: Option<IpAddr>, limit: Duration) -> R
     open().map_err(at("connect"))
 }
 
-/// One datagram from the calling thread's namespace; gives the answering server's name.
-///
-/// # Errors
-/// No answer, or an answer to something else.
-pub fn datagram(target: SocketAddr) -> Result<String, String> {
+/// One datagram from the calling thread's namespace; gives the socket and the answering server's name.
+fn datagram(target: SocketAddr) -> Result<(UdpSocket, String), String> {
     let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).map_err(at("bind"))?;
     socket.connect(target).map_err(at("connect"))?;
@@ -190,7 +193,7 @@ pub fn datagram(target: SocketAddr) -> Result<String, String> {
     let length = socket.recv(&mut buffer).map_err(at("receive"))?;
     let answer = String::from_utf8_lossy(&buffer[..length]);
     match answer.split_once(' ') {
-        Some((server, echoed)) if echoed == mine => Ok(server.to_owned()),
+        Some((server, echoed)) if echoed == mine => Ok((socket, server.to_owned())),
         _ => Err(format!("receive: {answer:?} is not the answer to {mine}")),
     }
 }

@@ -9,18 +9,18 @@
 //! | [`server`], [`tls`] | servers that say who they are |
 //! | [`client`], [`streams`] | requests, transfers, long streams, all with deadlines |
 //! | [`frame`], [`capture`] | what was on the wire |
-//! | [`foreign`] | an XDP program that is not ours |
+//! | [`bystander`] | an XDP program that is not the balancer's |
 //! | [`pattern`], [`wait`] | reproducible bytes; polling with a deadline |
 //!
 //! A harness call that cannot do its work panics with what it tried: a test has no better answer either.
 //! Nothing here decides anything about packets; that is what is being tested.
 
 pub mod address;
+pub mod bystander;
 pub mod capture;
 pub mod client;
 pub mod daemon;
 pub mod folder;
-pub mod foreign;
 pub mod frame;
 pub mod netns;
 pub mod pattern;

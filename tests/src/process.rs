@@ -18,6 +18,7 @@ pub struct Running {
     what: String,
     child: Child,
     log: Arc<Mutex<String>>,
+    stdout: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -34,12 +35,12 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("start {what}: {error}"));
-        let log = Arc::new(Mutex::new(String::new()));
+        let (log, stdout) = (Arc::<Mutex<String>>::default(), Arc::<Mutex<String>>::default());
         let readers = vec![
-            keep(child.stdout.take().expect("piped"), Arc::clone(&log)),
-            keep(child.stderr.take().expect("piped"), Arc::clone(&log)),
+            keep(child.stdout.take().expect("piped"), vec![Arc::clone(&log), Arc::clone(&stdout)]),
+            keep(child.stderr.take().expect("piped"), vec![Arc::clone(&log)]),
         ];
-        Self { what: what.to_owned(), child, log, readers }
+        Self { what: what.to_owned(), child, log, stdout, readers }
     }
 
     /// Process id. `ip netns exec` replaces itself with the program, so this is the program's own id.
@@ -48,7 +49,13 @@ impl Running {
         self.child.id()
     }
 
-    /// What it has printed so far.
+    /// What it has printed to its standard output so far, nothing else in between.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.stdout.lock().expect("log").clone()
+    }
+
+    /// What it has printed so far, to both streams.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lock().expect("log").clone()
@@ -78,8 +85,11 @@ impl Running {
     }
 
     /// Sends a signal; nothing happens when the program has ended.
-    pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
+    pub fn signal(&mut self, signal: Signal) {
+        // A program whose end was noticed has no process id any more; somebody else may have it.
+        if self.exited().is_none()
+            && let Some(pid) = i32::try_from(self.id()).ok().and_then(Pid::from_raw)
+        {
             let _ = kill_process(pid, signal);
         }
     }
@@ -149,12 +159,14 @@ fn gather(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-fn keep(stream: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> JoinHandle<()> {
+fn keep(stream: impl Read + Send + 'static, logs: Vec<Arc<Mutex<String>>>) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut lines = BufReader::new(stream);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            log.lock().expect("log").push_str(&String::from_utf8_lossy(&line));
+            for log in &logs {
+                log.lock().expect("log").push_str(&String::from_utf8_lossy(&line));
+            }
             line.clear();
         }
     })

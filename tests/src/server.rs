@@ -78,8 +78,10 @@ struct State {
     open: Mutex<HashMap<usize, TcpStream>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ports {
+    /// Where to listen.
+    address: IpAddr,
     tcp: BTreeMap<u16, TcpListener>,
     udp: BTreeMap<u16, UdpSocket>,
     wanted: Vec<u16>,
@@ -96,13 +98,24 @@ impl Server {
     #[track_caller]
     #[must_use]
     pub fn start(ns: &Netns, name: &str, ports: &[u16], udp: bool) -> Self {
+        Self::start_on(ns, name, Ipv6Addr::UNSPECIFIED.into(), ports, udp)
+    }
+
+    /// [`Self::start`] on a single address of the namespace.
+    ///
+    /// # Panics
+    /// When a port cannot be opened.
+    #[track_caller]
+    #[must_use]
+    pub fn start_on(ns: &Netns, name: &str, address: IpAddr, ports: &[u16], udp: bool) -> Self {
         let (wake, woken) = UnixStream::pair().expect("a pair of sockets");
         woken.set_nonblocking(true).expect("a non-blocking socket");
-        let mut first = Ports { wanted: ports.to_vec(), ..Ports::default() };
+        let mut first = Ports::new(address);
+        first.wanted = ports.to_vec();
         ns.run(|| {
             first.open_wanted();
             for &port in ports.iter().filter(|_| udp) {
-                let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("bind a UDP port");
+                let socket = UdpSocket::bind((address, port)).expect("bind a UDP port");
                 socket.set_nonblocking(true).expect("a non-blocking socket");
                 first.udp.insert(port, socket);
             }
@@ -202,11 +215,22 @@ impl State {
 }
 
 impl Ports {
+    fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            tcp: BTreeMap::new(),
+            udp: BTreeMap::new(),
+            wanted: Vec::new(),
+            stopping: false,
+            noticed: 0,
+        }
+    }
+
     /// Opens the TCP ports that are wanted and closed. Must run in the server's namespace.
     fn open_wanted(&mut self) {
         for &port in &self.wanted {
             self.tcp.entry(port).or_insert_with(|| {
-                let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+                let listener = TcpListener::bind((self.address, port))
                     .unwrap_or_else(|error| panic!("open TCP port {port}: {error}"));
                 listener.set_nonblocking(true).expect("a non-blocking listener");
                 listener
@@ -220,7 +244,7 @@ fn serve(state: &Arc<State>, woken: &UnixStream) {
     loop {
         let mut ports = state.ports();
         if ports.stopping {
-            *ports = Ports { stopping: true, ..Ports::default() };
+            *ports = Ports::new(ports.address);
             return;
         }
         ports.open_wanted();

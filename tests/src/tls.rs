@@ -82,11 +82,11 @@ pub fn handshake(ns: &Netns, target: SocketAddr, trusted: &[PathBuf]) -> Result<
     // The client ends when its input does; `-ign_eof` lets it wait for the answer and the server's close.
     let mut client = Running::start("openssl s_client", command.arg("-ign_eof"));
     let seen = wait::until(LIMIT, "a TLS handshake", || {
-        let log = client.log();
+        let said = client.stdout();
         match client.exited() {
-            _ if log.contains("olleh") => Ok(Ok(log)),
+            _ if said.contains("olleh") => Ok(Ok(said)),
             Some(_) => Ok(Err(client.log())),
-            None => Err(log),
+            None => Err(client.log()),
         }
     })?;
     let certificate = between(&seen, "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----");

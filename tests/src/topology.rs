@@ -18,6 +18,7 @@ use std::net::IpAddr;
 
 use crate::{
     address::{Dual, Family, Subnet},
+    bystander::Bystander,
     netns::Netns,
     veth::{Cable, Mac},
 };
@@ -112,6 +113,8 @@ pub struct Topology {
     /// The balancer: `eth0` towards clients, `eth1` towards servers where there are two wires.
     pub lb: Host,
     routers: Vec<Netns>,
+    /// On the switch's ports to the balancer, so that frames it sends from XDP arrive.
+    _bystanders: Vec<Bystander>,
     switch: Netns,
 }
 
@@ -151,7 +154,9 @@ impl Topology {
                 default_route(host, back.host(254));
             }
         }
-        Self { layout, clients, servers, lb, routers, switch: switch.0 }
+        let arms = if place == Servers::SecondWire { 0..2 } else { 0..1 };
+        let bystanders = arms.map(|card| Bystander::attach(&switch.0, &port("lb", card))).collect();
+        Self { layout, clients, servers, lb, routers, _bystanders: bystanders, switch: switch.0 }
     }
 
     /// The only or first client.

@@ -1,8 +1,9 @@
 //! Cables: veth pairs whose ends behave like network cards.
 //!
 //! Two things differ from a real card and would spoil every test: veth passes on packets whose checksum
-//! nobody computed (a packet rewritten by XDP then stays wrong), and a frame sent by XDP only arrives where
-//! the peer polls for it (NAPI), which generic receive offload switches on. [`Cable::lay`] takes care of both.
+//! nobody computed (a packet rewritten by XDP then stays wrong), and a frame redirected by XDP only arrives
+//! where the peer polls (NAPI), which generic receive offload switches on. [`Cable::lay`] takes care of both.
+//! For frames of `XDP_TX` that is not enough, see [`crate::bystander`].
 
 use std::fmt;
 

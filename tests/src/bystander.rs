@@ -1,4 +1,9 @@
-//! An XDP program that belongs to somebody else: it passes everything. The balancer must leave it alone.
+//! An XDP program that passes everything. Tests use it in two places:
+//!
+//! * as somebody else's program, which the balancer must leave alone;
+//! * at the far end of the balancer's cables: a veth end that has no program of its own is not told about
+//!   frames that come out of `XDP_TX`. They lie there until another packet wakes it, or, once 256 of them
+//!   have gathered, for ever. Real network cards have no such trait.
 //!
 //! The object file is put together here, byte by byte, because two instructions are no reason to need a
 //! BPF compiler: ELF header, four sections, five section headers.
@@ -11,17 +16,17 @@ use aya::{
 use crate::netns::Netns;
 
 /// Name of the program, as `ip link` and `bpftool` show it.
-pub const NAME: &str = "foreign_pass";
+pub const NAME: &str = "bystander";
 
 /// The program, attached; it goes when this is dropped.
 #[derive(Debug)]
-pub struct Foreign {
+pub struct Bystander {
     _object: Ebpf,
     /// Kernel id of the program.
     pub id: u32,
 }
 
-impl Foreign {
+impl Bystander {
     /// Loads the program and attaches it to a device of a namespace.
     ///
     /// # Panics
@@ -29,14 +34,14 @@ impl Foreign {
     #[track_caller]
     #[must_use]
     pub fn attach(ns: &Netns, device: &str) -> Self {
-        let mut object = Ebpf::load(&object_file()).expect("load the foreign program's object");
+        let mut object = Ebpf::load(&object_file()).expect("load the bystander's object");
         let program: &mut Xdp = object
             .program_mut(NAME)
             .and_then(|program| program.try_into().ok())
-            .expect("the foreign program in its object");
-        program.load().expect("load the foreign program");
-        ns.run(|| program.attach(device, XdpMode::default())).expect("attach the foreign program");
-        let id = program.info().expect("facts about the foreign program").id();
+            .expect("the bystander in its object");
+        program.load().expect("load the bystander");
+        ns.run(|| program.attach(device, XdpMode::default())).expect("attach the bystander");
+        let id = program.info().expect("facts about the bystander").id();
         Self { _object: object, id }
     }
 }
