@@ -9,6 +9,7 @@
 //! | [`server`], [`tls`] | servers that say who they are |
 //! | [`client`], [`streams`] | requests, transfers, long streams, all with deadlines |
 //! | [`frame`], [`capture`] | what was on the wire |
+//! | [`packet`] | frames made by hand |
 //! | [`bystander`] | an XDP program that is not the balancer's |
 //! | [`pattern`], [`wait`] | reproducible bytes; polling with a deadline |
 //!
@@ -22,12 +23,15 @@ pub mod client;
 pub mod daemon;
 pub mod folder;
 pub mod frame;
+mod installation;
 pub mod netns;
+pub mod packet;
 pub mod pattern;
 pub mod privilege;
 pub mod process;
 pub mod server;
 pub mod streams;
+mod switch;
 pub mod tls;
 pub mod topology;
 pub mod veth;

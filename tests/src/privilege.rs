@@ -34,14 +34,29 @@ fn find_obstacle() -> Option<String> {
 /// Instead of skipping, when `LB_DENY_SKIPS=1`.
 #[must_use]
 pub fn can_run(name: &str, needs_balancer: bool) -> bool {
-    let why = match obstacle() {
-        Some(why) => why.to_owned(),
-        None if needs_balancer => match daemon::missing_binary() {
-            Some(path) => format!("{} is missing; run `cargo xtask build` first", path.display()),
-            None => return true,
-        },
-        None => return true,
-    };
+    let missing = || daemon::missing_binary().filter(|_| needs_balancer);
+    let why = obstacle().map(str::to_owned).or_else(|| {
+        missing().map(|path| format!("{} is missing; run `cargo xtask build` first", path.display()))
+    });
+    unless(name, why)
+}
+
+/// Whether the test `name` can load the kernel program. If not, prints a line starting with `SKIPPED:`.
+///
+/// # Panics
+/// Instead of skipping, when `LB_DENY_SKIPS=1`.
+#[must_use]
+pub fn can_load(name: &str) -> bool {
+    let why = obstacle().map(str::to_owned).or_else(|| {
+        let empty = lb_user::datapath::OBJECT.is_empty();
+        empty.then(|| "built without the kernel program; run `cargo xtask test bpf`".to_owned())
+    });
+    unless(name, why)
+}
+
+/// Says that `name` is skipped, if there is a reason why; gives whether there is none.
+fn unless(name: &str, why: Option<String>) -> bool {
+    let Some(why) = why else { return true };
     assert!(
         env::var_os("LB_DENY_SKIPS").is_none_or(|value| value != "1"),
         "{name} may not be skipped: {why}"
@@ -66,6 +81,16 @@ macro_rules! needs_namespaces {
 macro_rules! needs_balancer {
     () => {
         if !$crate::privilege::can_run(&$crate::test_name!(), true) {
+            return;
+        }
+    };
+}
+
+/// Returns from the test with a `SKIPPED:` line where the kernel program cannot be loaded.
+#[macro_export]
+macro_rules! needs_kernel_program {
+    () => {
+        if !$crate::privilege::can_load(&$crate::test_name!()) {
             return;
         }
     };

@@ -20,8 +20,10 @@ use crate::{
     address::{Dual, Family, Subnet},
     bystander::Bystander,
     netns::Netns,
-    veth::{Cable, Mac},
+    switch::{Switch, add_address, nodad},
 };
+
+pub use crate::switch::{Host, Tap};
 
 /// Number of the balancer on its wires.
 const BALANCER: u8 = 1;
@@ -69,38 +71,6 @@ impl Default for Layout {
     }
 }
 
-/// A machine on a wire.
-#[derive(Debug)]
-pub struct Host {
-    /// Where it lives.
-    pub ns: Netns,
-    /// Its name: `c1`, `s1`, `lb`, ...
-    pub name: String,
-    /// Its address on `eth0`.
-    pub address: Dual,
-    /// Ethernet address of `eth0`.
-    pub mac: Mac,
-}
-
-/// A place to watch frames at.
-#[derive(Clone, Debug)]
-pub struct Tap<'a> {
-    /// Namespace of the device.
-    pub ns: &'a Netns,
-    /// The device.
-    pub device: String,
-    /// The host whose `eth0` is at one end of the device's cable.
-    pub host: &'a Netns,
-}
-
-impl Host {
-    /// Its own `eth0`.
-    #[must_use]
-    pub fn tap(&self) -> Tap<'_> {
-        Tap { ns: &self.ns, device: "eth0".into(), host: &self.ns }
-    }
-}
-
 /// A built network; everything goes when it is dropped.
 #[derive(Debug)]
 pub struct Topology {
@@ -115,7 +85,7 @@ pub struct Topology {
     routers: Vec<Netns>,
     /// On the switch's ports to the balancer, so that frames it sends from XDP arrive.
     _bystanders: Vec<Bystander>,
-    switch: Netns,
+    switch: Switch,
 }
 
 impl Topology {
@@ -155,8 +125,8 @@ impl Topology {
             }
         }
         let arms = if place == Servers::SecondWire { 0..2 } else { 0..1 };
-        let bystanders = arms.map(|card| Bystander::attach(&switch.0, &port("lb", card))).collect();
-        Self { layout, clients, servers, lb, routers, _bystanders: bystanders, switch: switch.0 }
+        let bystanders = arms.map(|card| switch.bystander(&lb, card)).collect();
+        Self { layout, clients, servers, lb, routers, _bystanders: bystanders, switch }
     }
 
     /// The only or first client.
@@ -222,7 +192,7 @@ impl Topology {
     /// When the kernel refuses.
     #[track_caller]
     pub fn unplug(&self, host: &Host) {
-        self.switch.ip(&format!("link set {} nomaster", port(&host.name, 0)));
+        self.switch.unplug(host);
     }
 
     /// Puts a cable back that [`Self::unplug`] took out.
@@ -233,14 +203,14 @@ impl Topology {
     pub fn plug(&self, host: &Host) {
         let on_back = host.name.starts_with('s') && self.layout.place != Servers::SameWire;
         let wire = if on_back { "back" } else { "front" };
-        self.switch.ip(&format!("link set {} master {wire}", port(&host.name, 0)));
+        self.switch.plug(host, wire);
     }
 
     /// The switch's port to a host's `eth0`: the place to see everything it sends and receives, also what
     /// an XDP program on it sends, which the host itself never gets to see.
     #[must_use]
     pub fn tap<'a>(&'a self, host: &'a Host) -> Tap<'a> {
-        Tap { ns: &self.switch, device: port(&host.name, 0), host: &host.ns }
+        self.switch.tap(host)
     }
 
     /// The routers, nearest to the servers last; empty unless servers are behind routers.
@@ -248,72 +218,6 @@ impl Topology {
     pub fn routers(&self) -> &[Netns] {
         &self.routers
     }
-}
-
-/// A namespace with one bridge per wire. Bridges learn at once and know no spanning tree.
-struct Switch(Netns);
-
-impl Switch {
-    #[track_caller]
-    fn new() -> Self {
-        let ns = Netns::new("sw");
-        // A switch has no addresses of its own.
-        ns.sysctl("ipv6/conf/all/disable_ipv6", "1");
-        ns.sysctl("ipv6/conf/default/disable_ipv6", "1");
-        for wire in ["front", "back", "between", "remote"] {
-            ns.ip(&format!(
-                "link add {wire} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {wire} up"
-            ));
-        }
-        Self(ns)
-    }
-
-    /// A new host on a wire.
-    #[track_caller]
-    fn host(&self, name: &str, wire: &str, subnet: Subnet, number: u8) -> Host {
-        let ns = Netns::new(name);
-        // Replies may take another way than requests (dr, routers): no reverse path checks.
-        ns.sysctl("ipv4/conf/all/rp_filter", "0");
-        ns.sysctl("ipv4/conf/default/rp_filter", "0");
-        let mac = Mac::local(subnet.number(), number);
-        let host = Host { ns, name: name.to_owned(), address: subnet.host(number), mac };
-        self.attach(&host, 0, wire, subnet, number);
-        host
-    }
-
-    /// Another interface of a host.
-    #[track_caller]
-    fn attach(&self, host: &Host, card: u8, wire: &str, subnet: Subnet, number: u8) {
-        let device = format!("eth{card}");
-        let far = port(&host.name, card);
-        let cable = Cable { device: &device, mac: Mac::local(subnet.number(), number), mtu: 1500 };
-        cable.lay(&host.ns, &self.0, &far);
-        self.0.ip(&format!("link set {far} master {wire}"));
-        add_address(&host.ns, &device, subnet, number);
-    }
-}
-
-/// Name of a switch port.
-fn port(host: &str, card: u8) -> String {
-    format!("p-{host}-{card}")
-}
-
-fn nodad(family: Family) -> &'static str {
-    if family == Family::V6 { " nodad" } else { "" }
-}
-
-#[track_caller]
-fn add_address(ns: &Netns, device: &str, subnet: Subnet, number: u8) {
-    for family in Family::BOTH {
-        let (address, prefix) = (subnet.host(number).of(family), subnet.prefix(family));
-        ns.ip(&format!("addr add {address}/{prefix} dev {device}{}", nodad(family)));
-    }
-}
-
-#[track_caller]
-fn default_route(host: &Host, gateway: Dual) {
-    host.ns
-        .ip(&format!("route replace default via {}\nroute replace default via {}", gateway.v4, gateway.v6));
 }
 
 /// remote ─ r0 ─ front ─ r1 ─ between ─ r2 ─ back, with routes everywhere but on clients and servers.
@@ -340,4 +244,10 @@ fn lay_routes(switch: &Switch, lb: &Host, layout: Layout) -> Vec<Netns> {
     route(&r1.ns, back, Subnet::BETWEEN.host(2));
     route(&r2.ns, front, Subnet::BETWEEN.host(1));
     vec![r0.ns, r1.ns, r2.ns]
+}
+
+#[track_caller]
+fn default_route(host: &Host, gateway: Dual) {
+    host.ns
+        .ip(&format!("route replace default via {}\nroute replace default via {}", gateway.v4, gateway.v6));
 }
