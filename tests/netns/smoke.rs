@@ -108,6 +108,28 @@ fn generic_mode_serves_too_and_says_so() {
 }
 
 #[test]
+fn where_native_mode_is_impossible_auto_says_why_and_what_it_does_instead() {
+    needs_balancer!();
+    let bed = Bed::new(Layout { servers: 1, ..Layout::default() }, &[80]);
+    // A bridge has no native XDP.
+    bed.net.lb.ns.ip("link add bridge0 type bridge\nlink set bridge0 up");
+    let config = bed.config(&["snat"], 80, "");
+    let install = |mode: &str| Installation::new(&bed.net.lb.ns, &["bridge0"], config.text()).xdp_mode(mode);
+    let (status, log) = install("native").run_to_end();
+    assert!(!status.success(), "{log}");
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains("bridge0") && last.contains("native"), "{log}");
+
+    let balancer = install("auto").start();
+    let interface = &balancer.status().interfaces[0];
+    assert_eq!(interface.xdp_mode, "generic");
+    assert!(interface.note.as_ref().is_some_and(|note| note.contains("native")), "{interface:?}");
+    assert!(balancer.log().contains("native"), "{}", balancer.log());
+    let (installation, log) = balancer.stop();
+    assert_eq!(installation.footprint().programs, [None], "{log}");
+}
+
+#[test]
 fn what_is_not_for_a_vip_reaches_the_host_itself() {
     needs_balancer!();
     let bed = Bed::for_all_modes(&[80]);
