@@ -139,11 +139,7 @@ fn what_goes_out_is_what_went_out_before() {
         let (mut world, mut laws) = (fresh.clone(), Laws::default());
         for step in &case.steps {
             let (outcome, bytes) = laws.frame(&mut world, step.ifindex, &step.bytes);
-            let found = match outcome {
-                lb_common::host::Outcome::Forward { ifindex, .. } => Expected::Out(ifindex, bytes),
-                lb_common::host::Outcome::Pass(reason) => Expected::Pass(reason.label().into()),
-                lb_common::host::Outcome::Drop(reason) => Expected::Drop(reason.label().into()),
-            };
+            let found = Expected::of(outcome, bytes);
             assert_eq!(found, step.outcome, "{}", case.title);
         }
     }

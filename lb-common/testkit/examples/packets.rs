@@ -9,7 +9,7 @@
 
 use lb_common::{
     abi::{Mode, RING_SIZE, protocol},
-    host::{Outcome, process},
+    host::process,
     wire::tcp::{ACK, FIN, SYN},
 };
 use lb_testkit::{
@@ -49,11 +49,7 @@ fn case(title: &str, steps: &[Make<'_>]) -> Case {
     for step in steps {
         let (ifindex, bytes) = step(&last);
         last.clone_from(&bytes);
-        let outcome = match process(&mut last, ifindex, &mut world.tables) {
-            Outcome::Forward { ifindex, .. } => Expected::Out(ifindex, last.clone()),
-            Outcome::Pass(reason) => Expected::Pass(reason.label().into()),
-            Outcome::Drop(reason) => Expected::Drop(reason.label().into()),
-        };
+        let outcome = Expected::of(process(&mut last, ifindex, &mut world.tables), last.clone());
         case.steps.push(Step { ifindex, bytes, outcome });
     }
     case

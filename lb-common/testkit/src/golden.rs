@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, iter::Peekable};
 
+use lb_common::host::Outcome;
+
 /// The file.
 pub const TEXT: &str = include_str!("../../tests/vectors/packets.txt");
 
@@ -34,6 +36,18 @@ pub enum Expected {
     Pass(String),
     /// It ends, for this reason.
     Drop(String),
+}
+
+impl Expected {
+    /// What became of a frame that is now `bytes`.
+    #[must_use]
+    pub fn of(outcome: Outcome, bytes: Vec<u8>) -> Self {
+        match outcome {
+            Outcome::Forward { ifindex, .. } => Self::Out(ifindex, bytes),
+            Outcome::Pass(reason) => Self::Pass(reason.label().into()),
+            Outcome::Drop(reason) => Self::Drop(reason.label().into()),
+        }
+    }
 }
 
 /// All cases of the file.

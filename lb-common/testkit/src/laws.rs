@@ -9,7 +9,7 @@ use lb_common::{
     family::{V4, V6},
     host::{Outcome, process},
     parse::{self, Packet, Parse},
-    verdict::{DropReason, PassReason},
+    verdict::{DropReason, Hop, PassReason},
     wire::ethernet,
 };
 
@@ -184,7 +184,7 @@ fn not_forwarded(world: &World, outcome: Outcome, seen: Option<Seen>, known: Opt
     match (world.service_at(seen.dst, seen.protocol).map(|service| service.mode), outcome) {
         (Some(Mode::Local), outcome) => assert_eq!(outcome, Outcome::Pass(PassReason::LocalVip)),
         (Some(Mode::Dr), Outcome::Drop(reason)) => {
-            assert_eq!(reason, DropReason::NoServer, "only that can keep it from its server here");
+            assert!(matches!(reason, DropReason::NoServer | DropReason::NoNextHop), "{reason:?}");
         }
         (Some(_), Outcome::Pass(reason)) => assert!(reason == PassReason::NoFlow && !seen.opens()),
         (Some(_), _) => {}
@@ -197,11 +197,15 @@ fn not_forwarded(world: &World, outcome: Outcome, seen: Option<Seen>, known: Opt
 }
 
 impl Passage<'_> {
-    /// It leaves as user space said that this server is reached.
+    /// It leaves as user space said that this server is reached, or else as the host would reach it.
     fn to_a_server(&self, world: &World, server: u16, out: u32) {
         let server = world.tables.servers[&server];
-        let link = (server.ifindex, server.next_hop.bytes(), server.source_mac.bytes());
-        assert_eq!((out, to(self.after), from(self.after)), link);
+        let hop = if server.flags & server_flags::HOP_KNOWN != 0 {
+            Hop { to: server.next_hop, from: server.source_mac, ifindex: server.ifindex }
+        } else {
+            world.tables.routes[&server.address].0
+        };
+        assert_eq!((out, to(self.after), from(self.after)), (hop.ifindex, hop.to.bytes(), hop.from.bytes()));
     }
 
     /// A client's packet after its translation; gives its 5-tuple at the server.

@@ -1,10 +1,10 @@
 //! The tables that all these tests run against: VIPs of every mode, for TCP and UDP, in both families.
 //!
 //! ```text
-//! clients 10.0.0.0/24, fd00:0::/64 ── interface 1 ─┐
-//! servers 10.2.0.1, fd00:2::1      ── interface 2 ─┼─ balancer, VIPs 10.1.0.x, fd00:1::x
-//!         10.2.0.2, fd00:2::2      ── interface 1 ─┤
-//!         10.2.0.3, fd00:2::3      ── interface 3 ─┘  SNAT from 10.2.0.254, fd00:2::fe
+//! clients 10.0.0.0/24, fd00:0::/64 ── interface 1  ─┐
+//! servers 10.2.0.1, fd00:2::1      ── interface 12 ─┼─ balancer, VIPs 10.1.0.x, fd00:1::x
+//!         10.2.0.2, fd00:2::2      ── interface 1  ─┤
+//!         10.2.0.3, fd00:2::3      ── interface 13 ─┘  SNAT from 10.2.0.254, fd00:2::fe
 //! ```
 //!
 //! All VIPs use the same three machines, so that their translations can get into each other's way.
@@ -26,9 +26,9 @@ use crate::inspect::Tuple;
 /// The interface that clients come in by.
 pub const FRONT: u32 = 1;
 /// The interface of the first server.
-pub const BACK: u32 = 2;
+pub const BACK: u32 = 12;
 /// The interface of the third server.
-pub const SIDE: u32 = 3;
+pub const SIDE: u32 = 13;
 
 /// The machine, or router, that clients come by if nothing else is said.
 pub const CLIENT_MAC: MacBytes = [2, 0, 0, 0, 1, 9];
