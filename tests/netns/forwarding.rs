@@ -6,6 +6,7 @@ use lb_tests::{
     address::Family,
     capture::Capture,
     client,
+    folder::Folder,
     frame::Frame,
     needs_balancer,
     topology::{Layout, Servers},
@@ -19,6 +20,8 @@ const REQUESTS: usize = 1000;
 struct Seen {
     at_servers: Vec<Vec<Frame>>,
     at_balancer: Vec<Frame>,
+    /// The capture files; they stay when the test fails.
+    _files: Vec<Folder>,
 }
 
 #[track_caller]
@@ -33,8 +36,11 @@ fn watch(bed: &Bed, mode: &str, family: Family) -> Seen {
     let at_servers: Vec<_> = bed.net.servers.iter().map(|host| Capture::start(host.tap(), filter)).collect();
     let tally = client::requests(&client.ns, bed.target(mode, family, 80), REQUESTS);
     assert_eq!(tally.all_answered(&what).servers(), ["s1", "s2", "s3"], "{what}");
-    let at_servers = at_servers.into_iter().map(|capture| capture.stop().0).collect();
-    Seen { at_servers, at_balancer: at_balancer.stop().0 }
+    let (at_servers, mut files): (Vec<_>, Vec<_>) = at_servers.into_iter().map(Capture::stop).unzip();
+    let (at_balancer, file) = at_balancer.stop();
+    files.push(file);
+    Seen { at_servers, at_balancer, _files: files }
+}
 }
 
 /// Frames that carry a request to a server; health checks go to the same port but carry no data.
