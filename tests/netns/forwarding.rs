@@ -41,7 +41,6 @@ fn watch(bed: &Bed, mode: &str, family: Family) -> Seen {
     files.push(file);
     Seen { at_servers, at_balancer, _files: files }
 }
-}
 
 /// Frames that carry a request to a server; health checks go to the same port but carry no data.
 fn requests_in(frames: &[Frame], port: u16) -> impl Iterator<Item = &Frame> {
