@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use lb_common::abi::DEFAULT_FLOW_ENTRIES;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
 };
 use tracing::{info, warn};
@@ -66,8 +66,7 @@ const BACKLOG: usize = 1_024;
 /// When it cannot start; nothing of it is left behind then.
 pub async fn run(options: &Options, config: Config) -> Result<()> {
     // Before anything is changed, so that no signal finds us half way.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::listen()?;
 
     require_root()?;
     let own_ports = sysctl::ip_local_port_range()?;
@@ -107,8 +106,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         let serving = serve(&config, reconciler, flows, socket, about);
         tokio::select! {
             outcome = serving => outcome,
-            _ = terminate.recv() => { info!("stopping: terminated"); Ok(()) }
-            _ = interrupt.recv() => { info!("stopping: interrupted"); Ok(()) }
+            name = signals.stop() => { info!("stopping: {name}"); Ok(()) }
         }
     };
     // Addresses first: while the program is attached, no packet to a VIP reaches the host, which would
@@ -117,6 +115,40 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     program.detach();
     info!("stopped");
     outcome
+}
+
+/// The signals that reach a daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one that means to stop, and gives its name. A hangup does not: whoever sends it to a daemon
+    /// expects the configuration to be read again, and is told that nothing of the kind happens.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.quit.recv() => return "SIGQUIT",
+                _ = self.hangup.recv() => warn!(
+                    "SIGHUP ignored: a changed configuration takes effect at the next start, which breaks connections"
+                ),
+            }
+        }
+    }
 }
 
 fn require_root() -> Result<()> {
