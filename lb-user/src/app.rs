@@ -11,25 +11,22 @@
 //! is known to be up, and tried again by the client. Left to the host it would be refused.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lb_common::abi::DEFAULT_FLOW_ENTRIES;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
     admin,
     datapath::{
         attach::{self, Attached, Program, Wanted},
-        flows::{self, Census, FlowTables},
+        flows::FlowTables,
         load::{Loaded, load},
         maps::Maps,
     },
@@ -37,11 +34,14 @@ use crate::{
     hops, listeners,
     lock::Lock,
     model::{Config, HealthCheck, Vip},
-    netlink::{Netlink, addresses::Presence, links::Link, sysctl, watch::Watch},
+    netlink::{Netlink, links::Link, sysctl, watch::Watch},
     picture::About,
     plan::snat,
     reconcile::{self, Inbox, Reconciler},
+    signals::Signals,
     snapshot::{Interface, Snapshot},
+    sweep::Sweep,
+    vip_addresses::VipAddresses,
 };
 
 /// What the command line says.
@@ -85,7 +85,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     reconciler.step()?;
     let interfaces = attach_all(&mut program, &links, options.xdp_mode)?;
     confirm(&netlink, &interfaces).await?;
-    let addresses = Addresses::put_up(&netlink, &config, &links).await;
+    let addresses = VipAddresses::put_up(&netlink, &config, &links).await;
     let addresses = match addresses {
         Ok(addresses) => addresses,
         Err((half, error)) => {
@@ -115,40 +115,6 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     program.detach();
     info!("stopped");
     outcome
-}
-
-/// The signals that reach a daemon.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for one that means to stop, and gives its name. A hangup does not: whoever sends it to a daemon
-    /// expects the configuration to be read again, and is told that nothing of the kind happens.
-    async fn stop(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.quit.recv() => return "SIGQUIT",
-                _ = self.hangup.recv() => warn!(
-                    "SIGHUP ignored: a changed configuration takes effect at the next start, which breaks connections"
-                ),
-            }
-        }
-    }
 }
 
 fn require_root() -> Result<()> {
@@ -226,79 +192,6 @@ async fn confirm(netlink: &Netlink, interfaces: &[Interface]) -> Result<()> {
     Ok(())
 }
 
-/// VIP addresses that are to be taken off at exit.
-struct Addresses(Vec<(u32, IpAddr)>);
-
-impl Addresses {
-    /// Puts every VIP address on an interface, and takes off those that an earlier lb-user left behind and
-    /// that are no VIP's any more. On failure gives what is up so far.
-    async fn put_up(
-        netlink: &Netlink,
-        config: &Config,
-        links: &[Link],
-    ) -> Result<Self, (Self, anyhow::Error)> {
-        let mut up = Self(Vec::new());
-        match up.try_put_up(netlink, config, links).await {
-            Ok(()) => Ok(up),
-            Err(error) => Err((up, error)),
-        }
-    }
-
-    async fn try_put_up(&mut self, netlink: &Netlink, config: &Config, links: &[Link]) -> Result<()> {
-        let present = netlink.addresses().await?;
-        let mut wanted: Vec<IpAddr> = Vec::new();
-        if config.manage_addresses {
-            wanted = config.vips.iter().map(|vip| vip.address).collect();
-            wanted.sort_unstable();
-            wanted.dedup();
-        }
-        let home = |address: IpAddr| {
-            let same_network = links.iter().find(|link| {
-                present
-                    .iter()
-                    .any(|on| on.ifindex == link.index && contains(on.address, on.prefix_len, address))
-            });
-            same_network.unwrap_or(&links[0])
-        };
-        for stale in present.iter().filter(|on| on.ours) {
-            let keep = wanted.contains(&stale.address) && home(stale.address).index == stale.ifindex;
-            if !keep && netlink.remove_address(stale.ifindex, stale.address).await? {
-                info!("removed {}, left behind by an earlier lb-user", stale.address);
-            }
-        }
-        for address in wanted {
-            if let Some(on) = present.iter().find(|on| on.address == address && !on.ours) {
-                info!("{address} is on this host already (interface {}) and will stay there", on.ifindex);
-                continue;
-            }
-            let link = home(address);
-            match netlink.ensure_address(link.index, address).await? {
-                Presence::Added | Presence::Adopted => self.0.push((link.index, address)),
-                Presence::Foreign => info!("{address} is on {} already and will stay there", link.name),
-            }
-        }
-        Ok(())
-    }
-
-    async fn take_down(self, netlink: &Netlink) {
-        for (ifindex, address) in self.0 {
-            if let Err(error) = netlink.remove_address(ifindex, address).await {
-                warn!("{error}");
-            }
-        }
-    }
-}
-
-/// Whether two addresses lie in one network, given by an address and its prefix length.
-fn contains(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    let differing = (bits(network) ^ bits(address)).leading_zeros();
-    network.is_ipv4() == address.is_ipv4() && differing >= u32::from(prefix_len)
-}
-
 /// Starts everything that runs beside the loop, then the loop.
 async fn serve(
     config: &Config,
@@ -348,37 +241,6 @@ fn probe_port(vip: &Vip, check: &HealthCheck) -> u16 {
     check.port.or(vip.server_port).unwrap_or_else(|| vip.ports.first())
 }
 
-/// The thread that sweeps the flow tables. Ends when dropped, after the sweep under way.
-struct Sweep {
-    _stop: std::sync::mpsc::Sender<()>,
-}
-
-impl Sweep {
-    /// Pause between sweeps; longer where a sweep takes long, so that it takes 5 % of one processor at most.
-    const PAUSE: Duration = Duration::from_secs(1);
-
-    fn start(mut tables: FlowTables, news: mpsc::Sender<Census>) -> Result<Self> {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let work = move || {
-            let mut pause = Self::PAUSE;
-            while stopped.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                let began = std::time::Instant::now();
-                match tables.sweep(flows::tick()) {
-                    Ok(census) => {
-                        if news.blocking_send(census).is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => warn!("the flow tables cannot be swept: {error}"),
-                }
-                pause = Self::PAUSE.max(began.elapsed() * 19);
-            }
-        };
-        std::thread::Builder::new().name("sweep".into()).spawn(work).context("cannot start a thread")?;
-        Ok(Self { _stop: stop })
-    }
-}
-
 /// Says once what is going to happen.
 fn report(config: &Config, about: &About) {
     if about.config_file.is_none() {
@@ -406,22 +268,6 @@ fn unix_time() -> u64 {
 mod tests {
     use super::*;
     use crate::config;
-
-    #[test]
-    fn networks() {
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        for (network, len, address, inside) in [
-            ("192.168.1.4", 24, "192.168.1.250", true),
-            ("192.168.1.4", 24, "192.168.2.250", false),
-            ("192.168.1.4", 32, "192.168.1.4", true),
-            ("10.0.0.1", 0, "203.0.113.9", true),
-            ("10.0.0.1", 0, "2001:db8::1", false),
-            ("2001:db8::1", 64, "2001:db8::ffff:1", true),
-            ("2001:db8::1", 64, "2001:db8:0:1::1", false),
-        ] {
-            assert_eq!(contains(ip(network), len, ip(address)), inside, "{network}/{len} {address}");
-        }
-    }
 
     #[test]
     fn every_server_of_every_vip_is_probed_where_it_serves() {

@@ -14,5 +14,8 @@ pub mod netlink;
 pub mod picture;
 pub mod plan;
 pub mod reconcile;
+pub mod signals;
 pub mod snapshot;
+pub mod sweep;
 pub mod telemetry;
+pub mod vip_addresses;

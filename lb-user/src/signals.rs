@@ -1,0 +1,44 @@
+//! Signals that tell the daemon to stop.
+
+use anyhow::Result;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
+
+/// The signals that reach a daemon.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Listens from now on; one that comes before [`Self::stop`] is not lost.
+    ///
+    /// # Errors
+    /// When the runtime cannot.
+    pub fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one that means to stop, and gives its name. A hangup does not: whoever sends it to a daemon
+    /// expects the configuration to be read again, and is told that nothing of the kind happens.
+    pub async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.quit.recv() => return "SIGQUIT",
+                _ = self.hangup.recv() => warn!(
+                    "SIGHUP ignored: a changed configuration takes effect at the next start, which breaks connections"
+                ),
+            }
+        }
+    }
+}

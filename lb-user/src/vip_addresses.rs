@@ -1,0 +1,110 @@
+//! VIP addresses on this host's interfaces: put up at start, taken down at exit.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use tracing::{info, warn};
+
+use crate::{
+    model::Config,
+    netlink::{Netlink, addresses::Presence, links::Link},
+};
+
+/// VIP addresses that are to be taken off at exit.
+#[derive(Debug)]
+pub struct VipAddresses(Vec<(u32, IpAddr)>);
+
+impl VipAddresses {
+    /// Puts every VIP address on an interface, and takes off those that an earlier lb-user left behind and
+    /// that are no VIP's any more. On failure gives what is up so far.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; comes with those that are up by then.
+    pub async fn put_up(
+        netlink: &Netlink,
+        config: &Config,
+        links: &[Link],
+    ) -> Result<Self, (Self, anyhow::Error)> {
+        let mut up = Self(Vec::new());
+        match up.try_put_up(netlink, config, links).await {
+            Ok(()) => Ok(up),
+            Err(error) => Err((up, error)),
+        }
+    }
+
+    async fn try_put_up(&mut self, netlink: &Netlink, config: &Config, links: &[Link]) -> Result<()> {
+        let present = netlink.addresses().await?;
+        let mut wanted: Vec<IpAddr> = Vec::new();
+        if config.manage_addresses {
+            wanted = config.vips.iter().map(|vip| vip.address).collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+        }
+        let home = |address: IpAddr| {
+            let same_network = links.iter().find(|link| {
+                present
+                    .iter()
+                    .any(|on| on.ifindex == link.index && contains(on.address, on.prefix_len, address))
+            });
+            same_network.unwrap_or(&links[0])
+        };
+        for stale in present.iter().filter(|on| on.ours) {
+            let keep = wanted.contains(&stale.address) && home(stale.address).index == stale.ifindex;
+            if !keep && netlink.remove_address(stale.ifindex, stale.address).await? {
+                info!("removed {}, left behind by an earlier lb-user", stale.address);
+            }
+        }
+        for address in wanted {
+            if let Some(on) = present.iter().find(|on| on.address == address && !on.ours) {
+                info!("{address} is on this host already (interface {}) and will stay there", on.ifindex);
+                continue;
+            }
+            let link = home(address);
+            match netlink.ensure_address(link.index, address).await? {
+                Presence::Added | Presence::Adopted => self.0.push((link.index, address)),
+                Presence::Foreign => info!("{address} is on {} already and will stay there", link.name),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes them all off again; what the kernel refuses is logged.
+    pub async fn take_down(self, netlink: &Netlink) {
+        for (ifindex, address) in self.0 {
+            if let Err(error) = netlink.remove_address(ifindex, address).await {
+                warn!("{error}");
+            }
+        }
+    }
+}
+
+/// Whether two addresses lie in one network, given by an address and its prefix length.
+fn contains(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let differing = (bits(network) ^ bits(address)).leading_zeros();
+    network.is_ipv4() == address.is_ipv4() && differing >= u32::from(prefix_len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (network, len, address, inside) in [
+            ("192.168.1.4", 24, "192.168.1.250", true),
+            ("192.168.1.4", 24, "192.168.2.250", false),
+            ("192.168.1.4", 32, "192.168.1.4", true),
+            ("10.0.0.1", 0, "203.0.113.9", true),
+            ("10.0.0.1", 0, "2001:db8::1", false),
+            ("2001:db8::1", 64, "2001:db8::ffff:1", true),
+            ("2001:db8::1", 64, "2001:db8:0:1::1", false),
+        ] {
+            assert_eq!(contains(ip(network), len, ip(address)), inside, "{network}/{len} {address}");
+        }
+    }
+}
