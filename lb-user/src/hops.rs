@@ -28,6 +28,10 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 /// Pause between two looks, so that a storm of notices does not take the processor.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// First pause while a MAC is missing; the kernel learns most within a millisecond. Doubled each time, up to
+/// [`PAUSE`], after which a notice is waited for.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
 /// What packets need to know about the network around this host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Surroundings {
@@ -46,18 +50,27 @@ pub async fn run(
 ) {
     let mut scout = Scout { netlink, known: HashMap::new() };
     let mut last = None;
+    let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
         let addresses = Arc::clone(&servers.borrow_and_update());
         let now = scout.look(&addresses).await;
+        let missing = now.hops.values().any(|hop| hop.as_ref().is_ok_and(|way| way.next_hop.is_none()));
         if last.as_ref() != Some(&now) {
             if news.send(now.clone()).await.is_err() {
                 return;
             }
             last = Some(now);
+            pause = FIRST_PAUSE;
+        }
+        if missing && pause < PAUSE {
+            sleep(pause).await;
+            pause *= 2;
+            continue;
         }
         // Ten times as much rest as work, whatever the kernel has to say.
         sleep(PAUSE.max(began.elapsed() * 10)).await;
+        pause = FIRST_PAUSE;
         let changed = async {
             tokio::select! {
                 _ = notices.changed() => true,

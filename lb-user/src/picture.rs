@@ -85,7 +85,11 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
         health: health.map_or(Health::Unknown, |event| event.state),
         reason: health.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
         since: health.map_or(0, |event| event.since),
-        next_hop_problem: hop_problem(vip, state.surroundings.hops.get(&server.address)),
+        next_hop_problem: if vip.mode.is_layer4() {
+            hop_problem(vip, state.surroundings.hops.get(&server.address))
+        } else {
+            None
+        },
         traffic: traffic(counters, active.copied().unwrap_or(0)),
     }
 }

@@ -89,12 +89,12 @@ impl<D: Datapath> Reconciler<D> {
     /// When the kernel refuses one; those before it stay, and the next step goes on from there.
     pub fn step(&mut self) -> Result<usize, Error> {
         let health = &self.health;
-        let up = |id: &TargetId| health.get(id).is_some_and(|event| event.state == Health::Up);
+        let health = |id: &TargetId| health.get(id).map_or(Health::Unknown, |event| event.state);
         let inputs = Inputs {
             config: &self.config,
             ids: &self.ids,
             snat_ports: self.snat_ports,
-            up: &up,
+            health: &health,
             hops: &self.surroundings.hops,
             interfaces: &self.surroundings.interfaces,
         };

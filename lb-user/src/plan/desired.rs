@@ -13,10 +13,14 @@ use lb_common::{
     family::{words4, words6},
 };
 
-use super::{Ids, RingSpec, select};
+use super::{
+    Ids, RingSpec,
+    select::{self, Condition},
+};
 use crate::{
     health::TargetId,
     model::{Config, Mode, Persistence, PortRange, Protocol, Server, Vip},
+    snapshot::Health,
 };
 
 /// The way to a server, or why there is none.
@@ -45,8 +49,8 @@ pub struct Inputs<'a> {
     pub ids: &'a Ids,
     /// Ports for SNAT.
     pub snat_ports: PortRange,
-    /// Which servers are up.
-    pub up: &'a dyn Fn(&TargetId) -> bool,
+    /// Which servers are well.
+    pub health: &'a dyn Fn(&TargetId) -> Health,
     /// Ways to the servers' addresses.
     pub hops: &'a HashMap<IpAddr, Hop>,
     /// MACs of this host's interfaces.
@@ -133,7 +137,9 @@ impl Desired {
     fn add_servers(&mut self, inputs: &Inputs<'_>, vip: &Vip, number: u16, settled: &mut select::Settled) {
         let servers = inputs.config.servers_of(vip);
         let id = |server: &Server| TargetId { vip: vip.name.clone(), server: server.name.clone() };
-        let active = select::active(vip, servers, |server| (inputs.up)(&id(server)), settled);
+        let condition =
+            |server: &Server| condition(vip, (inputs.health)(&id(server)), inputs.hops.get(&server.address));
+        let active = select::active(vip, servers, condition, settled);
         let mut members = Vec::with_capacity(active.len());
         for (position, server) in servers.iter().enumerate() {
             let reference = inputs.ids.server(&id(server)).expect("every server was given a number");
@@ -164,10 +170,7 @@ fn entry(
         flags: if active { server_flags::ACCEPTS_NEW } else { 0 },
         ..KernelServer::default()
     };
-    if hop_problem(vip, hop).is_some() {
-        return entry;
-    }
-    if let Some(Ok(way)) = hop {
+    if let Ok(way) = way(vip, hop) {
         entry.ifindex = way.ifindex;
         entry.source_mac = way.source_mac;
         entry.snat_source = way.source.map(words).unwrap_or_default();
@@ -179,21 +182,44 @@ fn entry(
     entry
 }
 
-/// Why this VIP's packets cannot be sent to a server although there may be a way; `None` if they can, or if
-/// nothing is known yet.
+/// Whether new flows can be sent to a server at once: it is often found up before its MAC is read.
+fn condition(vip: &Vip, health: Health, hop: Option<&Hop>) -> Condition {
+    match (health, hop) {
+        (Health::Down, _) => Condition::Unusable,
+        (Health::Unknown, _) | (Health::Up, None) => Condition::Pending,
+        (Health::Up, hop) => match way(vip, hop) {
+            Err(_) => Condition::Unusable,
+            Ok(way) if way.next_hop.is_none() => Condition::Pending,
+            Ok(_) => Condition::Usable,
+        },
+    }
+}
+
+/// Why this VIP's packets cannot be sent to a server; `None` if they can.
 #[must_use]
 pub fn hop_problem(vip: &Vip, hop: Option<&Hop>) -> Option<String> {
-    match hop? {
-        Err(problem) => Some(problem.clone()),
-        Ok(way) if way.routed && vip.mode == Mode::Dr => Some(
+    match way(vip, hop) {
+        Err(problem) => Some(problem),
+        Ok(way) if way.next_hop.is_none() => Some("the MAC address of the next hop is not known yet".into()),
+        Ok(_) => None,
+    }
+}
+
+/// The way to a server, if it is one for this VIP's mode.
+fn way<'a>(vip: &Vip, hop: Option<&'a Hop>) -> Result<&'a Way, String> {
+    match hop {
+        None => Err("the way to it is not known yet".into()),
+        Some(Err(problem)) => Err(problem.clone()),
+        Some(Ok(way)) if way.routed && vip.mode == Mode::Dr => Err(
             "mode dr changes only the MAC address, so the server must be on a network of this host, but the \
              route to it leads over a router"
                 .into(),
         ),
-        Ok(way) if way.source.is_none() && vip.mode == Mode::Snat => Some(
-            "mode snat needs an address of this host as source, but the route to the server has none".into(),
-        ),
-        Ok(_) => None,
+        Some(Ok(way)) if way.source.is_none() && vip.mode == Mode::Snat => {
+            Err("mode snat needs an address of this host as source, but the route to the server has none"
+                .into())
+        }
+        Some(Ok(way)) => Ok(way),
     }
 }
 
@@ -279,7 +305,7 @@ pub(super) mod tests {
                 config,
                 ids: &self.ids,
                 snat_ports: PortRange { first: 1_024, last: 2_023 },
-                up: &|id| up.contains(id.server.as_str()),
+                health: &|id| if up.contains(id.server.as_str()) { Health::Up } else { Health::Down },
                 hops: &self.hops,
                 interfaces: &self.interfaces,
             };
@@ -320,13 +346,27 @@ pub(super) mod tests {
             config: &config,
             ids: &world.ids,
             snat_ports: PortRange { first: 1_024, last: 2_023 },
-            up: &|id| id.vip == "a",
+            health: &|id| if id.vip == "a" { Health::Up } else { Health::Down },
             hops: &world.hops,
             interfaces: &world.interfaces,
         };
         let desired = desired(&inputs, &mut select::Settled::new());
         let empty: Vec<_> = desired.rings.values().map(RingSpec::is_empty).collect();
         assert_eq!(empty, [false, true]);
+    }
+
+    #[test]
+    fn a_server_whose_mac_is_unknown_takes_no_new_flows_but_keeps_its_interface_for_old_ones() {
+        let config = config(&[("a", &["s1"])]);
+        let mut world = World::new(&config);
+        for hop in world.hops.values_mut() {
+            *hop = hop.clone().map(|way| Way { next_hop: None, ..way });
+        }
+        let desired = world.desired(&config, &["s1"]);
+        assert!(desired.rings[&1].is_empty());
+        assert_eq!((desired.servers[&1].flags, desired.servers[&1].ifindex), (0, 3));
+        world.hops.clear();
+        assert!(world.desired(&config, &["s1"]).rings[&1].is_empty());
     }
 
     #[test]

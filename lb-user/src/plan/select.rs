@@ -8,31 +8,55 @@ use crate::model::{Persistence, Server, Vip};
 /// removal of the VIP.
 pub type Settled = HashMap<String, String>;
 
+/// What is known of a server as far as new flows are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// They can be sent there.
+    Usable,
+    /// They cannot.
+    Unusable,
+    /// The first check, or the search for its MAC, has not ended. Passes within a check's timeout.
+    Pending,
+}
+
 /// The servers that take new flows, as positions in `servers`.
 ///
-/// Those are the ones that are up and have a weight; backups only while there is no other; and for
-/// `last-successful` (R19) a single one: the one settled on for as long as it is up, else the first that is,
-/// which `settled` then remembers. There is no fail-back.
+/// Those are the ones that are usable and have a weight; backups only while there is no other; and for
+/// `last-successful` (R19) a single one: the one settled on for as long as it is usable, else the first that
+/// is, which `settled` then remembers. There is no fail-back. Who answers the first check first decides
+/// nothing: a choice waits for the servers that would come before it.
 pub fn active(
     vip: &Vip,
     servers: &[Server],
-    up: impl Fn(&Server) -> bool,
+    condition: impl Fn(&Server) -> Condition,
     settled: &mut Settled,
 ) -> Vec<usize> {
-    let candidates = |backup: bool| -> Vec<usize> {
-        let fits = |server: &Server| server.backup == backup && server.weight > 0 && up(server);
+    let is = |server: &Server, wanted| server.weight > 0 && condition(server) == wanted;
+    let having = |backup: bool, wanted: Condition| -> Vec<usize> {
+        let fits = |server: &Server| server.backup == backup && is(server, wanted);
         (0..servers.len()).filter(|&position| fits(&servers[position])).collect()
     };
-    let regular = candidates(false);
-    let active = if regular.is_empty() { candidates(true) } else { regular };
+    let mut active = having(false, Condition::Usable);
+    // Backups step in when regular servers are known to fail, not while all are still being looked at.
+    if active.is_empty()
+        && (having(false, Condition::Pending).is_empty() || !having(false, Condition::Unusable).is_empty())
+    {
+        active = having(true, Condition::Usable);
+    }
     if vip.persistence != Persistence::LastSuccessful {
         return active;
     }
     // A backup that was settled on stays too, although regular servers have come back.
     let stays = settled.get(&vip.name).and_then(|name| {
-        servers.iter().position(|server| server.name == *name && server.weight > 0 && up(server))
+        servers.iter().position(|server| server.name == *name && is(server, Condition::Usable))
     });
-    let Some(chosen) = stays.or_else(|| active.first().copied()) else {
+    let chosen = stays.or_else(|| {
+        let first = *active.first()?;
+        let before =
+            having(servers[first].backup, Condition::Pending).into_iter().any(|position| position < first);
+        (settled.contains_key(&vip.name) || !before).then_some(first)
+    });
+    let Some(chosen) = chosen else {
         return Vec::new();
     };
     settled.insert(vip.name.clone(), servers[chosen].name.clone());
@@ -50,10 +74,18 @@ mod tests {
         vec![server("s1", 1), server("s2", 2), unused, backup]
     }
 
-    fn names(persistence: Persistence, up: &[&str], settled: &mut Settled) -> Vec<String> {
+    fn names(persistence: Persistence, up: &[&str], pending: &[&str], settled: &mut Settled) -> Vec<String> {
         let vip = Vip { persistence, ..vip("v", 80) };
         let servers = servers();
-        let active = active(&vip, &servers, |server| up.contains(&server.name.as_str()), settled);
+        let condition = |server: &Server| {
+            let named = |list: &[&str]| list.contains(&server.name.as_str());
+            match (named(up), named(pending)) {
+                (true, _) => Condition::Usable,
+                (_, true) => Condition::Pending,
+                _ => Condition::Unusable,
+            }
+        };
+        let active = active(&vip, &servers, condition, settled);
         active.into_iter().map(|position| servers[position].name.clone()).collect()
     }
 
@@ -66,7 +98,7 @@ mod tests {
             (&["unused"], &[]),
             (&[], &[]),
         ] {
-            assert_eq!(names(Persistence::None, up, &mut Settled::new()), expected, "{up:?} up");
+            assert_eq!(names(Persistence::None, up, &[], &mut Settled::new()), expected, "{up:?} up");
         }
     }
 
@@ -83,7 +115,28 @@ mod tests {
             ("only the spare is left", &["spare"], &["spare"]),
             ("even a spare is not failed back from", &["s1", "s2", "spare"], &["spare"]),
         ] {
-            assert_eq!(names(Persistence::LastSuccessful, up, &mut settled), expected, "{what}");
+            assert_eq!(names(Persistence::LastSuccessful, up, &[], &mut settled), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn nothing_depends_on_who_answers_the_first_check_first() {
+        use Persistence::{LastSuccessful, None as Balanced};
+        for (what, persistence, up, pending, expected) in [
+            ("regular servers need not wait for each other", Balanced, &["s2"][..], &["s1"][..], &["s2"][..]),
+            ("a backup waits for the first checks", Balanced, &["spare"], &["s1", "s2"], &[]),
+            ("a backup does not wait for a newcomer", Balanced, &["spare"], &["s1"], &["spare"]),
+            ("the second waits for the first", LastSuccessful, &["s2"], &["s1"], &[]),
+            ("the first waits for nobody", LastSuccessful, &["s1"], &["s2"], &["s1"]),
+            ("the second, once the first has failed", LastSuccessful, &["s2"], &[], &["s2"]),
+        ] {
+            assert_eq!(names(persistence, up, pending, &mut Settled::new()), expected, "{what}");
+        }
+        let mut settled = Settled::from([("v".to_owned(), "s1".to_owned())]);
+        assert_eq!(
+            names(LastSuccessful, &["s2"], &["s1"], &mut settled),
+            ["s2"],
+            "a failure is not waited out"
+        );
     }
 }
