@@ -26,6 +26,9 @@ use crate::{
 /// After the kernel refused a change, try again this much later.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A snapshot that nobody asked for is at most this often worth the many counters it takes.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
 /// Everything that is known, and the maps made to match it.
 #[derive(Debug)]
 pub struct Reconciler<D> {
@@ -127,7 +130,7 @@ pub struct Inbox {
     pub status: mpsc::Receiver<StatusRequest>,
 }
 
-/// Runs until the health checks end, publishing the state after every change.
+/// Runs until the health checks end, publishing the state when asked and now and then.
 pub async fn run<D: Datapath>(
     mut reconciler: Reconciler<D>,
     about: About,
@@ -135,6 +138,7 @@ pub async fn run<D: Datapath>(
     publish: watch::Sender<Arc<Snapshot>>,
 ) {
     let mut retry: Option<Instant> = None;
+    let mut published: Option<Instant> = None;
     loop {
         let again = retry.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         let mut asked = None;
@@ -163,11 +167,15 @@ pub async fn run<D: Datapath>(
                 Some(Instant::now() + RETRY)
             }
         };
-        let snapshot = Arc::new(picture::snapshot(&reconciler, &about));
-        if let Some(request) = asked {
-            request.answer(Arc::clone(&snapshot));
+        let due = published.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY);
+        if asked.is_some() || due {
+            let snapshot = Arc::new(picture::snapshot(&reconciler, &about));
+            if let Some(request) = asked {
+                request.answer(Arc::clone(&snapshot));
+            }
+            publish.send_replace(snapshot);
+            published = Some(Instant::now());
         }
-        publish.send_replace(snapshot);
     }
 }
 

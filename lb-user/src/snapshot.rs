@@ -1,6 +1,6 @@
 //! The one read-only picture of the running balancer that everyone else reads.
 //!
-//! [`crate::reconcile`] publishes a new [`Snapshot`] whenever something changed; `lbctl status -o json`
+//! [`crate::reconcile`] publishes a new [`Snapshot`] when asked, and now and then; `lbctl status -o json`
 //! prints it as it is, so field names and meanings are part of the interface. Times are seconds since
 //! 1970-01-01 UTC.
 

@@ -1,5 +1,7 @@
 //! The maps that user space writes, and the counters.
 
+use std::io::ErrorKind;
+
 use aya::{
     Ebpf, Pod,
     maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray},
@@ -82,12 +84,12 @@ impl Datapath for Maps {
     }
 }
 
-/// Enters a value, or takes it out.
+/// Enters a value, or takes it out if it is there.
 fn set<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, key: K, value: Option<V>) -> Result<(), MapError> {
     match value {
         Some(value) => map.insert(key, value, 0),
         None => match map.remove(&key) {
-            Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
             outcome => outcome,
         },
     }
