@@ -26,7 +26,8 @@ pub struct HostTables {
     pub servers: HashMap<u16, Server>,
     /// Interface index → MAC.
     pub interfaces: HashMap<u32, Mac>,
-    /// Server address → way there, as the host's routing table would say; `true` for a way over a router.
+    /// Server address → way there, as the host's routing table would say; `true` for a way over a router. Not
+    /// asked, as in the kernel, about servers without an interface.
     pub routes: HashMap<[u32; 4], (Hop, bool)>,
     /// IPv4's own tables.
     pub v4: FamilyTables<V4>,
@@ -105,7 +106,8 @@ impl<F: HostFamily> Tables<F> for HostTables {
     }
 
     fn route(&self, server: &Server, direct: bool) -> Option<Hop> {
-        self.routes.get(&server.address).filter(|(_, routed)| !(direct && *routed)).map(|(hop, _)| *hop)
+        let usable = |(_, routed): &&(Hop, bool)| server.ifindex != 0 && !(direct && *routed);
+        self.routes.get(&server.address).filter(usable).map(|(hop, _)| *hop)
     }
 
     fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {

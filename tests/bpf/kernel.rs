@@ -96,8 +96,10 @@ impl Kernel {
         let mut ring = vec![0; RING_SIZE + 1];
         ring[..RING_SIZE].copy_from_slice(slots);
         let ring: Box<Ring> = ring.into_boxed_slice().try_into().expect("made with just this length");
+        // By reference: it would be a large thing to hand about on the stack.
+        let ring: &Ring = &ring;
         let mut fresh = Array::<MapData, Ring>::create(1, 0).expect("a ring");
-        fresh.set(0, *ring, 0).expect("a ring's slots");
+        fresh.set(0, ring, 0).expect("a ring's slots");
         self.rings.set(u32::from(vip), &fresh, 0).expect("a ring's place");
     }
 

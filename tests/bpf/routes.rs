@@ -71,13 +71,8 @@ fn a_server_is_found_as_the_host_would_find_it() {
                     ),
                     ("user space has found no route", 2, 0, "no-next-hop"),
                 ] {
-                    if ifindex == 0 {
-                        pair.world.tables.routes.remove(&world::words(world::address(four, 2, 2)));
-                    }
                     assert_eq!(outcome(&mut pair, &service, number, ifindex), expected, "{mode:?}: {what}");
                     pair.forget();
-                    let hop = Hop { to: Mac::new(NEIGHBOUR), from: Mac::new(OWN), ifindex: world::BACK };
-                    pair.world.tables.routes.insert(world::words(world::address(four, 2, 2)), (hop, false));
                 }
             }
         }

@@ -10,6 +10,7 @@
 //! | [`client`], [`streams`] | requests, transfers, long streams, all with deadlines |
 //! | [`frame`], [`capture`] | what was on the wire |
 //! | [`packet`] | frames made by hand |
+//! | [`stack`] | what a kernel program needs of it |
 //! | [`bystander`] | an XDP program that is not the balancer's |
 //! | [`pattern`], [`wait`] | reproducible bytes; polling with a deadline |
 //!
@@ -30,6 +31,7 @@ pub mod pattern;
 pub mod privilege;
 pub mod process;
 pub mod server;
+pub mod stack;
 pub mod streams;
 mod switch;
 pub mod tls;

@@ -1,10 +1,10 @@
 //! What holds for every frame and every state of the tables. Stated in terms of frames before and after and
 //! of [`inspect`], not of the code under test.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::collections::HashMap;
 
 use lb_common::{
-    abi::{Flow, FlowKey, Half, MacBytes, Mode, ServerRef, server_flags},
+    abi::{Half, MacBytes, Mode, server_flags},
     conntrack,
     family::{V4, V6},
     host::{Outcome, process},
@@ -15,6 +15,7 @@ use lb_common::{
 
 use crate::{
     dice::Dice,
+    entry::{Entry, entry},
     inspect::{self, Seen, Tuple},
     traffic::{Step, Traffic},
     world::{self, Key, Service, World},
@@ -49,38 +50,6 @@ fn offsets<F: Parse>(packet: &Packet<F>) -> (usize, usize, u8, u8, bool) {
     (packet.l3(), packet.l4(), packet.ttl, packet.flags, packet.opens())
 }
 
-/// An entry of a flow table, whatever its family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What its packets become.
-    pub out: Tuple,
-    /// Its server.
-    pub server: ServerRef,
-    /// Which packets it is for.
-    pub half: Half,
-    /// What the two halves have in common: state, time, the client's whereabouts.
-    pub shared: (u8, u32, MacBytes, u32),
-}
-
-/// The entry for packets with this 5-tuple.
-#[must_use]
-pub fn entry(world: &World, tuple: Tuple) -> Option<Entry> {
-    match Key::from(tuple) {
-        Key::V4(key) => world.tables.v4.flows.get(&key).map(|flow| entry_of(&key, flow, world::ip4)),
-        Key::V6(key) => world.tables.v6.flows.get(&key).map(|flow| entry_of(&key, flow, world::ip6)),
-    }
-}
-
-fn entry_of<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>, ip: impl Fn(A) -> IpAddr) -> Entry {
-    let (src, dst) = ((ip(flow.src), flow.sport).into(), (ip(flow.dst), flow.dport).into());
-    Entry {
-        out: Tuple { src, dst, protocol: key.protocol as u8 },
-        server: flow.server,
-        half: flow.half(),
-        shared: (flow.state, flow.seen, flow.client_mac, flow.client_ifindex),
-    }
-}
-
 /// Watches over a world: what it remembers, it has seen in frames.
 #[derive(Debug, Default)]
 pub struct Laws {
@@ -93,8 +62,10 @@ struct Passage<'a> {
     before: &'a [u8],
     after: &'a [u8],
     seen: Seen,
-    /// The entry for it before it came, if its flow still lives.
+    /// The entry for it before it came, if its flow still lived.
     known: Option<Entry>,
+    /// Whether the other half had been evicted.
+    alone: bool,
     ifindex: u32,
 }
 
@@ -102,18 +73,19 @@ impl Laws {
     /// Sends a frame through `world` and checks everything; gives what became of it and its bytes.
     pub fn frame(&mut self, world: &mut World, ifindex: u32, before: &[u8]) -> (Outcome, Vec<u8>) {
         let seen = parse(before);
-        let known =
-            seen.and_then(|seen| entry(world, seen.tuple()).filter(|known| lives(world, known, &seen)));
+        let found = seen.and_then(|seen| entry(world, seen.tuple()));
+        let known = found.filter(|known| seen.is_some_and(|seen| lives(world, known, &seen)));
+        let alone = known.is_some_and(|known| entry(world, known.out.reversed()).is_none());
         let mut after = before.to_vec();
         let outcome = process(&mut after, ifindex, &mut world.tables);
         let Outcome::Forward { ifindex: out, server } = outcome else {
             assert_eq!(before, after, "{outcome:?} must leave the frame as it was");
             assert_ne!(outcome, Outcome::Drop(DropReason::RewriteFailed));
-            not_forwarded(world, outcome, seen, known);
+            not_forwarded(world, outcome, seen, found, known);
             return (outcome, after);
         };
         let seen = seen.expect("what is sent on was understood");
-        let passage = Passage { before, after: &after, seen, known, ifindex };
+        let passage = Passage { before, after: &after, seen, known, alone, ifindex };
         assert_eq!(before.len(), after.len());
         match world.service_at(seen.dst, seen.protocol) {
             Some(service) => {
@@ -143,7 +115,7 @@ impl Laws {
     }
 
     /// What a server answers reaches the client whose packet it answers, as if from the VIP.
-    fn reply(&self, world: &World, passage: &Passage<'_>, out: u32) {
+    fn reply(&mut self, world: &World, passage: &Passage<'_>, out: u32) {
         let known = passage.known.expect("only an answer in a flow goes on without a VIP");
         let became = passage.translated();
         assert_eq!((known.half, became), (Half::Server, known.out));
@@ -153,10 +125,13 @@ impl Laws {
         let from = if out == passage.ifindex { passage.seen.to } else { world::mac_of_interface(out) };
         assert_eq!((out, came_to.to, came_to.from), (client_ifindex, client_mac, from));
         // Within a tick, a flow that has been replaced is not found out.
-        let unnoticed = !changes(world, &known, &passage.seen);
-        if !unnoticed {
-            let at_server = passage.seen.tuple().reversed();
-            assert_eq!(self.flows.get(&became.reversed()), Some(&at_server), "an answer of another flow");
+        if changes(world, &known, &passage.seen) {
+            let (client, at_server) = (became.reversed(), passage.seen.tuple().reversed());
+            if passage.alone {
+                // Should there be two halves of servers that lead to this client, the first to answer has it.
+                self.flows.insert(client, at_server);
+            }
+            assert_eq!(self.flows.get(&client), Some(&at_server), "an answer of another flow");
             passage.halves_agree(world, became);
         }
     }
@@ -175,12 +150,18 @@ fn lives(world: &World, known: &Entry, seen: &Seen) -> bool {
 }
 
 /// A frame may only be left alone, or dropped, where that is right.
-fn not_forwarded(world: &World, outcome: Outcome, seen: Option<Seen>, known: Option<Entry>) {
+fn not_forwarded(
+    world: &World,
+    outcome: Outcome,
+    seen: Option<Seen>,
+    found: Option<Entry>,
+    known: Option<Entry>,
+) {
     let Some(seen) = seen else {
         assert!(matches!(outcome, Outcome::Pass(_)), "{outcome:?} for what is no packet");
         return;
     };
-    let is_server_half = known.is_some_and(|entry| entry.half == Half::Server);
+    let is_server_half = |entry: Entry| entry.half == Half::Server;
     match (world.service_at(seen.dst, seen.protocol).map(|service| service.mode), outcome) {
         (Some(Mode::Local), outcome) => assert_eq!(outcome, Outcome::Pass(PassReason::LocalVip)),
         (Some(Mode::Dr), Outcome::Drop(reason)) => {
@@ -188,10 +169,13 @@ fn not_forwarded(world: &World, outcome: Outcome, seen: Option<Seen>, known: Opt
         }
         (Some(_), Outcome::Pass(reason)) => assert!(reason == PassReason::NoFlow && !seen.opens()),
         (Some(_), _) => {}
-        (None, Outcome::Drop(_)) => assert!(is_server_half, "{outcome:?} for what is no VIP's"),
+        // Whose last hop it is ends before anybody asks whether the flow still lives.
+        (None, Outcome::Drop(_)) => {
+            assert!(found.is_some_and(is_server_half), "{outcome:?} for what is no VIP's");
+        }
         (None, outcome) => {
             assert_eq!(outcome, Outcome::Pass(PassReason::NotVip));
-            assert!(!is_server_half, "an answer was not sent on");
+            assert!(!known.is_some_and(is_server_half), "an answer was not sent on");
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | [`draft`] | frames, described field by field |
 //! | [`inspect`] | what is in a frame, read by other code than what is tested |
 //! | [`world`] | tables with VIPs of every mode, always the same |
+//! | [`entry`] | what the flow tables hold |
 //! | [`golden`] | the frames of `lb-common/tests/vectors/packets.txt` |
 //! | [`dice`] | choices made from bytes: of a fuzzer, of a seed |
 //! | [`damage`] | frames that are not as they should be |
@@ -21,6 +22,7 @@ pub mod bed;
 pub mod damage;
 pub mod dice;
 pub mod draft;
+pub mod entry;
 pub mod golden;
 pub mod inspect;
 pub mod laws;
