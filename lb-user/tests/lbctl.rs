@@ -1,62 +1,14 @@
 //! The program `lbctl` against a served admin socket: output and exit codes.
 
+mod common;
+
 use std::{
-    fs,
-    io::{ErrorKind, Write},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    sync::Arc,
+    path::Path,
+    process::{Output, Stdio},
 };
 
-use lb_user::{
-    admin::{self, Handle, Socket},
-    snapshot::Snapshot,
-};
-use tokio::sync::watch;
-
-/// A user id that nobody has.
-const STRANGER: u32 = 424_242;
-
-fn lbctl(program: &Path, socket: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.arg("--socket").arg(socket).args(arguments);
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Serves a snapshot in a folder of its own while `test` runs beside it.
-fn served(snapshot: Snapshot, test: impl FnOnce(PathBuf) + Send + 'static) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lb/admin.sock");
-        let socket = Socket::bind(&path).await.unwrap();
-        let (_publish, last) = watch::channel(Arc::new(snapshot));
-        let (handle, mut requests) = Handle::new(last.clone());
-        let reconcile = async {
-            while let Some(request) = requests.recv().await {
-                request.answer(Arc::clone(&last.borrow()));
-            }
-        };
-        tokio::select! {
-            () = admin::serve(socket, handle) => unreachable!("it serves until it is dropped"),
-            () = reconcile => unreachable!("the handle is alive"),
-            result = tokio::task::spawn_blocking(move || test(path)) => result.unwrap(),
-        }
-    });
-}
-
-fn snapshot() -> Snapshot {
-    Snapshot { version: "9.8.7".into(), time: 100, started: 40, ..Snapshot::default() }
-}
-
-fn program() -> PathBuf {
-    env!("CARGO_BIN_EXE_lbctl").into()
-}
+use common::{lbctl, program, served, snapshot, text};
+use lb_user::snapshot::Snapshot;
 
 #[test]
 fn status_as_table_and_as_json() {
@@ -102,35 +54,4 @@ fn wrong_usage_is_exit_code_2() {
         let output = lbctl(&program(), Path::new("/nowhere"), arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
-}
-
-/// With the file's own protection out of the way the peer's user id still decides.
-#[test]
-fn another_user_is_refused_even_if_the_file_lets_it_in() {
-    served(snapshot(), |socket| {
-        let folder = tempfile::tempdir().unwrap();
-        let copy = folder.path().join("lbctl");
-        fs::copy(program(), &copy).unwrap();
-        let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-        for path in [folder.path(), &copy, socket.parent().unwrap().parent().unwrap()] {
-            open(path);
-        }
-        let run = || lbctl(&copy, &socket, &["status"]).uid(STRANGER).output();
-        let output = match run() {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                // Not eprintln!, which the test harness hides.
-                let _ = writeln!(std::io::stderr(), "SKIPPED: running lbctl as another user needs root");
-                return;
-            }
-            result => result.unwrap(),
-        };
-        assert_eq!(output.status.code(), Some(3), "by the mode of the file");
-        assert!(text(&output.stderr).contains("this user may not open"), "{}", text(&output.stderr));
-
-        open(&socket);
-        let output = run().unwrap();
-        assert_eq!(output.status.code(), Some(3), "by the server");
-        let expected = "user 424242 may not use lb-user's admin socket";
-        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
-    });
 }

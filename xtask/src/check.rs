@@ -39,7 +39,7 @@ pub(crate) fn check() -> Result<()> {
         // Targets that a plain `cargo test` leaves out must be named, or `--all-targets` leaves them out too.
         (
             "clippy, tests as root",
-            shell::cargo(["clippy", "--package=lb-tests", "--test=*", "--", "--deny=warnings"]),
+            shell::cargo(["clippy", "--workspace", "--test=*", "--", "--deny=warnings"]),
         ),
         ("clippy, kernel", clippy_kernel),
         ("documentation, host", docs),

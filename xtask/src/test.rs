@@ -49,7 +49,7 @@ enum Choice {
     Host,
     /// The kernel program with single packets; needs root
     Bpf,
-    /// The whole balancer in network namespaces; needs root
+    /// Parts of lb-user, then the whole balancer, in network namespaces; needs root
     Netns,
     /// All of them
     All,
@@ -72,8 +72,8 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     let chosen: &[&str] = match options.suite {
         Choice::Host => &["host", "fuzz"],
         Choice::Bpf => &["bpf"],
-        Choice::Netns => &["netns"],
-        Choice::All => &["host", "fuzz", "bpf", "netns"],
+        Choice::Netns => &["root", "netns"],
+        Choice::All => &["host", "fuzz", "root", "bpf", "netns"],
     };
     let mut rows = Vec::new();
     for &suite in chosen {
@@ -85,7 +85,8 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         let tally = match suite {
             "host" => host(options),
             "fuzz" => fuzz(options.fuzz_seconds),
-            _ => as_root(suite, options),
+            "root" => privileged(options),
+            _ => deployed(suite, options),
         };
         let tally = tally.unwrap_or_else(|error| {
             // A suite that could not run at all must not look like one without tests.
@@ -158,14 +159,27 @@ fn fuzz(seconds: u32) -> Result<Tally> {
     Ok(tally)
 }
 
+/// What a part of `lb-user` does as root, as the tests of the host are built.
+fn privileged(options: &Options) -> Result<Tally> {
+    let mut cargo = shell::cargo(["test", "--test=root", "--"]);
+    as_root(&mut cargo, options)?;
+    counted(&mut cargo)
+}
+
 /// A test binary of package `lb-tests`, with the binaries as they are deployed.
-fn as_root(suite: &str, options: &Options) -> Result<Tally> {
+fn deployed(suite: &str, options: &Options) -> Result<Tally> {
     let object = build_ebpf::binaries_and_tests()?;
     // Optimised like the binaries: the crates of `lb-user` are built already, and traffic is generated faster.
-    // Two tests at a time, so that tests that measure time are not starved on a small machine.
     let mut cargo = shell::cargo(["test", "--release", "--package=lb-tests", "--test", suite, "--"]);
-    cargo.args(&options.runner).env("RUST_TEST_THREADS", "2");
     cargo.env(OBJECT_VARIABLE, object).env(BINARIES_VARIABLE, shell::release());
+    as_root(&mut cargo, options)?;
+    counted(&mut cargo)
+}
+
+/// Has cargo build as who we are and run the tests as root.
+fn as_root(cargo: &mut Command, options: &Options) -> Result<()> {
+    // Two tests at a time, so that tests that measure time are not starved on a small machine.
+    cargo.args(&options.runner).env("RUST_TEST_THREADS", "2");
     cargo.env(DENY_SKIPS_VARIABLE, flag(options.deny_skips));
     match shell::root_runner(&VARIABLES) {
         Ok(runner) if runner.is_empty() => {}
@@ -176,7 +190,7 @@ fn as_root(suite: &str, options: &Options) -> Result<Tally> {
         // Not an error: each test then says by itself that it was skipped.
         Err(error) => eprintln!("warning: {error:#}"),
     }
-    counted(&mut cargo)
+    Ok(())
 }
 
 fn flag(set: bool) -> &'static str {

@@ -1,5 +1,4 @@
-//! The netlink room against a real kernel, in network namespaces of its own. Needs root and the `ip`
-//! command; without root each test says that it was skipped.
+//! The netlink room against a real kernel, in network namespaces of its own. Needs the `ip` command.
 
 use std::{
     fs,
