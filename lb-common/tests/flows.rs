@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use lb_common::{
-    abi::{Mode, protocol},
-    host::Outcome,
+    abi::{Mode, Vip, VipKey, protocol},
+    host::{Outcome, process},
+    pipeline::PORT_ATTEMPTS,
     verdict::{DropReason, PassReason},
     wire::tcp::{ACK, FIN, RST, SYN},
 };
@@ -98,6 +99,22 @@ fn no_two_flows_get_the_same_port_and_the_last_one_is_refused_by_name() {
 }
 
 #[test]
+fn as_many_flows_as_ports_where_a_flow_tries_them_all() {
+    for four in BOTH {
+        let mut bed = Bed::default();
+        bed.world.tables.settings.snat_count = PORT_ATTEMPTS as u16;
+        let service = bed.world.service(Mode::Snat, protocol::UDP, four);
+        bed.world.fill_ring(&service, &[1]);
+        for port in 0..PORT_ATTEMPTS as u16 {
+            let outcome = bed.outcome(&opening(&service, 9, 1_000 + port)).0;
+            assert!(matches!(outcome, Outcome::Forward { .. }), "{outcome:?} of flow {port}");
+        }
+        let outcome = bed.outcome(&opening(&service, 9, 2_000)).0;
+        assert_eq!(outcome, Outcome::Drop(DropReason::PortsExhausted));
+    }
+}
+
+#[test]
 fn two_clients_of_one_port_behind_two_vips_of_one_server_are_kept_apart() {
     for four in BOTH {
         let mut bed = Bed::default();
@@ -168,6 +185,45 @@ fn a_port_used_again_after_the_end_begins_a_new_flow() {
 }
 
 #[test]
+fn a_port_used_again_at_the_same_server_is_the_same_at_the_server() {
+    for four in BOTH {
+        for mode in [Mode::Nat, Mode::Snat] {
+            let mut bed = Bed::default();
+            let service = bed.world.service(mode, protocol::TCP, four);
+            let (got, _) = connect(&mut bed, &service, 40_000);
+            bed.sent_on(&going_on(&service, 9, 40_000).flags(FIN | ACK));
+            bed.answered(&got, FIN | ACK);
+            let (again, _) = bed.sent_on(&opening(&service, 9, 40_000));
+            assert_eq!(again.tuple(), got.tuple(), "{service:?}");
+        }
+    }
+}
+
+/// As when a configuration changes under living flows.
+#[test]
+fn a_vip_that_comes_or_goes_takes_its_packets_with_it() {
+    let mut bed = Bed::default();
+    let service = bed.world.service(Mode::Snat, protocol::TCP, true);
+    let (got, _) = connect(&mut bed, &service, 40_000);
+    let tables = &mut bed.world.tables;
+
+    // A VIP on the very port that a flow has at the balancer: the server's packets are its clients' now.
+    let new = VipKey { address: world::words(got.src.ip())[0], port: got.src.port(), protocol: 6 };
+    tables.v4.vips.insert(new, Vip { id: service.id, mode: Mode::Snat as u8, flags: 0 });
+    let mut answer = Draft::ack(got.dst, got.src).bytes();
+    let outcome = process(&mut answer, world::BACK, tables);
+    assert_eq!(outcome, Outcome::Pass(PassReason::NoFlow));
+    tables.v4.vips.remove(&new);
+
+    // Without its VIP, a client's packet is the host's, and not an answer of anybody.
+    let old = VipKey { address: world::words(service.at.ip())[0], port: service.at.port(), protocol: 6 };
+    tables.v4.vips.remove(&old).expect("the VIP");
+    let mut packet = going_on(&service, 9, 40_000).bytes();
+    let outcome = process(&mut packet, world::FRONT, tables);
+    assert_eq!(outcome, Outcome::Pass(PassReason::NotVip));
+}
+
+#[test]
 fn who_connects_again_when_the_server_is_down_gets_another() {
     for service in Bed::default().translated() {
         let mut bed = Bed::default();
@@ -192,6 +248,8 @@ fn a_flow_whose_server_is_gone_is_none() {
         bed.change(Change::Replaced(server));
         let refused = bed.outcome(&going_on(&service, 9, 40_000)).0;
         assert_eq!(refused, Outcome::Pass(PassReason::NoFlow), "the entry's new owner does not know it");
+        let refused = bed.outcome(&opening(&service, 9, 40_000)).0;
+        assert_eq!(refused, Outcome::Drop(DropReason::NoServer), "the ring still names the old owner");
         bed.change(Change::Ring(service));
         bed.sent_on(&opening(&service, 9, 40_000));
     }
@@ -265,7 +323,7 @@ fn of_two_servers_that_a_client_was_at_the_first_to_answer_has_it_if_its_own_hal
 }
 
 #[test]
-fn answers_follow_the_client_to_another_router() {
+fn answers_follow_the_client_to_another_router_and_another_interface() {
     for service in Bed::default().translated() {
         let mut bed = Bed::default();
         let (got, _) = bed.sent_on(&opening(&service, 9, 40_000));
@@ -274,6 +332,11 @@ fn answers_follow_the_client_to_another_router() {
         let router = [2, 0, 0, 0, 1, 77];
         bed.sent_on(&going_on(&service, 9, 40_000).macs(world::mac_of_interface(world::FRONT), router));
         assert_eq!(bed.answered(&got, ACK).to, router, "{service:?}");
+        bed.wait(1);
+        let by_side = going_on(&service, 9, 40_000).macs(world::mac_of_interface(world::SIDE), router);
+        bed.sent_by(world::SIDE, &by_side);
+        let outcome = bed.answer(&got, ACK).0;
+        assert!(matches!(outcome, Outcome::Forward { ifindex: world::SIDE, .. }), "{outcome:?}");
     }
 }
 

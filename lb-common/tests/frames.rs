@@ -2,9 +2,9 @@
 //! when they are sent on is in `vectors.rs`.
 
 use lb_common::{
-    abi::{Mac, Mode, protocol, server_flags},
+    abi::{Mac, Mode, Settings, protocol, server_flags, settings_flags},
     host::{HostTables, Outcome, process},
-    verdict::{DropReason, Hop, PassReason},
+    verdict::{DropReason, Hop},
     wire::tcp::{ACK, FIN, RST, SYN},
 };
 use lb_testkit::{
@@ -269,14 +269,17 @@ fn an_answer_to_an_interface_that_is_gone_is_dropped() {
 
 #[test]
 fn packets_to_ports_beside_the_snat_range_are_not_looked_up() {
-    let mut bed = Bed::default();
-    bed.world.tables.settings.flags = 0;
-    let service = bed.world.service(Mode::Snat, protocol::TCP, true);
-    let (got, _) = bed.sent_on(&opening(&service));
-    bed.answered(&got, SYN | ACK);
-    // Without `nat`, an entry whose port is out of the range cannot be; if it were, nobody would find it.
-    bed.world.tables.settings.snat_first += 1_000;
-    let mut answer = Draft::of(got.protocol, got.dst, got.src).flags(ACK).bytes();
-    let outcome = process(&mut answer, world::BACK, &mut bed.world.tables);
-    assert_eq!(outcome, Outcome::Pass(PassReason::NotVip));
+    for (first, count, inside, outside) in [
+        (20_000, 10, &[20_000, 20_009][..], &[0, 19_999, 20_010, 65_535][..]),
+        (65_535, 1, &[65_535], &[0, 1, 65_534]),
+        (1_024, 64_512, &[1_024, 65_535], &[0, 1_023]),
+        (1_024, 0, &[], &[0, 1_023, 1_024, 1_025, 65_535]),
+        (0, 0, &[], &[0, 65_535]),
+    ] {
+        let settings = Settings { snat_first: first, snat_count: count, ..Settings::default() };
+        assert!(inside.iter().all(|port| settings.may_be_reply(*port)), "{settings:?}");
+        assert!(outside.iter().all(|port| !settings.may_be_reply(*port)), "{settings:?}");
+        let with_nat = Settings { flags: settings_flags::NAT_IN_USE, ..settings };
+        assert!([inside, outside].concat().iter().all(|port| with_nat.may_be_reply(*port)), "{with_nat:?}");
+    }
 }

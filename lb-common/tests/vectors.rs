@@ -82,10 +82,11 @@ fn the_ring_of_a_known_set_of_servers_is_what_it_was() {
 }
 
 /// Weights of servers 10.0.0.1 and so on; servers in the first slots; fingerprint of all slots.
-const RINGS: [(&[u16], [u32; 8], &str); 4] = [
+const RINGS: [(&[u16], [u32; 8], &str); 5] = [
     (&[100, 100, 100], [2, 3, 1, 1, 3, 3, 3, 1], "5e3189da6d38f3ca"),
     (&[100, 100, 0], [2, 1, 1, 1, 1, 1, 2, 1], "32936bc72a162e05"),
     (&[100, 50, 10, 1], [2, 1, 1, 1, 1, 1, 1, 1], "46afe69144cbbe07"),
+    (&[100, 70, 30], [2, 1, 1, 1, 1, 1, 3, 1], "54608c6bc565fd00"),
     (&[1; 21], [2, 12, 6, 18, 4, 19, 20, 8], "d84221e334e5c7db"),
 ];
 

@@ -42,7 +42,13 @@ impl Bed {
     /// What a client's packet becomes, which must be sent on; and the server.
     #[track_caller]
     pub fn sent_on(&mut self, frame: &Draft) -> (Seen, u16) {
-        match self.outcome(frame) {
+        self.sent_by(world::FRONT, frame)
+    }
+
+    /// The same, by another interface.
+    #[track_caller]
+    pub fn sent_by(&mut self, ifindex: u32, frame: &Draft) -> (Seen, u16) {
+        match self.laws.frame(&mut self.world, ifindex, &frame.bytes()) {
             (Outcome::Forward { server, .. }, bytes) => (inspect::read(&bytes).expect("a packet"), server),
             (other, _) => panic!("{other:?} of {frame:?}"),
         }

@@ -219,6 +219,10 @@ impl Passage<'_> {
             }
         }
         self.halves_agree(world, self.seen.tuple());
+        if self.known.is_none_or(|known| changes(world, &known, &self.seen)) {
+            let (.., mac, ifindex) = entry(world, self.seen.tuple()).expect("its entry").shared;
+            assert_eq!((mac, ifindex), (self.seen.from, self.ifindex), "answers will not find the client");
+        }
         let back = entry(world, became.reversed()).expect("answers find their way");
         assert_eq!(
             (back.half, back.out),

@@ -178,6 +178,8 @@ impl World {
             snat_count: SNAT_COUNT,
             pad: [0; 4],
         };
+        // The kernel's table is an array: this entry is there, although nobody has it.
+        world.tables.servers.insert(0, Server::default());
         for ifindex in [FRONT, BACK, SIDE] {
             world.tables.interfaces.insert(ifindex, Mac::new(mac_of_interface(ifindex)));
         }
