@@ -140,7 +140,7 @@ fn fuzz(seconds: u32) -> Result<Tally> {
     names.sort();
     let mut tally = Tally::default();
     for name in names {
-        // The fuzzed code has no `unsafe`, so a sanitizer would find nothing, and would ask for a nightly compiler.
+        // The fuzzed code has no `unsafe`: a sanitizer would find nothing, and would need a nightly compiler.
         let mut cargo =
             shell::cargo(["fuzz", "run", "--fuzz-dir=lb-common/fuzz", "--sanitizer=none", "--target-dir"]);
         cargo
@@ -169,7 +169,7 @@ fn privileged(options: &Options) -> Result<Tally> {
 /// A test binary of package `lb-tests`, with the binaries as they are deployed.
 fn deployed(suite: &str, options: &Options) -> Result<Tally> {
     let object = build_ebpf::binaries_and_tests()?;
-    // Optimised like the binaries: the crates of `lb-user` are built already, and traffic is generated faster.
+    // Optimised like the binaries: the crates of `lb-user` are built already, and traffic comes faster.
     let mut cargo = shell::cargo(["test", "--release", "--package=lb-tests", "--test", suite, "--"]);
     cargo.env(OBJECT_VARIABLE, object).env(BINARIES_VARIABLE, shell::release());
     as_root(&mut cargo, options)?;

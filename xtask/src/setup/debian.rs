@@ -75,7 +75,7 @@ pub(super) fn without_repeats(mirrors: Vec<String>) -> Vec<String> {
 pub(super) fn version_of_release<'a>(table: &'a str, release: &str) -> Option<&'a str> {
     table.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim).find(|version| {
         let upstream = version.rsplit_once('-').map_or(*version, |(upstream, _)| upstream);
-        // Repacked sources say so after a plus. A tilde would mean "before that release", so it must not match.
+        // Repacked sources say so after a plus. A tilde would mean "before that release": no match.
         upstream.split('+').next() == Some(release)
     })
 }
