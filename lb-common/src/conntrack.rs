@@ -58,23 +58,24 @@ pub fn is_over(state: u8) -> bool {
 
 /// How many ticks a flow may be silent before it is removed.
 ///
-/// TCP: RFC 5382 REQ-5 asks at least 2 hours 4 minutes for an established connection and 4 minutes for
-/// one that is opening or closing; a reset one only has to cover stragglers, and one whose server never
-/// answered is worth no more than the client's longest gap between two SYNs (RFC 6298: 64 s at the sixth).
-/// UDP: RFC 4787 REQ-5 asks at least 2 minutes.
+/// TCP: RFC 5382 REQ-5 asks at least 2 hours 4 minutes for an established connection. One that is still
+/// opening is worth no more than the longest gap between two SYNs (RFC 6298: 64 s at the sixth), or half-open
+/// ones would hold all ports. One that both sides have ended is kept for as long as a Linux server remembers
+/// it (60 s). A reset may be forged, so that of an open connection only shortens its life; that of a refused
+/// one has nothing to lose. UDP: RFC 4787 REQ-5 asks at least 2 minutes.
 #[must_use]
 pub fn timeout(protocol: u8, state: u8) -> u32 {
     if protocol == protocol::UDP {
         return if state & REPLIED != 0 { 180 } else { 120 };
     }
-    if state & (CLIENT_RST | SERVER_RST) != 0 {
-        10
-    } else if state & REPLIED == 0 {
-        75
-    } else if state & CONFIRMED == 0 || is_over(state) {
-        240
-    } else {
-        7_440
+    let reset = state & (CLIENT_RST | SERVER_RST) != 0;
+    let confirmed = state & CONFIRMED != 0;
+    match (reset, confirmed) {
+        (true, false) => 10,
+        (true, true) => 240,
+        (false, false) => 75,
+        (false, true) if is_over(state) => 60,
+        (false, true) => 7_440,
     }
 }
 
@@ -105,14 +106,14 @@ mod tests {
         for (what, state, silence) in [
             ("a SYN nobody answered", life(&open[..1]), 75),
             ("a SYN sent three times", life(&[open[0]; 3]), 75),
-            ("an answered SYN", life(&open[..2]), 240),
+            ("an answered SYN", life(&open[..2]), 75),
             ("an open connection", with(&[]), 7_440),
             ("half-closed by the client", with(&[(C, FIN | ACK), (S, ACK)]), 7_440),
             ("half-closed by the server", with(&[(S, FIN | ACK), (C, ACK)]), 7_440),
-            ("closed by both", with(&[(C, FIN | ACK), (S, FIN | ACK), (C, ACK)]), 240),
+            ("closed by both", with(&[(C, FIN | ACK), (S, FIN | ACK), (C, ACK)]), 60),
             ("refused", life(&[(C, SYN), (S, RST | ACK)]), 10),
-            ("reset by the client", with(&[(C, RST)]), 10),
-            ("reset by the client, stragglers of the server", with(&[(C, RST), (S, ACK), (S, ACK)]), 10),
+            ("reset by the client, or by a forger", with(&[(C, RST)]), 240),
+            ("reset by the client, stragglers of the server", with(&[(C, RST), (S, ACK), (S, ACK)]), 240),
             ("a forged reset: the client goes on", with(&[(C, RST), (C, ACK)]), 7_440),
         ] {
             assert_eq!(timeout(protocol::TCP, state), silence, "{what}");

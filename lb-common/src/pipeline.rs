@@ -17,8 +17,12 @@ use crate::{
 
 /// Source ports tried for a new translation before giving up.
 ///
-/// With a fraction `p` of a server's ports taken, a new flow fails with probability `p^16`: 3 % at 80 %.
+/// With a fraction `p` of a server's ports held by living flows, a new flow fails with probability about
+/// `p^16`: 3 % at 80 %.
 pub const PORT_ATTEMPTS: u32 = 16;
+
+/// From this try on, the port of a flow that is over is as good as a free one.
+const TAKE_OVER_FROM: u32 = 8;
 
 /// Everything about the packet in hand.
 ///
@@ -86,6 +90,8 @@ pub fn decide<F: Family>(work: &mut Work<F>, ifindex: u32, tables: &mut impl Tab
     let outcome = match tables.vip(&work.packet.vip_key()) {
         Some(vip) => match Mode::from_u8(vip.mode) {
             Mode::Local => Err(Verdict::Pass(PassReason::LocalVip)),
+            // Flooded by a switch, or overheard: whom it is for gets it too. The host discards it.
+            _ if tables.interface(ifindex) != Some(work.link.to) => Err(Verdict::Pass(PassReason::OtherHost)),
             Mode::Dr => direct(work, vip, tables),
             mode => translate(work, ifindex, vip, mode == Mode::Snat, tables),
         },
@@ -122,7 +128,7 @@ fn translate<F: Family>(
     {
         work.flow.client_mac = work.link.from.bytes();
         work.flow.client_ifindex = ifindex;
-        if keep(work, tables)? {
+        if keep(work, tables) {
             known = Some(server);
         }
     }
@@ -160,7 +166,8 @@ fn reply<F: Family>(
 ) -> Result<Forward, Verdict> {
     let is_reply = tables.settings().may_be_reply(work.packet.key.dport)
         && tables.flow(&work.packet.key, &mut work.flow)
-        && work.flow.half() == Half::Server;
+        && work.flow.half() == Half::Server
+        && tables.interface(ifindex) == Some(work.link.to);
     if !is_reply {
         return Err(Verdict::Pass(PassReason::NotVip));
     }
@@ -172,7 +179,7 @@ fn reply<F: Family>(
     let out = work.flow.client_ifindex;
     let from = if out == ifindex { Some(work.link.to) } else { tables.interface(out) };
     let from = from.ok_or(Verdict::Drop(DropReason::NoNextHop))?;
-    if !keep(work, tables)? {
+    if !keep(work, tables) {
         return Err(Verdict::Pass(PassReason::NotVip));
     }
     let server = work.flow.server.index();
@@ -221,27 +228,27 @@ fn usable<F: Family>(work: &Work<F>, tables: &impl Tables<F>) -> Option<Server> 
 /// Gives `false`, and changes nothing, where the other half belongs to another flow by now: the client has
 /// begun anew with another server, or the port was given away after the half that held it was evicted.
 #[inline(always)]
-fn keep<F: Family>(work: &mut Work<F>, tables: &mut impl Tables<F>) -> Result<bool, Verdict> {
+fn keep<F: Family>(work: &mut Work<F>, tables: &mut impl Tables<F>) -> bool {
     let now = tables.now();
     let state = conntrack::advance(work.flow.state, work.flow.half(), work.packet.flags);
     if state == work.flow.state && now == work.flow.seen {
-        return Ok(true);
+        return true;
     }
     work.flow.state = state;
     work.flow.seen = now;
     work.twin_key = work.flow.twin_key(work.packet.key.protocol);
     if tables.flow(&work.twin_key, &mut work.twin) {
         if work.twin.twin_key(work.packet.key.protocol) != work.packet.key {
-            return Ok(false);
+            return false;
         }
         tables.refresh(&work.twin_key, &work.flow);
     } else {
         work.twin = work.flow.twin(&work.packet.key);
-        let put_back = tables.insert(&work.twin_key, &work.twin, false);
-        put_back.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))?;
+        // If another CPU was quicker, it has put back the same; the next look will tell if not.
+        let _ = tables.insert(&work.twin_key, &work.twin, false);
     }
     tables.refresh(&work.packet.key, &work.flow);
-    Ok(true)
+    true
 }
 
 /// Starts the translated flow `work.flow`: finds a free 5-tuple towards the server, enters both halves.
@@ -254,19 +261,23 @@ fn open<F: Family>(work: &mut Work<F>, source_too: bool, tables: &mut impl Table
     if snat_count == 0 && source_too {
         return Err(Verdict::Drop(DropReason::PortsExhausted));
     }
-    let start = hash::scale(hash::flow::<F>(&work.packet.key), snat_count as u32);
-    let port =
-        |attempt: u32| snat_first.wrapping_add(((start + attempt) % (snat_count as u32).max(1)) as u16);
+    let hash = hash::flow::<F>(&work.packet.key);
+    let start = hash::scale(hash, snat_count as u32);
+    // A stride of its own for every flow, or taken ports would gather in ever longer rows.
+    let stride = if snat_count >= 4_096 { hash & 0x7ff | 1 } else { 1 };
+    let port = |attempt: u32| {
+        snat_first.wrapping_add(((start + attempt * stride) % (snat_count as u32).max(1)) as u16)
+    };
     if source_too {
         work.flow.sport = port(0);
     }
-    let mut free = claim(work, source_too, tables) || take_back(work, tables);
+    let mut free = claim(work, source_too, tables) || take_over(work, false, tables);
     for attempt in 1..PORT_ATTEMPTS {
         if free || snat_count == 0 {
             break;
         }
         work.flow.sport = port(attempt);
-        free = claim(work, true, tables);
+        free = claim(work, true, tables) || (attempt >= TAKE_OVER_FROM && take_over(work, true, tables));
     }
     if !free {
         return Err(Verdict::Drop(DropReason::PortsExhausted));
@@ -287,12 +298,18 @@ fn claim<F: Family>(work: &mut Work<F>, ours: bool, tables: &mut impl Tables<F>)
     !is_vip && tables.insert(&work.twin_key, &work.twin, false).is_ok()
 }
 
-/// Overwrites the entry under `work.twin_key` if it is from a previous life of the same 5-tuple.
+/// Overwrites the entry under `work.twin_key` if it is from a previous life of the same 5-tuple, or, with
+/// `others`, of any flow that is over.
+///
+/// Two CPUs could take the same port at the same instant; the flow that loses is found out by [`keep`].
 #[inline(always)]
-fn take_back<F: Family>(work: &mut Work<F>, tables: &mut impl Tables<F>) -> bool {
-    if !tables.flow(&work.twin_key, &mut work.twin)
-        || work.twin.twin_key(work.packet.key.protocol) != work.packet.key
-    {
+fn take_over<F: Family>(work: &mut Work<F>, others: bool, tables: &mut impl Tables<F>) -> bool {
+    if !tables.flow(&work.twin_key, &mut work.twin) {
+        return false;
+    }
+    let own = work.twin.twin_key(work.packet.key.protocol) == work.packet.key;
+    let over = others && work.twin.half() == Half::Server && conntrack::is_over(work.twin.state);
+    if !own && !over {
         return false;
     }
     work.twin = work.flow.twin(&work.packet.key);

@@ -56,6 +56,8 @@ reasons! {
         LocalVip = "local-vip",
         /// To a `nat` or `snat` VIP, but of no known flow and not the start of one; the host resets it.
         NoFlow = "no-flow",
+        /// For a VIP, but sent to the MAC address of another machine.
+        OtherHost = "other-host",
     }
 }
 

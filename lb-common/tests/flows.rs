@@ -210,7 +210,8 @@ fn a_vip_that_comes_or_goes_takes_its_packets_with_it() {
     // A VIP on the very port that a flow has at the balancer: the server's packets are its clients' now.
     let new = VipKey { address: world::words(got.src.ip())[0], port: got.src.port(), protocol: 6 };
     tables.v4.vips.insert(new, Vip { id: service.id, mode: Mode::Snat as u8, flags: 0 });
-    let mut answer = Draft::ack(got.dst, got.src).bytes();
+    let here = world::mac_of_interface(world::BACK);
+    let mut answer = Draft::ack(got.dst, got.src).macs(here, got.to).bytes();
     let outcome = process(&mut answer, world::BACK, tables);
     assert_eq!(outcome, Outcome::Pass(PassReason::NoFlow));
     tables.v4.vips.remove(&new);
@@ -374,4 +375,62 @@ fn a_client_keeps_its_server_where_the_source_decides() {
         }
         assert_eq!(servers.len(), 3);
     }
+}
+
+/// A switch that does not know a MAC address floods; a host in promiscuous mode hears everything.
+#[test]
+fn a_frame_for_another_machine_is_not_forwarded_a_second_time() {
+    for service in Bed::default().translated() {
+        let mut bed = Bed::default();
+        let (got, _) = bed.sent_on(&opening(&service, 9, 40_000));
+        let other = [2, 0, 0, 0, 9, 9];
+        let overheard = going_on(&service, 9, 40_000).macs(other, world::CLIENT_MAC);
+        assert_eq!(bed.outcome(&overheard).0, Outcome::Pass(PassReason::OtherHost), "{service:?}");
+        let mut answer = Draft::of(service.protocol, got.dst, got.src).macs(other, got.to).bytes();
+        let ifindex = world::interface_of_server(got.to[5].into());
+        let outcome = process(&mut answer, ifindex, &mut bed.world.tables);
+        assert_eq!(outcome, Outcome::Pass(PassReason::NotVip), "{service:?}");
+    }
+}
+
+/// Ports of connections that both sides have ended are as good as free, or as many connections as there are
+/// ports would be all that a server can have in a minute.
+#[test]
+fn short_connections_follow_each_other_on_few_ports_and_leave_a_living_one_alone() {
+    let mut bed = Bed::default();
+    let service = bed.world.service(Mode::Snat, protocol::TCP, true);
+    bed.world.fill_ring(&service, &[1]);
+    bed.world.tables.settings.snat_count = PORT_ATTEMPTS as u16;
+    let (living, _) = connect(&mut bed, &service, 30_000);
+    for port in 40_000..40_200 {
+        let (got, _) = connect(&mut bed, &service, port);
+        assert_ne!(got.src, living.src);
+        bed.sent_on(&going_on(&service, 9, port).flags(FIN | ACK));
+        bed.answered(&got, FIN | ACK);
+    }
+    assert_eq!(bed.sent_on(&going_on(&service, 9, 30_000)).0.tuple(), living.tuple());
+    bed.answered(&living, ACK);
+}
+
+/// What [`PORT_ATTEMPTS`] promises.
+#[test]
+fn few_new_flows_fail_while_most_ports_are_taken() {
+    let mut bed = Bed::full_size();
+    let service = bed.world.service(Mode::Snat, protocol::TCP, true);
+    bed.world.fill_ring(&service, &[1]);
+    let count = 5_000;
+    bed.world.tables.settings.snat_count = count;
+    let mut outcomes = Vec::new();
+    for client in 0..count {
+        let mut frame = opening(&service, (client / 50) as u8, 40_000 + client % 50 * 7).bytes();
+        outcomes.push(process(&mut frame, world::FRONT, &mut bed.world.tables));
+    }
+    let failed = |from: usize, to: usize| {
+        let (from, to) = (from * usize::from(count) / 100, to * usize::from(count) / 100);
+        let failed = outcomes[from..to].iter().filter(|outcome| matches!(outcome, Outcome::Drop(_))).count();
+        failed as f64 / (to - from) as f64
+    };
+    assert_eq!(failed(0, 40), 0.0);
+    assert!(failed(70, 80) < 0.03, "{}", failed(70, 80));
+    assert!(failed(80, 85) < 0.10, "{}", failed(80, 85));
 }

@@ -192,7 +192,8 @@ fn a_translated_packet_must_have_a_hop_left() {
             let mut bed = Bed::default();
             let (got, _) = bed.sent_on(&opening(&service));
             let ifindex = world::interface_of_server(got.to[5].into());
-            let mut late = Draft::of(got.protocol, got.dst, got.src).ttl(ttl).bytes();
+            let here = world::mac_of_interface(ifindex);
+            let mut late = Draft::of(got.protocol, got.dst, got.src).ttl(ttl).macs(here, got.to).bytes();
             let outcome = process(&mut late, ifindex, &mut bed.world.tables);
             assert_eq!(outcome, Outcome::Drop(DropReason::TtlExceeded), "an answer");
         }
@@ -262,7 +263,8 @@ fn an_answer_to_an_interface_that_is_gone_is_dropped() {
     bed.world.fill_ring(&service, &[1]);
     let (got, _) = bed.sent_on(&opening(&service));
     bed.world.tables.interfaces.remove(&world::FRONT);
-    let mut answer = Draft::of(got.protocol, got.dst, got.src).flags(SYN | ACK).bytes();
+    let here = world::mac_of_interface(world::BACK);
+    let mut answer = Draft::of(got.protocol, got.dst, got.src).flags(SYN | ACK).macs(here, got.to).bytes();
     let outcome = process(&mut answer, world::BACK, &mut bed.world.tables);
     assert_eq!(outcome, Outcome::Drop(DropReason::NoNextHop));
 }

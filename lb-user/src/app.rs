@@ -12,12 +12,14 @@
 
 use std::{
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use futures_util::FutureExt as _;
 use lb_common::abi::DEFAULT_FLOW_ENTRIES;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -41,7 +43,7 @@ use crate::{
     signals::Signals,
     snapshot::{Interface, Snapshot},
     sweep::Sweep,
-    vip_addresses::VipAddresses,
+    vip_addresses::{self, VipAddresses},
 };
 
 /// What the command line says.
@@ -67,15 +69,17 @@ const BACKLOG: usize = 1_024;
 pub async fn run(options: &Options, config: Config) -> Result<()> {
     // Before anything is changed, so that no signal finds us half way.
     let mut signals = Signals::listen()?;
+    let (notices, link_notices) = (Watch::start()?, Watch::start()?);
 
     require_root()?;
     let own_ports = sysctl::ip_local_port_range()?;
     let snat_ports = snat::ports(config.snat_ports, own_ports).map_err(|problem| anyhow!(problem))?;
-    let conflicts = listeners::conflicts(&config)?;
+    let netlink = Netlink::open()?;
+    let mut conflicts = listeners::conflicts(&config)?;
+    conflicts.extend(vip_addresses::conflicts(&config, &netlink.addresses().await?, own_ports));
     if !conflicts.is_empty() {
         bail!("{}", conflicts.join("; "));
     }
-    let netlink = Netlink::open()?;
     let links = find_links(&netlink, &options.interfaces).await?;
     let _lock = Lock::take()?;
     let socket = admin::Socket::bind(&options.socket).await?;
@@ -103,9 +107,12 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     };
     report(&config, &about);
     let outcome = {
-        let serving = serve(&config, reconciler, flows, socket, about);
+        // A bug in there must not keep the addresses from being taken off.
+        let serving = AssertUnwindSafe(serve(&config, reconciler, flows, socket, about)).catch_unwind();
         tokio::select! {
-            outcome = serving => outcome,
+            outcome = serving => outcome.unwrap_or_else(|_| bail!("a bug in lb-user ended it; see above")),
+            never = addresses.keep_up(&netlink, notices) => match never {},
+            error = lost(&netlink, &links, link_notices) => Err(error),
             name = signals.stop() => { info!("stopping: {name}"); Ok(()) }
         }
     };
@@ -192,6 +199,28 @@ async fn confirm(netlink: &Netlink, interfaces: &[Interface]) -> Result<()> {
     Ok(())
 }
 
+/// Says so when an interface goes away, and gives up when the last one has.
+async fn lost(netlink: &Netlink, links: &[Link], mut notices: Watch) -> anyhow::Error {
+    let mut left: Vec<_> = links.iter().collect();
+    loop {
+        let _ = notices.changed().await;
+        let Ok(present) = netlink.links().await else { continue };
+        left.retain(|link| {
+            let there = present.iter().any(|other| other.index == link.index);
+            if !there {
+                warn!(
+                    "interface {} is gone; nothing is balanced there until lb-user is started anew",
+                    link.name
+                );
+            }
+            there
+        });
+        if left.is_empty() {
+            return anyhow!("all interfaces are gone");
+        }
+    }
+}
+
 /// Starts everything that runs beside the loop, then the loop.
 async fn serve(
     config: &Config,
@@ -209,6 +238,7 @@ async fn serve(
     let servers: Vec<_> =
         config.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.address).collect();
     let (_servers, servers) = watch::channel(Arc::from(servers));
+    let attached = about.interfaces.iter().map(|interface| interface.index).collect();
     let checker = Checker::spawn(health_news);
     checker.set_targets(targets(config));
     let _sweep = Sweep::start(flow_tables, census_news)?;
@@ -216,7 +246,7 @@ async fn serve(
     let inbox = Inbox { health, surroundings, census, status };
     tokio::select! {
         () = reconcile::run(reconciler, about, inbox, publish) => bail!("the reconcile loop ended"),
-        () = hops::run(Netlink::open()?, Watch::start()?, servers, surroundings_news) =>
+        () = hops::run(Netlink::open()?, attached, Watch::start()?, servers, surroundings_news) =>
             bail!("the watch over the network ended"),
         () = admin::serve(socket, handle) => bail!("the admin interface ended"),
     }

@@ -4,7 +4,7 @@
 //! often in case a notice was missed. What is found is sent on only when it differs.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -18,7 +18,12 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    netlink::{Netlink, routes::Neighbour, watch::Watch},
+    netlink::{
+        self, Netlink,
+        links::Link,
+        routes::{Neighbour, NextHop, NextHopProblem},
+        watch::Watch,
+    },
     plan::{Hop, desired::Way},
 };
 
@@ -32,37 +37,45 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// [`PAUSE`], after which a notice is waited for.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
+/// A next hop that does not answer is asked for this often.
+const NUDGE_EVERY: Duration = Duration::from_secs(1);
+
 /// What packets need to know about the network around this host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Surroundings {
     /// Way to each server's address.
     pub hops: HashMap<IpAddr, Hop>,
-    /// MACs of this host's interfaces.
+    /// MACs of the interfaces the program is attached to.
     pub interfaces: BTreeMap<u32, Mac>,
 }
 
-/// Looks after the ways to `servers` until nobody listens any more.
+/// Looks after the ways to `servers`, over the interfaces `attached`, until nobody listens any more.
 pub async fn run(
     netlink: Netlink,
+    attached: Vec<u32>,
     mut notices: Watch,
     mut servers: watch::Receiver<Arc<[IpAddr]>>,
     news: mpsc::Sender<Surroundings>,
 ) {
-    let mut scout = Scout { netlink, known: HashMap::new() };
-    let mut last = None;
+    let mut scout = Scout { netlink, attached, neighbours: HashMap::new(), last: Surroundings::default() };
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
         let addresses = Arc::clone(&servers.borrow_and_update());
-        let now = scout.look(&addresses).await;
-        let missing = now.hops.values().any(|hop| hop.as_ref().is_ok_and(|way| way.next_hop.is_none()));
-        if last.as_ref() != Some(&now) {
-            if news.send(now.clone()).await.is_err() {
-                return;
+        match scout.look(&addresses).await {
+            Ok(now) if now != scout.last => {
+                if news.send(now.clone()).await.is_err() {
+                    return;
+                }
+                scout.last = now;
+                pause = FIRST_PAUSE;
             }
-            last = Some(now);
-            pause = FIRST_PAUSE;
+            Ok(_) => {}
+            // What could not be asked has not changed for that.
+            Err(error) => warn!("{error}; going on with what is known"),
         }
+        let hops = scout.last.hops.values();
+        let missing = hops.flatten().any(|way| way.next_hop.is_none());
         if missing && pause < PAUSE {
             sleep(pause).await;
             pause *= 2;
@@ -84,50 +97,95 @@ pub async fn run(
     }
 }
 
-/// Asks the kernel, and remembers MACs it has forgotten.
+/// Asks the kernel, and remembers what it has forgotten.
 struct Scout {
     netlink: Netlink,
-    /// (interface, next hop) → MAC. The kernel drops a neighbour that nobody talked to for a while, and the
-    /// XDP program's talking does not count; its MAC is most likely still right, and what is certain is
-    /// that without one nothing arrives.
-    known: HashMap<(u32, IpAddr), Mac>,
+    attached: Vec<u32>,
+    /// By interface and address.
+    neighbours: HashMap<(u32, IpAddr), Remembered>,
+    last: Surroundings,
+}
+
+/// What is remembered of a next hop.
+#[derive(Default)]
+struct Remembered {
+    /// The kernel drops a neighbour that nobody talked to for a while, and the XDP program's talking does not
+    /// count; its MAC is most likely still right, and what is certain is that without one nothing arrives.
+    mac: Option<Mac>,
+    /// It did not answer when the kernel last asked; asking again makes the kernel forget that.
+    silent: bool,
+    /// When the kernel was last told to ask.
+    nudged: Option<Instant>,
 }
 
 impl Scout {
-    async fn look(&mut self, servers: &[IpAddr]) -> Surroundings {
-        let interfaces: BTreeMap<_, _> = match self.netlink.links().await {
-            Ok(links) => links.iter().filter_map(|link| Some((link.index, Mac::new(link.mac?)))).collect(),
-            Err(error) => {
-                warn!("{error}");
-                BTreeMap::new()
-            }
-        };
+    /// # Errors
+    /// When the kernel does not list its interfaces.
+    async fn look(&mut self, servers: &[IpAddr]) -> Result<Surroundings, netlink::Error> {
+        let links: BTreeMap<_, _> =
+            self.netlink.links().await?.into_iter().map(|link| (link.index, link)).collect();
+        let attached =
+            self.attached.iter().filter_map(|index| Some((*index, Mac::new(links.get(index)?.mac?))));
+        let interfaces = attached.collect();
         let mut hops = HashMap::new();
         for &server in servers {
-            if let Entry::Vacant(place) = hops.entry(server) {
-                place.insert(self.way(server, &interfaces).await);
+            if !hops.contains_key(&server) {
+                hops.insert(server, self.way(server, &links).await);
             }
         }
-        Surroundings { hops, interfaces }
+        Ok(Surroundings { hops, interfaces })
     }
 
-    async fn way(&mut self, server: IpAddr, interfaces: &BTreeMap<u32, Mac>) -> Hop {
-        let hop = self.netlink.resolve(server).await.map_err(|problem| problem.to_string())?;
-        let source_mac = *interfaces
-            .get(&hop.ifindex)
-            .ok_or_else(|| format!("the way to {server} leads over an interface without Ethernet address"))?;
-        let neighbour = (hop.ifindex, hop.address);
-        if let Neighbour::Known(mac) = hop.neighbour {
-            self.known.insert(neighbour, Mac::new(mac));
-        } else if let Err(error) = self.netlink.nudge(hop.ifindex, hop.address).await {
-            debug!("{error}");
+    async fn way(&mut self, server: IpAddr, links: &BTreeMap<u32, Link>) -> Hop {
+        let hop = match self.netlink.resolve(server).await {
+            Ok(hop) => hop,
+            Err(NextHopProblem::Unknown(error)) => {
+                // As above: a question without an answer is no answer.
+                return self.last.hops.get(&server).cloned().unwrap_or_else(|| Err(error.to_string()));
+            }
+            Err(problem) => return Err(problem.to_string()),
+        };
+        let link = links.get(&hop.ifindex).ok_or("the way to it leads over an interface that is gone")?;
+        if !self.attached.contains(&hop.ifindex) {
+            let name = &link.name;
+            return Err(format!(
+                "the way to it leads over {name}, where lb-user is not attached; add --iface {name}"
+            ));
         }
+        let source_mac = link.mac.ok_or_else(|| format!("{} has no Ethernet address any more", link.name))?;
+        let next_hop = self.neighbour(&hop).await?;
         Ok(Way {
             ifindex: hop.ifindex,
-            source_mac,
-            next_hop: self.known.get(&neighbour).copied(),
+            source_mac: Mac::new(source_mac),
+            next_hop,
             routed: hop.address != server,
             source: hop.source,
         })
+    }
+
+    /// The MAC of a next hop, if it is known; has the kernel ask for it otherwise.
+    async fn neighbour(&mut self, hop: &NextHop) -> Result<Option<Mac>, String> {
+        let known = self.neighbours.entry((hop.ifindex, hop.address)).or_default();
+        match hop.neighbour {
+            Neighbour::Known(mac) => {
+                *known = Remembered { mac: Some(Mac::new(mac)), ..Remembered::default() }
+            }
+            Neighbour::Failed => known.silent = true,
+            Neighbour::Unknown => {}
+        }
+        let is_known = matches!(hop.neighbour, Neighbour::Known(_));
+        if !is_known && known.nudged.is_none_or(|last| last.elapsed() >= NUDGE_EVERY) {
+            known.nudged = Some(Instant::now());
+            if let Err(error) = self.netlink.nudge(hop.ifindex, hop.address).await {
+                debug!("{error}");
+            }
+        }
+        match known {
+            Remembered { mac: None, silent: true, .. } => {
+                let protocol = if hop.address.is_ipv4() { "ARP" } else { "neighbour discovery" };
+                Err(format!("{} does not answer {protocol}, so its MAC address is not known", hop.address))
+            }
+            Remembered { mac, .. } => Ok(*mac),
+        }
     }
 }

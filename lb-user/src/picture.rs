@@ -94,9 +94,14 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
     }
 }
 
-/// R28. A server with weight 0 counts like the others: it is there, and well or not.
+/// R28. A server with weight 0 counts like the others: it is there, and well or not. One that is well but
+/// cannot be reached by the clients' packets is of no use.
 fn pool_health(servers: &[ServerStatus]) -> PoolHealth {
-    let count = |health| servers.iter().filter(|server| server.health == health).count();
+    let health = |server: &ServerStatus| match server.health {
+        Health::Up if server.next_hop_problem.is_some() => Health::Down,
+        health => health,
+    };
+    let count = |wanted| servers.iter().filter(|server| health(server) == wanted).count();
     if count(Health::Unknown) == servers.len() {
         PoolHealth::Unknown
     } else if count(Health::Up) == servers.len() {

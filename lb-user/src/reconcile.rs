@@ -26,6 +26,9 @@ use crate::{
 /// After the kernel refused a change, try again this much later.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Without any message, the loop wakes this often.
+const IDLE: Duration = Duration::from_secs(3600);
+
 /// A snapshot that nobody asked for is at most this often worth the many counters it takes.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 
@@ -64,9 +67,11 @@ impl<D: Datapath> Reconciler<D> {
         })
     }
 
-    /// News of a server's health.
-    pub fn on_health(&mut self, event: HealthEvent) {
-        self.health.insert(event.id.clone(), event);
+    /// News of a server's health. Gives whether it calls for a new plan; a new reason alone does not.
+    pub fn on_health(&mut self, event: HealthEvent) -> bool {
+        let state = event.state;
+        let before = self.health.insert(event.id.clone(), event);
+        before.is_none_or(|before| before.state != state)
     }
 
     /// News of the network around.
@@ -130,43 +135,55 @@ pub struct Inbox {
     pub status: mpsc::Receiver<StatusRequest>,
 }
 
-/// Runs until the health checks end, publishing the state when asked and now and then.
+/// Runs until one of those who report to it has ended, publishing the state when asked and now and then.
 pub async fn run<D: Datapath>(
     mut reconciler: Reconciler<D>,
     about: About,
     mut inbox: Inbox,
     publish: watch::Sender<Arc<Snapshot>>,
 ) {
-    let mut retry: Option<Instant> = None;
+    let mut stale = true;
+    let mut refused: Option<(Instant, Error)> = None;
     let mut published: Option<Instant> = None;
     loop {
-        let again = retry.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        let again = refused.as_ref().map_or_else(|| Instant::now() + IDLE, |(at, _)| *at + RETRY);
         let mut asked = None;
         tokio::select! {
-            Some(event) = inbox.health.recv() => {
-                reconciler.on_health(event);
+            event = inbox.health.recv() => {
+                let Some(event) = event else { return };
+                stale |= reconciler.on_health(event);
                 // What else came meanwhile goes into the same plan.
                 while let Ok(event) = inbox.health.try_recv() {
-                    reconciler.on_health(event);
+                    stale |= reconciler.on_health(event);
                 }
             }
-            Some(surroundings) = inbox.surroundings.recv() => reconciler.on_surroundings(surroundings),
-            Some(census) = inbox.census.recv() => reconciler.on_census(census),
-            Some(request) = inbox.status.recv() => asked = Some(request),
+            surroundings = inbox.surroundings.recv() => {
+                let Some(surroundings) = surroundings else { return };
+                reconciler.on_surroundings(surroundings);
+                stale = true;
+            }
+            census = inbox.census.recv() => {
+                let Some(census) = census else { return };
+                reconciler.on_census(census);
+            }
+            request = inbox.status.recv() => asked = request,
             () = sleep_until(again) => {}
-            else => return,
         }
-        retry = match reconciler.step() {
-            Ok(0) => None,
-            Ok(operations) => {
-                debug!("{operations} map operations");
-                None
+        let wait = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
+        if stale && !wait {
+            match reconciler.step() {
+                Ok(operations) => {
+                    debug!("{operations} map operations");
+                    (stale, refused) = (false, None);
+                }
+                Err(error) => {
+                    if refused.as_ref().is_none_or(|(_, last)| *last != error) {
+                        error!("{error}; trying again every {RETRY:?}");
+                    }
+                    refused = Some((Instant::now(), error));
+                }
             }
-            Err(error) => {
-                error!("{error}; trying again in {RETRY:?}");
-                Some(Instant::now() + RETRY)
-            }
-        };
+        }
         let due = published.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY);
         if asked.is_some() || due {
             let snapshot = Arc::new(picture::snapshot(&reconciler, &about));
@@ -263,6 +280,49 @@ mod tests {
         reconciler.step().unwrap();
         assert_eq!(reconciler.step(), Ok(0));
         assert_eq!(reconciler.datapath.contents, reconciler.current);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_loop_ends_with_those_who_report_to_it() {
+        for silent in 0..3 {
+            let (health, health_inbox) = mpsc::channel(1);
+            let (surroundings, surroundings_inbox) = mpsc::channel(1);
+            let (census, census_inbox) = mpsc::channel(1);
+            let (publish, last) = watch::channel(Arc::default());
+            let (_handle, status) = crate::admin::Handle::new(last);
+            let inbox = Inbox {
+                health: health_inbox,
+                surroundings: surroundings_inbox,
+                census: census_inbox,
+                status,
+            };
+            let running = tokio::spawn(run(reconciler(), about(), inbox, publish));
+            let mut reporters = (Some(health), Some(surroundings), Some(census));
+            match silent {
+                0 => reporters.0 = None,
+                1 => reporters.1 = None,
+                _ => reporters.2 = None,
+            }
+            let ended = tokio::time::timeout(Duration::from_secs(9), running).await;
+            assert!(matches!(ended, Ok(Ok(()))), "reporter {silent}");
+        }
+    }
+
+    #[test]
+    fn a_vip_whose_servers_cannot_be_reached_is_not_healthy() {
+        let mut reconciler = reconciler();
+        for server in ["s1", "s2"] {
+            reconciler.on_health(health("a", server, Health::Up));
+        }
+        let mut surroundings = reconciler.surroundings.clone();
+        for hop in surroundings.hops.values_mut() {
+            *hop = Err("no way".into());
+        }
+        reconciler.on_surroundings(surroundings);
+        reconciler.step().unwrap();
+        let vip = &picture::snapshot(&reconciler, &about()).vips[0];
+        assert_eq!(vip.health, PoolHealth::Down);
+        assert_eq!(vip.servers[0].next_hop_problem.as_deref(), Some("no way"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub struct Signals {
     interrupt: Signal,
     quit: Signal,
     hangup: Signal,
+    user: [Signal; 2],
 }
 
 impl Signals {
@@ -24,6 +25,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
+            user: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
         })
     }
 
@@ -31,10 +33,14 @@ impl Signals {
     /// expects the configuration to be read again, and is told that nothing of the kind happens.
     pub async fn stop(&mut self) -> &'static str {
         loop {
+            let [user1, user2] = &mut self.user;
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.quit.recv() => return "SIGQUIT",
+                // They mean nothing here, and would end the daemon without a chance to clean up.
+                _ = user1.recv() => warn!("SIGUSR1 ignored"),
+                _ = user2.recv() => warn!("SIGUSR2 ignored"),
                 _ = self.hangup.recv() => warn!(
                     "SIGHUP ignored: a changed configuration takes effect at the next start, which breaks connections"
                 ),

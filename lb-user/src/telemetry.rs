@@ -38,6 +38,9 @@ pub fn init(option: Option<&str>) -> Result<(), Error> {
         .with_writer(io::stderr)
         .with_ansi(terminal)
         .with_target(false)
+        // A log that cannot be written is no reason to end: by default it is complained about on the same
+        // broken stream, which panics.
+        .log_internal_errors(false)
         .finish()
         .try_init()
         .map_err(|error| Error(format!("cannot start logging: {error}")))

@@ -1,13 +1,19 @@
 //! VIP addresses on this host's interfaces: put up at start, taken down at exit.
 
-use std::net::IpAddr;
+use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use anyhow::Result;
-use tracing::{info, warn};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
 
 use crate::{
-    model::Config,
-    netlink::{Netlink, addresses::Presence, links::Link},
+    model::{Config, PortRange, Vip},
+    netlink::{
+        Netlink,
+        addresses::{HostAddress, Presence},
+        links::Link,
+        watch::Watch,
+    },
 };
 
 /// VIP addresses that are to be taken off at exit.
@@ -68,6 +74,31 @@ impl VipAddresses {
         Ok(())
     }
 
+    /// Puts back what somebody takes off, for as long as it is polled: the kernel itself removes IPv6 addresses
+    /// when an interface is switched off.
+    pub async fn keep_up(&self, netlink: &Netlink, mut notices: Watch) -> Infallible {
+        let mut complained = false;
+        loop {
+            for &(ifindex, address) in &self.0 {
+                match netlink.ensure_address(ifindex, address).await {
+                    Ok(Presence::Added) => {
+                        warn!("VIP address {address} had been taken off its interface; put back");
+                        complained = false;
+                    }
+                    Ok(_) => {}
+                    Err(error) if complained => debug!("{error}"),
+                    Err(error) => {
+                        warn!("{error}");
+                        complained = true;
+                    }
+                }
+            }
+            // Somebody who keeps taking it off is not fought at full speed.
+            sleep(Duration::from_secs(1)).await;
+            while !notices.changed().await.concerns_addresses() {}
+        }
+    }
+
     /// Takes them all off again; what the kernel refuses is logged.
     pub async fn take_down(self, netlink: &Netlink) {
         for (ifindex, address) in self.0 {
@@ -76,6 +107,24 @@ impl VipAddresses {
             }
         }
     }
+}
+
+/// Why VIPs on addresses that this host has for itself cannot be served: one line each. Answers to the host's
+/// own packets would be taken for clients of such a VIP.
+#[must_use]
+pub fn conflicts(config: &Config, present: &[HostAddress], own_ports: PortRange) -> Vec<String> {
+    let is_own = |address| present.iter().any(|on| on.address == address && !on.ours);
+    let clash =
+        |vip: &&Vip| is_own(vip.address) && vip.ports.ranges().iter().any(|range| range.overlaps(own_ports));
+    let vips = config.vips.iter().filter(clash);
+    vips.map(|vip| {
+        format!(
+            "VIP {}: ports {} on {}, an address of this host, overlap {own_ports}, the ports it uses for its own \
+             connections (net.ipv4.ip_local_port_range); choose other ports or an address of the VIP's own",
+            vip.name, vip.ports, vip.address
+        )
+    })
+    .collect()
 }
 
 /// Whether two addresses lie in one network, given by an address and its prefix length.
@@ -91,6 +140,35 @@ fn contains(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vip_on_the_hosts_own_address_keeps_off_the_hosts_own_ports() {
+        let text = r#"
+            [pool.p]
+            servers = [{ name = "s", address = "10.0.0.1" }]
+            [vip_defaults]
+            mode = "snat"
+            pool = "p"
+            [vip.wide]
+            address = "10.0.0.9"
+            port = "1-65535"
+            protocol = "udp"
+            health = { port = 80 }
+            [vip.narrow]
+            address = "10.0.0.9"
+            port = 80
+            [vip.apart]
+            address = "10.0.0.10"
+            port = "1-65535"
+        "#;
+        let config = crate::config::check("test.toml", text).unwrap().config;
+        let own = HostAddress { ifindex: 2, address: [10, 0, 0, 9].into(), prefix_len: 24, ours: false };
+        let lines = conflicts(&config, &[own], PortRange { first: 32_768, last: 60_999 });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(
+            lines[0].starts_with("VIP wide: ports 1-65535 on 10.0.0.9, an address of this host, overlap")
+        );
+    }
 
     #[test]
     fn networks() {

@@ -49,6 +49,11 @@ fn packets(world: &World, four: bool) -> Vec<(&'static str, &'static str, Vec<u8
         ("not-ip", "three VLAN tags", syn.clone().tag(0x8100, 1).tag(0x8100, 1).tag(0x8100, 1).bytes()),
         ("not-tcp-udp", "an echo request", Draft::other(client, nat.at, if four { 1 } else { 58 }).bytes()),
         ("group-addressed", "a broadcast", syn.clone().macs([0xff; 6], world::CLIENT_MAC).bytes()),
+        (
+            "other-host",
+            "flooded by a switch",
+            syn.clone().macs([2, 0, 0, 0, 9, 9], world::CLIENT_MAC).bytes(),
+        ),
         ("fragment", "the first of several", fragment.bytes()),
         ("malformed", "a byte short of its TCP header", cut),
         ("local-vip", "for l7-proxy", Draft::syn(client, local.at).bytes()),

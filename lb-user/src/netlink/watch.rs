@@ -51,6 +51,12 @@ impl Changed {
     const ALL: Self = Self { links: true, addresses: true, routes: true, neighbours: true };
     const NOTHING: Self = Self { links: false, addresses: false, routes: false, neighbours: false };
 
+    /// Whether addresses of this host may have come or gone.
+    #[must_use]
+    pub fn concerns_addresses(self) -> bool {
+        self.addresses || self.links
+    }
+
     fn add(&mut self, message: &NetlinkPayload<RouteNetlinkMessage>) {
         use RouteNetlinkMessage as Message;
         match message {
