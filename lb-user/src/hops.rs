@@ -4,7 +4,7 @@
 //! often in case a notice was missed. What is found is sent on only when it differs.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -129,8 +129,8 @@ impl Scout {
         let interfaces = attached.collect();
         let mut hops = HashMap::new();
         for &server in servers {
-            if !hops.contains_key(&server) {
-                hops.insert(server, self.way(server, &links).await);
+            if let Entry::Vacant(unknown) = hops.entry(server) {
+                unknown.insert(self.way(server, &links).await);
             }
         }
         Ok(Surroundings { hops, interfaces })

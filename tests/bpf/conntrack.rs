@@ -218,7 +218,8 @@ fn two_processors_never_take_the_same_port() {
             let ports: HashSet<_> = flows.iter().map(|(_, tuple)| *tuple).collect();
             assert_eq!(ports.len(), flows.len());
             for (client, tuple) in flows {
-                let answer = Draft::tcp(tuple.dst, tuple.src, SYN | ACK);
+                let macs = [world::mac_of_interface(world::BACK), [2, 0, 0, 0, 2, 1]];
+                let answer = Draft::tcp(tuple.dst, tuple.src, SYN | ACK).macs(macs[0], macs[1]);
                 let (_, bytes) = kernel.run(world::BACK, &answer.bytes());
                 let asked = went_to(&opening(&service, client).bytes());
                 assert_eq!(went_to(&bytes), asked.reversed());
