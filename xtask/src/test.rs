@@ -99,6 +99,9 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     if total.failed > 0 {
         bail!("{} failed", if total.failed == 1 { "a test" } else { "tests" });
     }
+    if total == Tally::default() {
+        bail!("no test ran: none has such a name");
+    }
     if total.skipped > 0 && options.deny_skips {
         bail!("skipped tests are not allowed here (--deny-skips)");
     }
@@ -146,7 +149,8 @@ fn fuzz(seconds: u32) -> Result<Tally> {
         cargo
             .arg(shell::target().join("fuzz"))
             .arg(&name)
-            .arg("--")
+            // Only what was found, not every step towards it.
+            .args(["--", "-verbosity=0"])
             .arg(format!("-max_total_time={seconds}"));
         match shell::run(&mut cargo) {
             Ok(()) => tally.passed += 1,
