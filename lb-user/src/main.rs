@@ -1,13 +1,21 @@
 //! `lb-user`: the load balancer daemon. Arguments, logging and exit codes; the rest is the library.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use lb_user::{admin, app, config, datapath::attach::Wanted, model::Config, telemetry};
 
 /// Where the configuration is unless `--config` says otherwise.
 const DEFAULT_CONFIG: &str = "/etc/lb/lb.toml";
+
+/// Far more than thousands of VIPs and servers take, in bytes.
+const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// Load balancer: forwards TCP and UDP in the kernel (XDP) to servers whose health it checks.
 ///
@@ -44,10 +52,15 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lb-user: error: {error:#}");
+            say(&format!("lb-user: error: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line to standard error. One that cannot be written is no reason for a panic, as `eprintln!` has it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -69,6 +82,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The text of a configuration file; not of a device that never ends.
+fn read_text(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST_CONFIG + 1).read_to_string(&mut text)?;
+    ensure!(text.len() as u64 <= LARGEST_CONFIG, "it is larger than {} MiB", LARGEST_CONFIG >> 20);
+    Ok(text)
+}
+
 /// Reads and checks the configuration file; prints everything that is wrong with it. `None` if that is more
 /// than warnings.
 fn read(arguments: &Arguments) -> Result<Option<(Option<PathBuf>, Config)>> {
@@ -76,18 +97,18 @@ fn read(arguments: &Arguments) -> Result<Option<(Option<PathBuf>, Config)>> {
     if arguments.config.is_none() && !arguments.check && !path.exists() {
         return Ok(Some((None, Config::default())));
     }
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let text =
+        read_text(&path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
     let name = path.display().to_string();
     match config::check(&name, &text) {
         Ok(checked) => {
             for warning in &checked.warnings {
-                eprintln!("{warning}");
+                say(&warning.to_string());
             }
             Ok(Some((Some(path), checked.config)))
         }
         Err(diagnostics) => {
-            eprintln!("{diagnostics}");
+            say(&diagnostics.to_string());
             Ok(None)
         }
     }
