@@ -1,11 +1,14 @@
 //! What the balancer adds to a machine, and that it takes it away again.
 
+use std::time::Duration;
+
 use lb_tests::{
     address::Family,
     client,
     daemon::{Installation, attached_program},
     needs_balancer,
     topology::Layout,
+    wait,
 };
 
 use crate::{
@@ -113,4 +116,36 @@ fn without_a_configuration_file_it_starts_empty_and_passes_everything() {
     let target = bed.net.lb.address.at(Family::V6, 80);
     let _ = client::requests(&bed.net.client().ns, target, 20).all_answered("the host itself");
     assert_eq!(own.name(), "lb");
+}
+
+/// The kernel takes IPv6 addresses off an interface that is switched off.
+#[test]
+fn a_vip_address_that_was_taken_off_is_put_back() {
+    needs_balancer!();
+    let bed = Bed::for_all_modes(&[80]);
+    let balancer = bed.balance(&bed.config(&["snat"], 80, ""));
+    let address = bed.target("snat", Family::V6, 80).ip();
+    assert!(has_address(&bed, address));
+    bed.net.lb.ns.ip(&format!("address del {address}/128 dev eth0"));
+    wait::until_true(Duration::from_secs(10), "the address to be put back", || has_address(&bed, address));
+    let (_, log) = balancer.stop();
+    assert!(log.contains(&format!("VIP address {address} had been taken off")), "{log}");
+    assert!(!has_address(&bed, address));
+}
+
+/// A host of containers has more interfaces than the kernel program can know.
+#[test]
+fn a_host_with_many_other_interfaces_is_a_balancer_like_any_other() {
+    needs_balancer!();
+    let bed = Bed::for_all_modes(&[80]);
+    for number in 0..40 {
+        bed.net.lb.ns.ip(&format!("link add a{number} type veth peer name b{number}"));
+    }
+    let balancer = bed.balance(&bed.config(&["snat"], 80, ""));
+    for family in Family::BOTH {
+        let requests = client::requests(&bed.net.client().ns, bed.target("snat", family, 80), 20);
+        let _ = requests.all_answered(family);
+    }
+    let (_, log) = balancer.stop();
+    assert!(!log.contains("ERROR"), "{log}");
 }

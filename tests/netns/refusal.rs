@@ -87,6 +87,26 @@ fn a_user_who_is_not_root() {
 }
 
 #[test]
+fn a_kernel_that_is_too_old() {
+    needs_balancer!();
+    let bed = bed();
+    let config = bed.config(&["snat"], 80, "");
+    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], config.text());
+    let before = installation.footprint();
+    let folder = Folder::new();
+    let release = folder.write("osrelease", "5.4.0-42-generic\n");
+    // In a mount namespace of its own, the kernel gives another release.
+    let script = r#"mount --bind "$0" /proc/sys/kernel/osrelease && exec "$@""#;
+    let mut command = bed.net.lb.ns.command("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(release).arg(binary("lb-user"));
+    let (status, log) =
+        Running::start("lb-user", command.args(installation.arguments())).wait(Duration::from_secs(20));
+    assert_eq!(status.code(), Some(1), "{log}");
+    complaint(&log, &["5.4.0-42-generic", "5.15"]);
+    assert_eq!(installation.footprint(), before);
+}
+
+#[test]
 fn root_without_the_capabilities_it_needs() {
     needs_balancer!();
     let bed = bed();
