@@ -57,3 +57,13 @@ fn the_kernel_does_what_the_host_does_when_ports_are_scarce() {
         history(world, 2);
     });
 }
+
+#[test]
+fn the_kernel_does_what_the_host_does_when_ports_abound() {
+    needs_kernel_program!();
+    place(|| {
+        let mut world = World::new(lb_common::abi::RING_SIZE);
+        (world.tables.settings.snat_first, world.tables.settings.snat_count) = (1_024, 31_744);
+        history(world, 3);
+    });
+}

@@ -201,7 +201,8 @@ impl Passage<'_> {
         let server = world.tables.servers[&index];
         assert_eq!(world::words(became.dst.ip()), server.address);
         assert_eq!(became.dst.port(), service.port_at_server());
-        let is_ours = (0..world::SNAT_COUNT).contains(&became.src.port().wrapping_sub(world::SNAT_FIRST));
+        let settings = world.tables.settings;
+        let is_ours = became.src.port().wrapping_sub(settings.snat_first) < settings.snat_count;
         if service.mode == Mode::Snat {
             assert_eq!(world::words(became.src.ip()), server.snat_source);
             assert!(
