@@ -1,21 +1,19 @@
 //! The only place that reads and writes packet bytes.
 
-use core::marker::PhantomData;
-
-use aya_ebpf::programs::XdpContext;
-use lb_common::wire::Frame;
+use aya_ebpf::{helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use lb_common::wire::{Frame, Resize};
 
 /// The linear part of the frame that the program was called for.
 pub(crate) struct XdpFrame<'a> {
     start: usize,
     end: usize,
-    context: PhantomData<&'a XdpContext>,
+    ctx: &'a XdpContext,
 }
 
 impl<'a> XdpFrame<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end(), context: PhantomData }
+        Self { start: ctx.data(), end: ctx.data_end(), ctx }
     }
 
     /// Bytes in the frame.
@@ -33,6 +31,16 @@ impl<'a> XdpFrame<'a> {
         let pointer = self.start + offset;
         if pointer + N > self.end { None } else { Some(pointer as *mut [u8; N]) }
     }
+
+    /// Moves the beginning of the frame. The helper may put the frame elsewhere, also when it refuses: all
+    /// pointers into it are read anew.
+    #[inline(always)]
+    fn move_start(&mut self, bytes: i32) -> Option<()> {
+        // SAFETY: the context is the one that the program was called with; the helper checks the bounds.
+        let refused = unsafe { bpf_xdp_adjust_head(self.ctx.ctx, bytes) } != 0;
+        *self = Self::new(self.ctx);
+        if refused { None } else { Some(()) }
+    }
 }
 
 impl Frame for XdpFrame<'_> {
@@ -49,5 +57,17 @@ impl Frame for XdpFrame<'_> {
         // SAFETY: `at` has checked that N bytes from here lie before the end of the frame.
         unsafe { pointer.write(bytes) };
         Some(())
+    }
+}
+
+impl Resize for XdpFrame<'_> {
+    #[inline(always)]
+    fn pop_front(&mut self, bytes: usize) -> Option<()> {
+        self.move_start(i32::try_from(bytes).ok()?)
+    }
+
+    #[inline(always)]
+    fn push_front(&mut self, bytes: usize) -> Option<()> {
+        self.move_start(-i32::try_from(bytes).ok()?)
     }
 }
