@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod bench;
 pub mod conntrack;
 pub mod family;
 pub mod hash;

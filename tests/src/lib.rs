@@ -11,6 +11,7 @@
 //! | [`frame`], [`capture`] | what was on the wire |
 //! | [`packet`] | frames made by hand |
 //! | [`stack`] | what a kernel program needs of it |
+//! | [`mod@bench`] | what a packet costs |
 //! | [`bystander`] | an XDP program that is not the balancer's |
 //! | [`pattern`], [`wait`] | reproducible bytes; polling with a deadline |
 //!
@@ -18,6 +19,7 @@
 //! Nothing here decides anything about packets; that is what is being tested.
 
 pub mod address;
+pub mod bench;
 pub mod bystander;
 pub mod capture;
 pub mod client;

@@ -19,20 +19,29 @@ pub(crate) const OBJECT_VARIABLE: &str = "LB_EBPF_OBJECT";
 
 /// Builds the kernel program and gives the file, always the same one.
 pub(crate) fn object() -> Result<PathBuf> {
-    shell::run(&mut kernel_cargo("build"))?;
+    object_of("lb")
+}
+
+/// Builds the kernel programs that `cargo xtask bench` measures with, and gives their file.
+pub(crate) fn bench_object() -> Result<PathBuf> {
+    object_of("bench")
+}
+
+fn object_of(name: &str) -> Result<PathBuf> {
+    shell::run(kernel_cargo("build").args(["--bin", name]))?;
     let folder = folder();
-    let built = folder.join(TARGET).join("release/lb");
-    let object = folder.join("lb.o");
+    let built = folder.join(TARGET).join("release").join(name);
+    let object = folder.join(name).with_extension("o");
     copy_if_changed(&built, &object)?;
     let bytes = fs::metadata(&object)?.len();
     eprintln!("kernel program: {} ({bytes} bytes)", object.display());
     Ok(object)
 }
 
-/// A cargo command upon the kernel program, e.g. `build` or `clippy`, all with the same flags.
+/// A cargo command upon the kernel programs, e.g. `build` or `clippy`, all with the same flags; all of them
+/// unless one is named with `--bin`.
 pub(crate) fn kernel_cargo(subcommand: &str) -> Command {
-    let mut cargo =
-        shell::cargo([subcommand, "--package=lb-ebpf", "--bin=lb", "--features=bpf", "--release"]);
+    let mut cargo = shell::cargo([subcommand, "--package=lb-ebpf", "--features=bpf", "--release"]);
     cargo.args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"]).arg(folder());
     // aya reads types of the machine the object will run on, hence bpf_target_arch; map definitions and line
     // numbers in verifier logs come from BTF, which the linker makes of the debug information.

@@ -21,12 +21,12 @@ enum Outcome {
 /// Runs all steps and fails if one did.
 pub(crate) fn check() -> Result<()> {
     let mut clippy_kernel = build_ebpf::kernel_cargo("clippy");
-    clippy_kernel.args(["--", "--deny=warnings"]);
+    clippy_kernel.args(["--bins", "--", "--deny=warnings"]);
     let mut docs = shell::cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
     docs.env("RUSTDOCFLAGS", RUSTDOC_FLAGS.join(" "));
     let mut docs_kernel = build_ebpf::kernel_cargo("doc");
     docs_kernel
-        .args(["--no-deps", "--document-private-items"])
+        .args(["--bins", "--no-deps", "--document-private-items"])
         .env("CARGO_ENCODED_RUSTDOCFLAGS", RUSTDOC_FLAGS.join("\x1f"));
 
     let steps = [

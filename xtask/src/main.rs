@@ -8,6 +8,7 @@
 //! | `test [host\|bpf\|netns\|all]` | runs the tests; root only where a test needs it |
 //! | `check` | formatting, clippy for host and kernel, documentation, dependencies |
 //! | `verify` | loads every kernel program and prints what the verifier made of it |
+//! | `bench [e2e]` | measures what a packet costs, and the balancer against others |
 //! | `demo` | shows the balancer at work in network namespaces |
 //! | `run -- ARGUMENTS` | builds `lb-user` and runs it as root |
 //!
@@ -54,6 +55,13 @@ enum Action {
     Check,
     /// Load every kernel program and print verified instructions, JIT bytes and stack
     Verify,
+    /// Measure what a packet costs; "bench --help" tells more
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Show the balancer at work in network namespaces
     Demo,
     /// Build lb-user and run it as root
@@ -98,6 +106,10 @@ fn act(Arguments { command, no_setup }: Arguments) -> Result<()> {
         Action::Verify => {
             prepare(&[Purpose::Build])?;
             run::verify()
+        }
+        Action::Bench { arguments } => {
+            prepare(&[Purpose::Build])?;
+            run::bench(&arguments)
         }
         Action::Demo => {
             prepare(&[Purpose::Build, Purpose::Network])?;

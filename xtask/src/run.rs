@@ -1,4 +1,4 @@
-//! Programs that are built here and run as root: `verify`, `demo` and `lb-user` itself.
+//! Programs that are built here and run as root: `verify`, `demo`, `bench` and `lb-user` itself.
 
 use std::ffi::OsString;
 
@@ -17,6 +17,19 @@ pub(crate) fn verify() -> Result<()> {
 /// Shows the balancer at work in network namespaces.
 pub(crate) fn demo() -> Result<()> {
     run_of_tests("demo")
+}
+
+/// Tells `bench` where its kernel programs are.
+const BENCH_VARIABLE: &str = "LB_BENCH_OBJECT";
+
+/// Measures what a packet costs, with these arguments of the program `bench`.
+pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
+    let program = shell::release().join("bench");
+    let mut command = shell::root_command(program.as_os_str(), &[BINARIES_VARIABLE, BENCH_VARIABLE])?;
+    let object = build_ebpf::bench_object()?;
+    build_ebpf::binaries_and_tests()?;
+    command.env(BINARIES_VARIABLE, shell::release()).env(BENCH_VARIABLE, object);
+    shell::run(command.args(arguments))
 }
 
 /// Builds `lb-user` and runs it.
