@@ -17,6 +17,7 @@
 pub mod abi;
 pub mod bench;
 pub mod conntrack;
+pub mod decap;
 pub mod family;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]

@@ -1,3 +1,3 @@
-//! Empty: the crate is the binary `lb`, built for the kernel by `cargo xtask build-ebpf`.
+//! Empty: the crate is the binaries `lb` and `decap`, built for the kernel by `cargo xtask build-ebpf`.
 
 #![no_std]

@@ -1,6 +1,6 @@
-//! Building: the kernel program, and the binaries that carry it.
+//! Building: the kernel programs, and the binaries that carry them.
 //!
-//! The kernel program is built by the pinned stable compiler. Compiling the core library for a target that
+//! The kernel programs are built by the pinned stable compiler. Compiling the core library for a target that
 //! has no ready-made one is an unstable feature, so the compiler is told to act as its own bootstrap; nothing
 //! else unstable is used. `bpf-linker` joins the pieces. Always optimised: the verifier sees what the
 //! optimiser left, so another profile would be another program.
@@ -14,11 +14,13 @@ use crate::shell;
 /// Little-endian BPF, like every machine this project is meant for.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// The environment variable that tells `lb-user/build.rs` which object to embed.
+/// The environment variable that tells `lb-user/build.rs` which object to embed; the others lie beside it.
 pub(crate) const OBJECT_VARIABLE: &str = "LB_EBPF_OBJECT";
 
-/// Builds the kernel program and gives the file, always the same one.
+/// Builds the kernel programs of the product, the balancer's and that of `lb-user decap`, and gives the file of the
+/// balancer's, always the same one.
 pub(crate) fn object() -> Result<PathBuf> {
+    object_of("decap")?;
     object_of("lb")
 }
 
