@@ -18,7 +18,7 @@ mod gate;
 mod inner;
 mod outer;
 
-pub use gate::{Gate, MAX_RULES, Question, Role};
+pub use gate::{Gate, MAX_RULES, Question, Role, Rule};
 pub use inner::{Inner, Tunnelled};
 
 use crate::{

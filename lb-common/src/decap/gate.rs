@@ -1,7 +1,10 @@
 //! Who may use the tunnel: the questions that a packet raises, and how the operator's rules are written in the map
 //! that answers them.
 
+use core::net::IpAddr;
+
 use super::Tunnelled;
+use crate::family::{Family as _, V4, V6, words4, words6};
 
 /// Size of the map `RULES`.
 pub const MAX_RULES: usize = 16_384;
@@ -50,11 +53,28 @@ impl Question {
         let [a, b, c, d] = self.address;
         [(self.role as u32) << 8 | self.version, a, b, c, d]
     }
+}
 
-    /// How many bits of a key count in a rule for all addresses of family `F` that agree in their first `bits`.
+/// A rule: it says yes to all questions whose keys begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rule {
+    /// How many bits of the key count.
+    pub bits: u32,
+    /// See [`Question::key`].
+    pub key: [u32; 5],
+}
+
+impl Rule {
+    /// For all addresses that agree with this one in their first `prefix` bits, of which there are 32 or 128.
     #[must_use]
-    pub const fn rule_bits<F: Tunnelled>(bits: u32) -> u32 {
-        Self::BITS - F::BITS + bits
+    pub fn new(role: Role, address: IpAddr, prefix: u8) -> Self {
+        let (question, width) = match address {
+            IpAddr::V4(address) => {
+                (Question::new::<V4>(role, V4::from_words(words4(address.octets()))), V4::BITS)
+            }
+            IpAddr::V6(address) => (Question::new::<V6>(role, words6(address.octets())), V6::BITS),
+        };
+        Self { bits: Question::BITS - width + prefix as u32, key: question.key() }
     }
 }
 
@@ -70,7 +90,6 @@ pub trait Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::{V4, V6};
 
     #[test]
     fn questions_of_different_roles_or_families_have_different_heads() {

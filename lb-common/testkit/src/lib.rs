@@ -12,6 +12,7 @@
 //! | [`damage`] | frames that are not as they should be |
 //! | [`traffic`] | packets and changes of the tables, in an order that means something |
 //! | [`bed`] | a world with its laws, for tests that tell a story |
+//! | [`tunnel`] | packets in tunnels, and a slower way to take them out |
 //! | [`laws`] | what holds for every frame and every state of the tables |
 //!
 //! Everything panics with what it found: a test has no better answer either.
@@ -27,4 +28,5 @@ pub mod golden;
 pub mod inspect;
 pub mod laws;
 pub mod traffic;
+pub mod tunnel;
 pub mod world;
