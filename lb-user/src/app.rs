@@ -124,15 +124,15 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     outcome
 }
 
-fn require_root() -> Result<()> {
+pub(crate) fn require_root() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    bail!("lb-user must run as root: it loads a kernel program and puts addresses on interfaces (try sudo)")
+    bail!("lb-user must run as root: it loads a kernel program and changes interfaces (try sudo)")
 }
 
 /// The interfaces by name. Refuses what does not exist, cannot carry our frames, or is taken.
-async fn find_links(netlink: &Netlink, names: &[String]) -> Result<Vec<Link>> {
+pub(crate) async fn find_links(netlink: &Netlink, names: &[String]) -> Result<Vec<Link>> {
     let mut links: Vec<Link> = Vec::new();
     for name in names {
         let Some(link) = netlink.link_by_name(name).await? else {
@@ -143,7 +143,7 @@ async fn find_links(netlink: &Netlink, names: &[String]) -> Result<Vec<Link>> {
             bail!("--iface {name} is given twice");
         }
         if link.mac.is_none() {
-            bail!("{name} is not an Ethernet interface; lb-user can only forward on Ethernet");
+            bail!("{name} is not an Ethernet interface; lb-user works on Ethernet only");
         }
         if let Some(xdp) = link.xdp {
             let id = xdp.program_id;
@@ -158,7 +158,7 @@ async fn find_links(netlink: &Netlink, names: &[String]) -> Result<Vec<Link>> {
     Ok(links)
 }
 
-fn attach_all(program: &mut Program, links: &[Link], wanted: Wanted) -> Result<Vec<Interface>> {
+pub(crate) fn attach_all(program: &mut Program, links: &[Link], wanted: Wanted) -> Result<Vec<Interface>> {
     let program_id = program.id()?;
     let mut interfaces = Vec::new();
     for link in links {
@@ -180,7 +180,7 @@ fn attach_all(program: &mut Program, links: &[Link], wanted: Wanted) -> Result<V
 
 /// Asks the kernel whether what was attached is what is there: older kernels attach over netlink, which
 /// does not refuse to replace a program that came a moment before.
-async fn confirm(netlink: &Netlink, interfaces: &[Interface]) -> Result<()> {
+pub(crate) async fn confirm(netlink: &Netlink, interfaces: &[Interface]) -> Result<()> {
     for interface in interfaces {
         let link = netlink.link_by_index(interface.index).await?;
         let xdp = link.and_then(|link| link.xdp);
@@ -200,7 +200,7 @@ async fn confirm(netlink: &Netlink, interfaces: &[Interface]) -> Result<()> {
 }
 
 /// Says so when an interface goes away, and gives up when the last one has.
-async fn lost(netlink: &Netlink, links: &[Link], mut notices: Watch) -> anyhow::Error {
+pub(crate) async fn lost(netlink: &Netlink, links: &[Link], mut notices: Watch) -> anyhow::Error {
     let mut left: Vec<_> = links.iter().collect();
     loop {
         let _ = notices.changed().await;
@@ -208,10 +208,7 @@ async fn lost(netlink: &Netlink, links: &[Link], mut notices: Watch) -> anyhow::
         left.retain(|link| {
             let there = present.iter().any(|other| other.index == link.index);
             if !there {
-                warn!(
-                    "interface {} is gone; nothing is balanced there until lb-user is started anew",
-                    link.name
-                );
+                warn!("interface {} is gone; nothing is done there until lb-user is started anew", link.name);
             }
             there
         });

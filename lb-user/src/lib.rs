@@ -4,6 +4,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod datapath;
+pub mod decap;
 pub mod health;
 pub mod hops;
 pub mod lbctl;

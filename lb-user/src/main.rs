@@ -2,14 +2,15 @@
 
 use std::{
     fs::File,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
-use lb_user::{admin, app, config, datapath::attach::Wanted, model::Config, telemetry};
+use clap::{Parser, Subcommand};
+use lb_user::{admin, app, config, datapath::attach::Wanted, decap, model::Config, telemetry};
+use tokio::runtime::Runtime;
 
 /// Where the configuration is unless `--config` says otherwise.
 const DEFAULT_CONFIG: &str = "/etc/lb/lb.toml";
@@ -21,8 +22,11 @@ const LARGEST_CONFIG: u64 = 16 << 20;
 ///
 /// Runs in the foreground until SIGTERM or Ctrl-C, then takes away everything it put up.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
+    #[command(subcommand)]
+    instead: Option<Instead>,
+
     /// Interface to balance on; may be given several times.
     #[arg(long = "iface", value_name = "NAME", required_unless_present = "check")]
     interfaces: Vec<String>,
@@ -48,6 +52,12 @@ struct Arguments {
     log: Option<String>,
 }
 
+/// What `lb-user` can do instead of balancing.
+#[derive(Debug, Subcommand)]
+enum Instead {
+    Decap(decap::Options),
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(code) => code,
@@ -60,10 +70,15 @@ fn main() -> ExitCode {
 
 /// Writes a line to standard error. One that cannot be written is no reason for a panic, as `eprintln!` has it.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(Instead::Decap(options)) = &arguments.instead {
+        telemetry::init(options.log.as_deref())?;
+        runtime()?.block_on(decap::run(options))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     telemetry::init(arguments.log.as_deref())?;
     let Some((file, config)) = read(arguments)? else {
         return Ok(ExitCode::FAILURE);
@@ -77,9 +92,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         socket: arguments.socket.clone(),
         xdp_mode: arguments.xdp_mode,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(app::run(&options, config))?;
+    runtime()?.block_on(app::run(&options, config))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// The text of a configuration file; not of a device that never ends.

@@ -8,6 +8,7 @@
 
 mod abi;
 mod conntrack;
+mod decap;
 mod forward;
 mod forward_v4;
 mod forward_v6;

@@ -26,6 +26,7 @@ mod values;
 mod words;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub(crate) use values::network_of;
 
 use crate::model::Config;
 

@@ -33,18 +33,25 @@ pub struct Attached {
 /// The loaded program. Dropping it detaches it everywhere, as the end of the process does.
 #[derive(Debug)]
 pub struct Program {
+    name: &'static str,
     ebpf: Ebpf,
     links: Vec<XdpLinkId>,
 }
 
 impl Program {
     pub(super) fn new(ebpf: Ebpf) -> Self {
-        Self { ebpf, links: Vec::new() }
+        Self::named(PROGRAM, ebpf)
+    }
+
+    /// Another program than the balancer's.
+    pub(super) fn named(name: &'static str, ebpf: Ebpf) -> Self {
+        Self { name, ebpf, links: Vec::new() }
     }
 
     fn xdp(&mut self) -> Result<&mut Xdp, Error> {
-        let program = self.ebpf.program_mut(PROGRAM).and_then(|program| program.try_into().ok());
-        program.ok_or_else(|| Error(format!("the kernel program has no XDP program {PROGRAM:?}")))
+        let name = self.name;
+        let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+        program.ok_or_else(|| Error(format!("the kernel program has no XDP program {name:?}")))
     }
 
     /// The kernel's id of the program.

@@ -68,7 +68,7 @@ fn start_log(ebpf: &mut Ebpf) {
 }
 
 /// Adds what an operator can do about the most common refusal.
-fn explain(attempt: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+pub(super) fn explain(attempt: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     let mut next = Some(error);
     while let Some(error) = next {
         let denied = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);

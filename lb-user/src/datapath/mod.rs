@@ -2,6 +2,7 @@
 //! room that knows aya. It carries out operations; which ones is decided in [`crate::plan`].
 
 pub mod attach;
+pub mod decap;
 #[cfg(test)]
 pub mod fake;
 pub mod flows;

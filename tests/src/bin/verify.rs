@@ -1,6 +1,6 @@
 //! Loads every kernel program and prints what the verifier made of it.
 //!
-//! `cargo xtask verify` builds and runs this as root. The object is the one embedded in `lb-user`, or the
+//! `cargo xtask verify` builds and runs this as root. The objects are those embedded in `lb-user`, or the
 //! file named as the argument.
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,17 +12,22 @@ use aya_obj::generated::bpf_insn;
 use lb_tests::stack;
 
 fn main() -> Result<()> {
-    let object = match std::env::args().nth(1) {
-        Some(path) => std::fs::read(&path).with_context(|| format!("cannot read {path}"))?,
-        None => lb_user::datapath::OBJECT.to_vec(),
+    let objects = match std::env::args().nth(1) {
+        Some(path) => vec![std::fs::read(&path).with_context(|| format!("cannot read {path}"))?],
+        None => vec![lb_user::datapath::OBJECT.to_vec(), lb_user::datapath::decap::OBJECT.to_vec()],
     };
-    ensure!(!object.is_empty(), "built without the kernel program; use `cargo xtask verify`");
-    let stacks = stack::of_programs(&object)?;
-    let mut ebpf = EbpfLoader::new().load(&object).context("the object does not load")?;
     println!(
         "{:<10} {:>12} {:>10} {:>10} {:>12}",
         "program", "verified", "instr.", "JIT bytes", "stack bytes"
     );
+    objects.iter().try_for_each(|object| verify(object))
+}
+
+/// Loads the programs of one object and prints a line for each.
+fn verify(object: &[u8]) -> Result<()> {
+    ensure!(!object.is_empty(), "built without the kernel programs; use `cargo xtask verify`");
+    let stacks = stack::of_programs(object)?;
+    let mut ebpf = EbpfLoader::new().load(object).context("the object does not load")?;
     for (name, program) in ebpf.programs_mut() {
         let Program::Xdp(xdp) = program else { bail!("{name} is no XDP program") };
         xdp.load().with_context(|| format!("the verifier refuses {name}"))?;

@@ -13,6 +13,7 @@ use toml::de::DeValue;
 use super::words::{choices, quote};
 
 pub(super) use http::{cookie_name, error_status, http_path, statuses};
+pub(crate) use net::network_of;
 pub(super) use net::{network, server_address, vip_address};
 pub(super) use ports::{port, ports, snat_ports};
 pub(super) use time::{health_time, idle_time, show};

@@ -29,7 +29,11 @@ pub(in crate::config) fn server_address(value: &DeValue<'_>) -> Read<IpAddr> {
 
 /// A network, `"10.0.0.0/24"`: address and prefix length.
 pub(in crate::config) fn network(value: &DeValue<'_>) -> Read<(IpAddr, u8)> {
-    let text = string(value, "a network such as \"10.0.0.0/24\"")?;
+    network_of(string(value, "a network such as \"10.0.0.0/24\"")?)
+}
+
+/// [`network`] of text that comes from elsewhere.
+pub(crate) fn network_of(text: &str) -> Read<(IpAddr, u8)> {
     let shown = quote(text);
     let wrong =
         || format!("{shown} is not a network; write address and prefix length, such as \"10.0.0.0/24\"");

@@ -1,0 +1,77 @@
+//! The program of `lb-user decap`: loaded, told what it may decapsulate, asked what it did.
+
+use aya::{
+    EbpfLoader,
+    maps::{Array, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
+    programs::Xdp,
+};
+use lb_common::decap::{Outcome, Rule};
+
+use super::{
+    Error,
+    attach::Program,
+    kernel,
+    load::{explain, take},
+};
+
+/// The program, as `cargo xtask build` put it into this file; empty in a build without BPF tools.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decap.o"));
+
+/// The program's name in the object, and what `bpftool prog` and other instances see.
+pub const PROGRAM: &str = "decap";
+
+/// The maps of the loaded program.
+pub struct Maps {
+    rules: LpmTrie<MapData, [u32; 5], u32>,
+    outcomes: PerCpuArray<MapData, u64>,
+}
+
+/// Loads the program; it decapsulates nothing before it has rules. No GUE for port 0.
+///
+/// # Errors
+/// In one line: what is missing, and what would help.
+pub fn load(gue_port: u16) -> Result<(Program, Maps), Error> {
+    if OBJECT.is_empty() {
+        return Err(Error(
+            "this lb-user was built without its kernel programs; build it with \"cargo xtask build\"".into(),
+        ));
+    }
+    kernel::require_running().map_err(|unfit| Error(unfit.to_string()))?;
+    let loaded = EbpfLoader::new().load(OBJECT);
+    let mut ebpf = loaded.map_err(|error| explain("cannot load the kernel program", &error))?;
+    let maps = Maps { rules: take(&mut ebpf, "RULES")?, outcomes: take(&mut ebpf, "OUTCOMES")? };
+    take::<Array<MapData, u32>>(&mut ebpf, "GUE_PORT")?.set(0, u32::from(gue_port), 0)?;
+    let program: &mut Xdp = ebpf
+        .program_mut(PROGRAM)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Error(format!("the kernel program has no XDP program {PROGRAM:?}")))?;
+    program.load().map_err(|error| explain("the kernel refuses the kernel program", &error))?;
+    Ok((Program::named(PROGRAM, ebpf), maps))
+}
+
+impl Maps {
+    /// Adds a rule.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn allow(&mut self, rule: Rule) -> Result<(), Error> {
+        Ok(self.rules.insert(&Key::new(rule.bits, rule.key), 1, 0)?)
+    }
+
+    /// Takes a rule out that is there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forbid(&mut self, rule: Rule) -> Result<(), Error> {
+        Ok(self.rules.remove(&Key::new(rule.bits, rule.key))?)
+    }
+
+    /// Packets by outcome, in the order of [`Outcome::ALL`].
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn outcomes(&self) -> Result<Vec<u64>, Error> {
+        let packets = |outcome: &Outcome| Ok(self.outcomes.get(&(*outcome as u32), 0)?.iter().sum());
+        Outcome::ALL.iter().map(packets).collect()
+    }
+}
