@@ -131,3 +131,25 @@ fn read(arguments: &Arguments) -> Result<Option<(Option<PathBuf>, Config)>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_balancer_needs_no_subcommand_and_decap_takes_its_place() {
+        let balancer = parse("lb-user --iface eth0 --iface eth1").unwrap();
+        assert!(balancer.instead.is_none() && balancer.interfaces == ["eth0", "eth1"]);
+        assert!(parse("lb-user --check").is_ok());
+        let decap = parse("lb-user decap --iface eth0 --from 10.0.0.1,fd00::/8 --gue-port 0").unwrap();
+        let Some(Instead::Decap(options)) = decap.instead else { panic!("{decap:?}") };
+        assert_eq!((options.interfaces, options.from.len(), options.gue_port), (vec!["eth0".into()], 2, 0));
+        for wrong in ["lb-user", "lb-user decap", "lb-user --iface eth0 decap --iface eth0"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

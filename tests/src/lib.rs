@@ -7,6 +7,7 @@
 //! | [`address`], [`topology`] | address plan; "clients – balancer – servers" around a switch |
 //! | [`process`], [`daemon`], [`folder`] | child processes with deadlines; `lb-user` and `lbctl`; files for them |
 //! | [`server`], [`tls`] | servers that say who they are |
+//! | [`decapsulator`], [`relay`] | servers that take packets out of tunnels; tunnels without a balancer |
 //! | [`client`], [`streams`] | requests, transfers, long streams, all with deadlines |
 //! | [`frame`], [`capture`] | what was on the wire |
 //! | [`packet`] | frames made by hand |
@@ -24,6 +25,7 @@ pub mod bystander;
 pub mod capture;
 pub mod client;
 pub mod daemon;
+pub mod decapsulator;
 pub mod folder;
 pub mod frame;
 mod installation;
@@ -32,6 +34,7 @@ pub mod packet;
 pub mod pattern;
 pub mod privilege;
 pub mod process;
+pub mod relay;
 pub mod server;
 pub mod stack;
 pub mod streams;

@@ -239,7 +239,7 @@ fn outer4(packet: &[u8]) -> Result<Outer, Outcome> {
     if header[0] / 16 != 4 || words < 5 || total < 20 {
         return Err(Outcome::Malformed);
     }
-    if word(header, 6) % 0x4000 != 0 {
+    if word(header, 6) & 0x3fff != 0 {
         return Err(Outcome::Fragment);
     }
     if words > 5 {

@@ -20,17 +20,27 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// The program's name in the object, and what `bpftool prog` and other instances see.
 pub const PROGRAM: &str = "decap";
 
-/// The maps of the loaded program.
-pub struct Maps {
-    rules: LpmTrie<MapData, [u32; 5], u32>,
-    outcomes: PerCpuArray<MapData, u64>,
+/// The loaded program in its parts.
+pub struct Loaded {
+    /// To attach and detach.
+    pub program: Program,
+    /// What it may decapsulate.
+    pub rules: Rules,
+    /// What it did.
+    pub counters: Counters,
 }
+
+/// What the program may decapsulate.
+pub struct Rules(LpmTrie<MapData, [u32; 5], u32>);
+
+/// Packets by outcome.
+pub struct Counters(PerCpuArray<MapData, u64>);
 
 /// Loads the program; it decapsulates nothing before it has rules. No GUE for port 0.
 ///
 /// # Errors
 /// In one line: what is missing, and what would help.
-pub fn load(gue_port: u16) -> Result<(Program, Maps), Error> {
+pub fn load(gue_port: u16) -> Result<Loaded, Error> {
     if OBJECT.is_empty() {
         return Err(Error(
             "this lb-user was built without its kernel programs; build it with \"cargo xtask build\"".into(),
@@ -39,23 +49,24 @@ pub fn load(gue_port: u16) -> Result<(Program, Maps), Error> {
     kernel::require_running().map_err(|unfit| Error(unfit.to_string()))?;
     let loaded = EbpfLoader::new().load(OBJECT);
     let mut ebpf = loaded.map_err(|error| explain("cannot load the kernel program", &error))?;
-    let maps = Maps { rules: take(&mut ebpf, "RULES")?, outcomes: take(&mut ebpf, "OUTCOMES")? };
-    take::<Array<MapData, u32>>(&mut ebpf, "GUE_PORT")?.set(0, u32::from(gue_port), 0)?;
+    let (rules, counters) = (Rules(take(&mut ebpf, "RULES")?), Counters(take(&mut ebpf, "OUTCOMES")?));
+    let mut port: Array<MapData, u32> = take(&mut ebpf, "GUE_PORT")?;
+    port.set(0, u32::from(gue_port), 0)?;
     let program: &mut Xdp = ebpf
         .program_mut(PROGRAM)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| Error(format!("the kernel program has no XDP program {PROGRAM:?}")))?;
     program.load().map_err(|error| explain("the kernel refuses the kernel program", &error))?;
-    Ok((Program::named(PROGRAM, ebpf), maps))
+    Ok(Loaded { program: Program::named(PROGRAM, ebpf), rules, counters })
 }
 
-impl Maps {
+impl Rules {
     /// Adds a rule.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn allow(&mut self, rule: Rule) -> Result<(), Error> {
-        Ok(self.rules.insert(&Key::new(rule.bits, rule.key), 1, 0)?)
+        Ok(self.0.insert(&Key::new(rule.bits, rule.key), 1, 0)?)
     }
 
     /// Takes a rule out that is there.
@@ -63,15 +74,17 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses.
     pub fn forbid(&mut self, rule: Rule) -> Result<(), Error> {
-        Ok(self.rules.remove(&Key::new(rule.bits, rule.key))?)
+        Ok(self.0.remove(&Key::new(rule.bits, rule.key))?)
     }
+}
 
+impl Counters {
     /// Packets by outcome, in the order of [`Outcome::ALL`].
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn outcomes(&self) -> Result<Vec<u64>, Error> {
-        let packets = |outcome: &Outcome| Ok(self.outcomes.get(&(*outcome as u32), 0)?.iter().sum());
+        let packets = |outcome: &Outcome| Ok(self.0.get(&(*outcome as u32), 0)?.iter().sum());
         Outcome::ALL.iter().map(packets).collect()
     }
 }

@@ -10,7 +10,7 @@
 
 pub mod rules;
 
-use std::{collections::BTreeSet, io::Write as _};
+use std::{collections::BTreeSet, convert::Infallible, io::Write as _};
 
 use anyhow::{Result, ensure};
 use lb_common::decap::{MAX_RULES, Outcome, Rule};
@@ -19,10 +19,13 @@ use tracing::{debug, info, warn};
 
 use crate::{
     app,
-    datapath::{attach::Wanted, decap as datapath},
+    datapath::{
+        attach::Wanted,
+        decap::{self as datapath, Loaded},
+    },
     netlink::{Netlink, watch::Watch},
 };
-use rules::{Limits, Network, rules};
+use rules::{Limits, Network};
 
 /// Take packets out of the tunnels of modes ipip and gue, on a server.
 ///
@@ -71,45 +74,30 @@ pub struct Options {
 /// When it cannot start; nothing of it is left behind then. Or when all its interfaces are gone.
 pub async fn run(options: &Options) -> Result<()> {
     let mut signals = Signals::listen()?;
-    let (mut notices, link_notices) = (Watch::start()?, Watch::start()?);
+    let (notices, link_notices) = (Watch::start()?, Watch::start()?);
     app::require_root()?;
     let netlink = Netlink::open()?;
     let links = app::find_links(&netlink, &options.interfaces).await?;
-    let (mut program, maps) = datapath::load(options.gue_port)?;
+    let Loaded { mut program, rules, counters } = datapath::load(options.gue_port)?;
     let limits = Limits { at: options.at.clone(), from: options.from.clone(), to: options.to.clone() };
     let attached = links.iter().map(|link| link.index).collect();
-    let mut gate = Gate { limits, attached, maps, written: BTreeSet::new() };
+    let mut gate = Gate { limits, attached, rules, written: BTreeSet::new() };
     gate.update(&netlink).await?;
+    if options.from.is_empty() {
+        warn!("anyone may send packets through a tunnel to this host; name the balancers with --from");
+    }
     let interfaces = app::attach_all(&mut program, &links, options.xdp_mode)?;
     app::confirm(&netlink, &interfaces).await?;
     for interface in &interfaces {
         info!("decapsulating on {} with {} XDP", interface.name, interface.xdp_mode);
     }
-    if options.from.is_empty() {
-        warn!("anyone may send packets through a tunnel to this host; name the balancers with --from");
-    }
-
-    let gone = app::lost(&netlink, &links, link_notices);
-    tokio::pin!(gone);
-    let outcome = loop {
-        tokio::select! {
-            request = signals.next() => match request {
-                Request::Counters => print(&gate.maps),
-                Request::Stop(name) => {
-                    info!("stopping: {name}");
-                    break Ok(());
-                }
-            },
-            changed = notices.changed() => if changed.concerns_addresses()
-                && let Err(error) = gate.update(&netlink).await
-            {
-                warn!("what may be decapsulated stays as it is: {error:#}");
-            },
-            error = &mut gone => break Err(error),
-        }
+    let outcome = tokio::select! {
+        never = gate.follow(&netlink, notices) => match never {},
+        name = signals.stop(&counters) => { info!("stopping: {name}"); Ok(()) }
+        error = app::lost(&netlink, &links, link_notices) => Err(error),
     };
     program.detach();
-    print(&gate.maps);
+    print(&counters);
     outcome
 }
 
@@ -117,15 +105,26 @@ pub async fn run(options: &Options) -> Result<()> {
 struct Gate {
     limits: Limits,
     attached: Vec<u32>,
-    maps: datapath::Maps,
+    rules: datapath::Rules,
     written: BTreeSet<Rule>,
 }
 
 impl Gate {
+    /// Keeps the rules in step with the addresses of this host.
+    async fn follow(&mut self, netlink: &Netlink, mut notices: Watch) -> Infallible {
+        loop {
+            if notices.changed().await.concerns_addresses()
+                && let Err(error) = self.update(netlink).await
+            {
+                warn!("what may be decapsulated stays as it is: {error:#}");
+            }
+        }
+    }
+
     /// Makes the rules follow the addresses of this host.
     async fn update(&mut self, netlink: &Netlink) -> Result<()> {
         let addresses = netlink.addresses().await?;
-        let wanted = rules(&self.limits, &self.attached, &addresses);
+        let wanted = rules::rules(&self.limits, &self.attached, &addresses);
         ensure!(
             wanted.len() <= MAX_RULES,
             "this host's addresses and the networks given make {} rules, more than {MAX_RULES}; give networks \
@@ -143,11 +142,11 @@ impl Gate {
             wanted.difference(&self.written).copied().collect(),
         );
         for rule in gone {
-            self.maps.forbid(rule)?;
+            self.rules.forbid(rule)?;
             self.written.remove(&rule);
         }
         for rule in new {
-            self.maps.allow(rule)?;
+            self.rules.allow(rule)?;
             self.written.insert(rule);
         }
         debug!("{} rules", wanted.len());
@@ -156,8 +155,8 @@ impl Gate {
 }
 
 /// Prints how many packets met which fate: a line for each, its name and a number.
-fn print(maps: &datapath::Maps) {
-    match maps.outcomes() {
+fn print(counters: &datapath::Counters) {
+    match counters.outcomes() {
         Ok(packets) => {
             let lines = Outcome::ALL.iter().zip(packets);
             let text: String =
@@ -167,12 +166,6 @@ fn print(maps: &datapath::Maps) {
         }
         Err(error) => warn!("the counters cannot be read: {error}"),
     }
-}
-
-/// What a signal asks for.
-enum Request {
-    Stop(&'static str),
-    Counters,
 }
 
 struct Signals {
@@ -194,13 +187,16 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Request {
-        tokio::select! {
-            _ = self.terminate.recv() => Request::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Request::Stop("SIGINT"),
-            _ = self.quit.recv() => Request::Stop("SIGQUIT"),
-            _ = self.hangup.recv() => Request::Stop("SIGHUP"),
-            _ = self.user.recv() => Request::Counters,
+    /// Waits for a signal that means to stop, and gives its name; prints the counters when asked to.
+    async fn stop(&mut self, counters: &datapath::Counters) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.quit.recv() => return "SIGQUIT",
+                _ = self.hangup.recv() => return "SIGHUP",
+                _ = self.user.recv() => print(counters),
+            }
         }
     }
 }
