@@ -14,6 +14,7 @@
 //! which the host verifies, and a sum over every byte is most of what the kernel program would cost. The lengths
 //! are believed as far as the headers go; that the frame is as long as they say is for the host to see, as ever.
 
+mod ecn;
 mod gate;
 mod inner;
 mod outer;
@@ -24,7 +25,7 @@ pub use inner::{Inner, Tunnelled};
 use crate::{
     family::{V4, V6},
     parse,
-    wire::{Resize, ethernet, tunnel::ecn},
+    wire::{Resize, ethernet},
 };
 use outer::Outer;
 
@@ -141,7 +142,7 @@ fn release<F: Tunnelled, B: Resize>(
     if !gate.allows(inner.question) {
         return Err(Outcome::InnerRefused);
     }
-    let ecn = leave(outer.ecn, inner.ecn).ok_or(Outcome::Congested)?;
+    let ecn = ecn::leave(outer.ecn, inner.ecn).ok_or(Outcome::Congested)?;
     // A hop limit of 255 proves to the receiver that a packet was sent on its own link (RFC 5082, RFC 4861 §3.1):
     // nothing from a tunnel may claim that, or it could pose as a neighbour.
     let hops = inner.hops.min(254);
@@ -165,22 +166,9 @@ const TWO_TAGS: usize = ONE_TAG + ethernet::TAG;
 #[inline(always)]
 fn shorten<const L: usize, F: Tunnelled, B: Resize>(frame: &mut B, bytes: usize) -> Option<()> {
     let mut link: [u8; L] = frame.read(0)?;
-    [link[L - 2], link[L - 1]] = F::ETHERTYPE.to_be_bytes();
+    [link[L - 2], link[L - 1]] = F::LINK_TYPE.to_be_bytes();
     frame.pop_front(bytes)?;
     frame.write(0, link)
-}
-
-/// The congestion mark of a packet that leaves a tunnel; `None` where it has to be dropped (RFC 6040 §4.2,
-/// figure 4).
-#[inline(always)]
-fn leave(outer: u8, inner: u8) -> Option<u8> {
-    match (inner, outer) {
-        (ecn::NOT_ECT, ecn::CE) => None,
-        (ecn::NOT_ECT | ecn::CE, _) => Some(inner),
-        (_, ecn::CE) => Some(ecn::CE),
-        (ecn::ECT_0, ecn::ECT_1) => Some(ecn::ECT_1),
-        _ => Some(inner),
-    }
 }
 
 #[cfg(test)]
@@ -192,19 +180,6 @@ mod tests {
         for (place, outcome) in Outcome::ALL.iter().enumerate() {
             assert_eq!(*outcome as usize, place);
             assert_eq!(Outcome::ALL.iter().filter(|other| other.label() == outcome.label()).count(), 1);
-        }
-    }
-
-    #[test]
-    fn figure_4_of_rfc_6040() {
-        let (not, zero, one, ce) = (ecn::NOT_ECT, ecn::ECT_0, ecn::ECT_1, ecn::CE);
-        for (inner, expected) in [
-            (not, [Some(not), Some(not), Some(not), None]),
-            (zero, [Some(zero), Some(zero), Some(one), Some(ce)]),
-            (one, [Some(one), Some(one), Some(one), Some(ce)]),
-            (ce, [Some(ce), Some(ce), Some(ce), Some(ce)]),
-        ] {
-            assert_eq!([not, zero, one, ce].map(|outer| leave(outer, inner)), expected, "inner {inner:02b}");
         }
     }
 }

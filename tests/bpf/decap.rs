@@ -229,7 +229,7 @@ fn the_kernel_does_what_the_host_does_over_drawn_frames() {
             }
         }
         assert_eq!(pair.counted.len(), Outcome::ALL.len() - 1, "{:?}", pair.counted);
-        assert!(pair.counted[&Outcome::Decapsulated] > 10_000 as u64, "{:?}", pair.counted);
+        assert!(pair.counted[&Outcome::Decapsulated] > 10_000, "{:?}", pair.counted);
     });
 }
 

@@ -3,8 +3,8 @@
 //! | command | what it does |
 //! |---|---|
 //! | `setup` | finds the tools that are needed and installs those that are missing |
-//! | `build-ebpf` | builds the kernel program, `target/bpf/lb.o` |
-//! | `build` | builds `target/release/{lb-user,lbctl,l7-proxy}`, the kernel program inside `lb-user` |
+//! | `build-ebpf` | builds the kernel programs, `target/bpf/{lb,decap}.o` |
+//! | `build` | builds `target/release/{lb-user,lbctl,l7-proxy}`, the kernel programs inside `lb-user` |
 //! | `test [host\|bpf\|netns\|all]` | runs the tests; root only where a test needs it |
 //! | `check` | formatting, clippy for host and kernel, documentation, dependencies |
 //! | `verify` | loads every kernel program and prints what the verifier made of it |
@@ -45,7 +45,7 @@ struct Arguments {
 enum Action {
     /// Find the tools that are needed and install those that are missing
     Setup,
-    /// Build the kernel program: target/bpf/lb.o
+    /// Build the kernel programs: target/bpf/{lb,decap}.o
     BuildEbpf,
     /// Build target/release/{lb-user,lbctl,l7-proxy}, with the kernel program inside lb-user
     Build,

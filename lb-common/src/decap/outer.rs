@@ -1,11 +1,16 @@
 //! The outer headers: IP, and behind it UDP with GUE.
 
-use super::{Gate, Outcome, Question, Role, Tunnelled as _, inner::words};
+use super::{Gate, Outcome, Question, Role, Tunnelled as _, ecn, inner::words};
 use crate::{
     abi::protocol,
     family::{V4, V6},
-    wire::{Resize, be16, checksum, ipv4, ipv6, raw32, tunnel, tunnel::ecn, udp},
+    wire::{Resize, be16, checksum, ipv4, ipv6, raw32, udp},
 };
+
+/// IP protocol number, or IPv6 next header: an IPv4 packet (RFC 2003, RFC 2473).
+const IPV4: u8 = 4;
+/// IP protocol number, or IPv6 next header: an IPv6 packet (RFC 4213, RFC 2473).
+const IPV6: u8 = 41;
 
 /// What of an outer header matters.
 #[derive(Clone, Copy)]
@@ -22,7 +27,7 @@ pub(super) struct Outer {
 /// Whether a protocol number may be a tunnel's.
 #[inline(always)]
 fn may_tunnel(protocol: u8) -> bool {
-    matches!(protocol, tunnel::IPV4 | tunnel::IPV6 | protocol::UDP)
+    matches!(protocol, IPV4 | IPV6 | protocol::UDP)
 }
 
 impl Outer {
@@ -110,19 +115,19 @@ impl Outer {
     #[inline(always)]
     pub(super) fn behind_gue<B: Resize>(self, frame: &B) -> Result<(u8, Self), Outcome> {
         match self.protocol {
-            tunnel::IPV4 => return Ok((V4::VERSION, self)),
-            tunnel::IPV6 => return Ok((V6::VERSION, self)),
+            IPV4 => return Ok((V4::VERSION, self)),
+            IPV6 => return Ok((V6::VERSION, self)),
             _ => {}
         }
         let Some(header) = frame.read::<{ udp::HEADER }>(self.payload) else {
             return Err(Outcome::Malformed);
         };
         let length = be16(&header, 4) as usize;
-        if length < udp::HEADER + tunnel::GUE_HEADER || length > self.length {
+        if length < udp::HEADER + udp::GUE_HEADER || length > self.length {
             return Err(Outcome::Malformed);
         }
         let (payload, length) = (self.payload + udp::HEADER, length - udp::HEADER);
-        let Some(gue) = frame.read::<{ tunnel::GUE_HEADER }>(payload) else {
+        let Some(gue) = frame.read::<{ udp::GUE_HEADER }>(payload) else {
             return Err(Outcome::Malformed);
         };
         match (gue[0] >> 4, gue) {
@@ -130,9 +135,9 @@ impl Outer {
             (version @ (V4::VERSION | V6::VERSION), _) => Ok((version, Self { payload, length, ..self })),
             (5 | 7, _) => Err(Outcome::Malformed),
             // Variant 0 with nothing optional: zeros but for the protocol.
-            (0, [0, protocol @ (tunnel::IPV4 | tunnel::IPV6), 0, 0]) => {
-                let version = if protocol == tunnel::IPV4 { V4::VERSION } else { V6::VERSION };
-                let (payload, length) = (payload + tunnel::GUE_HEADER, length - tunnel::GUE_HEADER);
+            (0, [0, protocol @ (IPV4 | IPV6), 0, 0]) => {
+                let version = if protocol == IPV4 { V4::VERSION } else { V6::VERSION };
+                let (payload, length) = (payload + udp::GUE_HEADER, length - udp::GUE_HEADER);
                 Ok((version, Self { payload, length, ..self }))
             }
             _ => Err(Outcome::Unsupported),

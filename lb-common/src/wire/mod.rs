@@ -8,7 +8,6 @@ pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
-pub mod tunnel;
 pub mod udp;
 
 /// Bytes of a frame that can be read and overwritten in place.

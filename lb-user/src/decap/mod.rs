@@ -41,7 +41,7 @@ pub struct Options {
     pub interfaces: Vec<String>,
 
     /// UDP port of GUE; 0 for no GUE.
-    #[arg(long, value_name = "PORT", default_value_t = lb_common::wire::tunnel::GUE_PORT)]
+    #[arg(long, value_name = "PORT", default_value_t = lb_common::wire::udp::GUE_PORT)]
     pub gue_port: u16,
 
     /// Where tunnels may begin: the balancers' addresses or networks [default: anywhere, which lets anyone who
