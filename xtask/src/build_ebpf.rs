@@ -76,6 +76,24 @@ pub(crate) fn binaries_and_tests() -> Result<PathBuf> {
     build_with(&["lb-user", "l7-proxy", "lb-tests"])
 }
 
+/// As [`binaries_and_tests`], and the packet tests; gives the binary of these.
+pub(crate) fn packet_tests() -> Result<PathBuf> {
+    let object = binaries_and_tests()?;
+    let mut cargo = shell::cargo(["test", "--release", "--package=lb-tests", "--test=bpf", "--no-run"]);
+    cargo.args(["--message-format=json-render-diagnostics"]).env(OBJECT_VARIABLE, object);
+    let messages = shell::output(&mut cargo)?;
+    let binary = messages.lines().find_map(test_binary);
+    binary.map(PathBuf::from).context("cargo does not say where the packet tests are")
+}
+
+/// The file of a test, in cargo's message of having built it. Cargo builds the package's programs as well.
+fn test_binary(message: &str) -> Option<&str> {
+    // Paths are what cargo was told or made up itself; a quote in one would be strange indeed.
+    let (_, rest) =
+        message.split_once("\"executable\":\"").filter(|_| message.contains(r#""kind":["test"]"#))?;
+    rest.split('"').next()
+}
+
 fn build_with(packages: &[&str]) -> Result<PathBuf> {
     let object = object()?;
     let mut cargo = shell::cargo(["build", "--release"]);
@@ -98,4 +116,21 @@ fn copy_if_changed(from: &PathBuf, to: &PathBuf) -> Result<()> {
         return Ok(());
     }
     fs::write(to, new).with_context(|| format!("cannot write {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::test_binary;
+
+    #[test]
+    fn cargo_says_where_a_test_is() {
+        let test = r#"{"target":{"kind":["test"],"name":"bpf"},"filenames":["/t/bpf-1"],"executable":"/t/bpf-1","fresh":true}"#;
+        assert_eq!(test_binary(test), Some("/t/bpf-1"));
+        for other in [
+            r#"{"target":{"kind":["bin"],"name":"demo"},"executable":"/t/demo","fresh":true}"#,
+            r#"{"target":{"kind":["lib"],"name":"a"},"executable":null,"fresh":true}"#,
+        ] {
+            assert_eq!(test_binary(other), None);
+        }
+    }
 }

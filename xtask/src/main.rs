@@ -7,7 +7,7 @@
 //! | `build` | builds `target/release/{lb-user,lbctl,l7-proxy}`, the kernel programs inside `lb-user` |
 //! | `test [host\|bpf\|netns\|all]` | runs the tests; root only where a test needs it |
 //! | `check` | formatting, clippy for host and kernel, documentation, dependencies |
-//! | `verify` | loads every kernel program and prints what the verifier made of it |
+//! | `verify` | loads every kernel program and prints what the verifier made of it; with `--kernels` on other kernels, too |
 //! | `bench [e2e]` | measures what a packet costs, and the balancer against others |
 //! | `demo` | shows the balancer at work in network namespaces |
 //! | `run -- ARGUMENTS` | builds `lb-user` and runs it as root |
@@ -17,6 +17,7 @@
 
 mod build_ebpf;
 mod check;
+mod kernels;
 mod run;
 mod setup;
 mod shell;
@@ -54,7 +55,7 @@ enum Action {
     /// Check formatting, lints, documentation and dependencies
     Check,
     /// Load every kernel program and print verified instructions, JIT bytes and stack
-    Verify,
+    Verify(run::Verify),
     /// Measure what a packet costs; "bench --help" tells more
     #[command(disable_help_flag = true)]
     Bench {
@@ -103,9 +104,9 @@ fn act(Arguments { command, no_setup }: Arguments) -> Result<()> {
             prepare(&[Purpose::Build, Purpose::Check])?;
             check::check()
         }
-        Action::Verify => {
-            prepare(&[Purpose::Build])?;
-            run::verify()
+        Action::Verify(options) => {
+            prepare(options.purposes())?;
+            run::verify(&options)
         }
         Action::Bench { arguments } => {
             prepare(&[Purpose::Build])?;

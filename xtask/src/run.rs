@@ -3,15 +3,49 @@
 use std::ffi::OsString;
 
 use anyhow::Result;
+use clap::Args;
 
-use crate::{build_ebpf, shell};
+use crate::{
+    build_ebpf,
+    kernels::{self, Choice},
+    setup::Purpose,
+    shell,
+};
 
 /// Tells the programs of package `lb-tests` where the binaries under test are.
 pub(crate) const BINARIES_VARIABLE: &str = "LB_BIN_DIR";
 
+/// Arguments of `cargo xtask verify`.
+#[derive(Args)]
+pub(crate) struct Verify {
+    /// Not on the running kernel but on others, booted under emulation, with the packet tests [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', num_args = 0.., value_name = "KERNEL")]
+    kernels: Option<Vec<Choice>>,
+    /// Ask Debian for newer kernels of these series than were fetched before
+    #[arg(long, requires = "kernels")]
+    fetch: bool,
+    /// Arguments of the test runner on other kernels, e.g. a part of a test's name
+    #[arg(last = true, requires = "kernels")]
+    runner: Vec<String>,
+}
+
+impl Verify {
+    /// The tools it needs.
+    pub(crate) fn purposes(&self) -> &'static [Purpose] {
+        if self.kernels.is_some() {
+            &[Purpose::Build, Purpose::Network, Purpose::Kernels]
+        } else {
+            &[Purpose::Build]
+        }
+    }
+}
+
 /// Loads every kernel program and prints verified instructions, JIT bytes and stack.
-pub(crate) fn verify() -> Result<()> {
-    run_of_tests("verify")
+pub(crate) fn verify(options: &Verify) -> Result<()> {
+    match &options.kernels {
+        Some(kernels) => kernels::verify(kernels, options.fetch, &options.runner),
+        None => run_of_tests("verify"),
+    }
 }
 
 /// Shows the balancer at work in network namespaces.

@@ -4,6 +4,7 @@
 //! installed; what cannot be installed is named together with what it is needed for. Nothing is replaced
 //! except a `bpf-linker` of a version that does not fit the compiler.
 
+pub(crate) mod apt;
 mod debian;
 mod rust_source;
 
@@ -25,6 +26,8 @@ pub(crate) enum Purpose {
     Fuzz,
     /// `cargo xtask check`.
     Check,
+    /// `cargo xtask verify --kernels`.
+    Kernels,
 }
 
 /// Something that must be there.
@@ -50,7 +53,7 @@ enum Source {
 }
 
 /// The one list of tools.
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 13] = [
     Tool {
         name: "rust-src",
         purpose: Purpose::Build,
@@ -112,6 +115,18 @@ const TOOLS: [Tool; 11] = [
         purpose: Purpose::Check,
         reason: "check licences, sources and weaknesses of dependencies",
         source: Source::Crate { version: "0.20.2", exact: false },
+    },
+    Tool {
+        name: "qemu-system-x86_64",
+        purpose: Purpose::Kernels,
+        reason: "boot other kernels",
+        source: Source::Package("qemu-system-x86"),
+    },
+    Tool {
+        name: "xz",
+        purpose: Purpose::Kernels,
+        reason: "unpack modules of other kernels",
+        source: Source::Package("xz-utils"),
     },
 ];
 

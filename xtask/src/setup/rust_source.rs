@@ -4,19 +4,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{add_component, debian, rustc};
+use super::{add_component, apt::Apt, debian, rustc};
 use crate::shell;
 
 /// Suites that may have the package, the likeliest first: the pinned compiler is in the first one.
 const SUITES: [&str; 4] = ["trixie-backports", "trixie", "forky", "sid"];
-
-/// Where Debian machines keep the keys of the archive.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Whether the toolchain in this folder has the source.
 pub(super) fn is_there(sysroot: &Path) -> bool {
@@ -50,106 +46,29 @@ fn from_debian(work: &Path, destination: &Path) -> Result<()> {
         .lines()
         .find_map(|line| line.strip_prefix("release: "))
         .context("`rustc -vV` names no release")?;
-    if !Path::new(KEYRING).exists() {
-        bail!("no keys of the Debian archive on this machine (package debian-archive-keyring)");
-    }
-    let mirrors = mirrors();
-    if mirrors.is_empty() {
-        bail!("the apt sources of this machine name no Debian mirror");
-    }
     let apt = Apt::new(work)?;
-    for mirror in &mirrors {
+    for mirror in apt.mirrors() {
         for suite in SUITES {
-            match apt.version(mirror, suite, release) {
+            match version(&apt, mirror, suite, release) {
                 Ok(Some(version)) => {
                     eprintln!("setup: unpacking Debian's rust-src {version} of {suite}");
-                    return place(
-                        &apt.download(&version)?.join(format!("rustc-{release}/library")),
-                        destination,
-                    );
+                    let unpacked = work.join("unpacked");
+                    apt.unpack(&format!("rust-src={version}"), &unpacked)?;
+                    return place(&unpacked.join(format!("usr/src/rustc-{release}/library")), destination);
                 }
                 Ok(None) => eprintln!("setup: no rust-src {release} in {suite}"),
                 Err(error) => eprintln!("setup: {suite}: {error:#}"),
             }
         }
     }
-    bail!("no suite of {} has rust-src {release}", mirrors.join(", "))
+    bail!("no suite of {} has rust-src {release}", apt.mirrors().join(", "))
 }
 
-/// The Debian mirrors of this machine's own apt sources.
-fn mirrors() -> Vec<String> {
-    let mut files: Vec<_> = fs::read_dir("/etc/apt/sources.list.d")
-        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default();
-    files.push("/etc/apt/sources.list".into());
-    files.sort();
-    let mut mirrors = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap_or_default();
-        let found = match file.extension().and_then(|extension| extension.to_str()) {
-            Some("sources") => debian::mirrors_of_stanzas(&text),
-            Some("list") => debian::mirrors_of_lines(&text),
-            _ => continue,
-        };
-        mirrors.extend(found);
-    }
-    debian::without_repeats(mirrors)
-}
-
-/// apt with sources, lists and cache of its own, so that those of the system stay as they are. Needs no root.
-struct Apt<'a> {
-    work: &'a Path,
-}
-
-impl<'a> Apt<'a> {
-    fn new(work: &'a Path) -> Result<Self> {
-        fs::create_dir_all(work.join("lists/partial"))?;
-        fs::create_dir_all(work.join("cache/archives/partial"))?;
-        let folder = work.display();
-        let configuration = format!(
-            "Dir::Etc::SourceList \"{folder}/sources.list\";\n\
-             Dir::Etc::SourceParts \"/dev/null\";\n\
-             Dir::Etc::PreferencesParts \"/dev/null\";\n\
-             Dir::State::Lists \"{folder}/lists\";\n\
-             Dir::Cache \"{folder}/cache\";\n\
-             APT::Update::Error-Mode \"any\";\n\
-             Acquire::Languages \"none\";\n\
-             Acquire::Retries \"1\";\n\
-             Acquire::http::Timeout \"20\";\n\
-             Acquire::https::Timeout \"20\";\n\
-             APT::Sandbox::User \"root\";\n"
-        );
-        fs::write(work.join("apt.conf"), configuration)?;
-        Ok(Self { work })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = shell::command(program);
-        command.current_dir(self.work).env("APT_CONFIG", self.work.join("apt.conf"));
-        command
-    }
-
-    /// The version of rust-src in a suite that is of this release of Rust.
-    fn version(&self, mirror: &str, suite: &str, release: &str) -> Result<Option<String>> {
-        let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
-        fs::write(self.work.join("sources.list"), source)?;
-        shell::output(self.command("apt-get").args(["update", "--quiet=2"]))?;
-        let table = shell::output(self.command("apt-cache").args(["madison", "rust-src"]))?;
-        Ok(debian::version_of_release(&table, release).map(str::to_owned))
-    }
-
-    /// Downloads and unpacks the package; gives the folder its sources are in.
-    fn download(&self, version: &str) -> Result<PathBuf> {
-        shell::run(self.command("apt-get").args(["download", "--quiet=2", &format!("rust-src={version}")]))?;
-        let package = fs::read_dir(self.work)?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .context("apt-get downloaded no package")?;
-        let unpacked = self.work.join("unpacked");
-        shell::run(self.command("dpkg-deb").arg("--extract").arg(package).arg(&unpacked))?;
-        Ok(unpacked.join("usr/src"))
-    }
+/// The version of rust-src in a suite that is of this release of Rust.
+fn version(apt: &Apt, mirror: &str, suite: &str, release: &str) -> Result<Option<String>> {
+    apt.select(mirror, suite)?;
+    let table = apt.ask(&["madison", "rust-src"])?;
+    Ok(debian::version_of_release(&table, release).map(str::to_owned))
 }
 
 /// Copies the library beside its place and renames it, so that a cut leaves nothing that looks whole.
