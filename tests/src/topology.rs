@@ -84,7 +84,7 @@ pub struct Topology {
     pub lb: Host,
     routers: Vec<Netns>,
     /// On the switch's ports to the balancer, so that frames it sends from XDP arrive.
-    _bystanders: Vec<Bystander>,
+    bystanders: Vec<Bystander>,
     switch: Switch,
 }
 
@@ -126,7 +126,7 @@ impl Topology {
         }
         let arms = if place == Servers::SecondWire { 0..2 } else { 0..1 };
         let bystanders = arms.map(|card| switch.bystander(&lb, card)).collect();
-        Self { layout, clients, servers, lb, routers, _bystanders: bystanders, switch }
+        Self { layout, clients, servers, lb, routers, bystanders, switch }
     }
 
     /// The only or first client.
@@ -211,6 +211,11 @@ impl Topology {
     #[must_use]
     pub fn tap<'a>(&'a self, host: &'a Host) -> Tap<'a> {
         self.switch.tap(host)
+    }
+
+    /// Takes the programs off the switch's ports to the balancer, which only one that sends from XDP needs.
+    pub fn dismiss_bystanders(&mut self) {
+        self.bystanders.clear();
     }
 
     /// The routers, nearest to the servers last; empty unless servers are behind routers.

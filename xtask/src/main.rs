@@ -109,7 +109,12 @@ fn act(Arguments { command, no_setup }: Arguments) -> Result<()> {
             run::verify(&options)
         }
         Action::Bench { arguments } => {
-            prepare(&[Purpose::Build])?;
+            let others = arguments.iter().any(|argument| argument == "e2e");
+            prepare(if others {
+                &[Purpose::Build, Purpose::Network, Purpose::Compare]
+            } else {
+                &[Purpose::Build]
+            })?;
             run::bench(&arguments)
         }
         Action::Demo => {

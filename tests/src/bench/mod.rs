@@ -9,12 +9,14 @@
 //! | [`bed`] | the product's program with its maps filled: the only file that knows them |
 //! | [`measure`] | rounds over cases, and what comes of them |
 //! | [`report`] | table and JSON |
+//! | [`e2e`] | the balancer against others |
 //!
 //! Costs are told in **U**: what it costs to push 20 bytes and fill them, on the same machine in the same round.
 //! Nanoseconds drift with the machine, and multiples of U hardly do.
 
 pub mod bed;
 pub mod case;
+pub mod e2e;
 pub mod goal;
 pub mod harness;
 pub mod measure;

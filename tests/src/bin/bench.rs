@@ -1,13 +1,24 @@
 //! Measures what a packet costs. `cargo xtask bench` builds and runs this as root.
 
-use std::{env, fs, io::Write as _, path::PathBuf, process::ExitCode, thread, time::Instant};
+use std::{
+    env, fs,
+    io::Write as _,
+    panic,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
-use lb_tests::bench::{
-    bed::{self, Bed},
-    case::{self, Case, Mode},
-    measure, report,
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use lb_tests::{
+    bench::{
+        bed::{self, Bed},
+        case::{self, Case, Mode},
+        e2e, measure, report,
+    },
+    privilege,
 };
 
 /// Names the file with the bench's own kernel programs; set by `cargo xtask bench`.
@@ -18,8 +29,10 @@ const OBJECT: &str = "LB_BENCH_OBJECT";
 /// Costs are net of the harness and told in U: what it costs to push 20 bytes and fill them, on the same
 /// machine in the same round. Cases are named MODE-FAMILY/PACKETS/FLOWS, with /tagged, /N-vips, /N-servers.
 #[derive(Parser)]
-#[command(bin_name = "cargo xtask bench")]
+#[command(bin_name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Action>,
     /// All cases, not only those of the goals; takes about an hour
     #[arg(long)]
     full: bool,
@@ -40,8 +53,29 @@ struct Options {
     json: Option<PathBuf>,
 }
 
+#[derive(Subcommand)]
+enum Action {
+    /// Measure the balancer (snat) against HAProxy and nftables, in network namespaces
+    E2e {
+        /// Rounds over all contenders
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// Seconds that each measurement takes
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
+        /// Also write everything that was measured to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    let result = match &options.command {
+        None => micro(&options),
+        Some(Action::E2e { rounds, seconds, json }) => end_to_end(*rounds, *seconds, json.as_deref()),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -50,7 +84,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<()> {
+fn micro(options: &Options) -> Result<()> {
     let cases = cases(options)?;
     if options.list {
         cases.iter().for_each(|case| println!("{case}"));
@@ -64,10 +98,7 @@ fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let _guard = runtime.enter();
     let begin = Instant::now();
-    let (outcomes, failures) = measure::measure(&object, &cases, options.rounds.into(), |line| {
-        eprint!("\r\x1b[K{line}");
-        let _ = std::io::stderr().flush();
-    })?;
+    let (outcomes, failures) = measure::measure(&object, &cases, options.rounds.into(), tell)?;
     eprintln!("\r\x1b[Ktook {:.0} s", begin.elapsed().as_secs_f64());
     for (case, error) in &failures {
         eprintln!("not measured: {case}: {error:#}");
@@ -76,11 +107,35 @@ fn run(options: &Options) -> Result<()> {
     let programs = Bed::new(&measured.case.service)?.programs()?;
     println!("{}\n{}", report::programs(&programs), report::table(&outcomes));
     if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&report::json(&programs, &outcomes))?;
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        save(file, &report::json(&programs, &outcomes))?;
     }
     ensure!(failures.is_empty(), "{} cases were not measured; see above", failures.len());
     Ok(())
+}
+
+fn end_to_end(rounds: u16, seconds: u64, json: Option<&Path>) -> Result<()> {
+    if let Some(why) = privilege::obstacle() {
+        bail!("this cannot run here: {why}");
+    }
+    // The harness panics with a sentence when something is not as it should be; where is of no interest.
+    panic::set_hook(Box::new(|info| {
+        eprintln!("\nerror: {}", info.payload_as_str().unwrap_or("an unknown reason"));
+    }));
+    let rounds = e2e::run(rounds.into(), Duration::from_secs(seconds), tell);
+    eprint!("\r\x1b[K");
+    println!("{}", e2e::report::table(&rounds));
+    json.map_or(Ok(()), |file| save(file, &e2e::report::json(&rounds)))
+}
+
+/// Shows what is going on, in a line that the next one overwrites.
+fn tell(line: &str) {
+    eprint!("\r\x1b[K{line}");
+    let _ = std::io::stderr().flush();
+}
+
+fn save(file: &Path, value: &serde_json::Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn cases(options: &Options) -> Result<Vec<Case>> {

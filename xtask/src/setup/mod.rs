@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
     Build,
     /// Network namespaces with real traffic.
     Network,
+    /// Comparing the balancer with others.
+    Compare,
     /// Fuzzing.
     Fuzz,
     /// `cargo xtask check`.
@@ -53,7 +55,7 @@ enum Source {
 }
 
 /// The one list of tools.
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 15] = [
     Tool {
         name: "rust-src",
         purpose: Purpose::Build,
@@ -90,6 +92,18 @@ const TOOLS: [Tool; 13] = [
         purpose: Purpose::Network,
         reason: "have a TLS server and client that pass through the balancer",
         source: Source::Package("openssl"),
+    },
+    Tool {
+        name: "haproxy",
+        purpose: Purpose::Compare,
+        reason: "measure this balancer against it",
+        source: Source::Package("haproxy"),
+    },
+    Tool {
+        name: "nft",
+        purpose: Purpose::Compare,
+        reason: "measure this balancer against the kernel's own translation",
+        source: Source::Package("nftables"),
     },
     Tool { name: "c++", purpose: Purpose::Fuzz, reason: "compile libFuzzer", source: Source::Package("g++") },
     Tool {
