@@ -5,7 +5,7 @@
 //! [`timeout`] says has been silent for too long; the kernel never removes an entry by itself.
 
 use crate::{
-    abi::{Half, protocol},
+    abi::{FlowStage, Half, protocol},
     wire::tcp,
 };
 
@@ -13,17 +13,17 @@ use crate::{
 pub const TICK_NS: u64 = 1 << 30;
 
 /// The server has answered.
-pub const REPLIED: u8 = 1;
+pub const REPLIED: u32 = 1;
 /// The client has spoken again after the answer.
-pub const CONFIRMED: u8 = 1 << 1;
+pub const CONFIRMED: u32 = 1 << 1;
 /// The client has ended its side.
-pub const CLIENT_FIN: u8 = 1 << 2;
+pub const CLIENT_FIN: u32 = 1 << 2;
 /// The server has ended its side.
-pub const SERVER_FIN: u8 = 1 << 3;
+pub const SERVER_FIN: u32 = 1 << 3;
 /// The client has reset the connection.
-pub const CLIENT_RST: u8 = 1 << 4;
+pub const CLIENT_RST: u32 = 1 << 4;
 /// The server has reset the connection.
-pub const SERVER_RST: u8 = 1 << 5;
+pub const SERVER_RST: u32 = 1 << 5;
 
 /// The tick of a kernel time in nanoseconds since boot.
 #[inline(always)]
@@ -35,7 +35,7 @@ pub const fn tick(nanoseconds: u64) -> u32 {
 /// The state after a packet of `half` with these TCP flags (0 for UDP).
 #[inline(always)]
 #[must_use]
-pub fn advance(state: u8, half: Half, flags: u8) -> u8 {
+pub fn advance(state: u32, half: Half, flags: u8) -> u32 {
     let (fin, rst, spoke) = match half {
         Half::Client if state & REPLIED != 0 => (CLIENT_FIN, CLIENT_RST, CONFIRMED),
         Half::Client => (CLIENT_FIN, CLIENT_RST, 0),
@@ -52,8 +52,23 @@ pub fn advance(state: u8, half: Half, flags: u8) -> u8 {
 /// Whether nothing more can come of the flow: reset, or ended by both sides.
 #[inline(always)]
 #[must_use]
-pub fn is_over(state: u8) -> bool {
+pub fn is_over(state: u32) -> bool {
     state & (CLIENT_RST | SERVER_RST) != 0 || state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN
+}
+
+/// How far the flow has come, as far as the question goes who must make room for others. A TCP connection is
+/// established when its client has answered the server's answer: what a sender of forged addresses cannot do.
+#[inline(always)]
+#[must_use]
+pub fn stage(protocol: u8, state: u32) -> FlowStage {
+    let proof = if protocol == protocol::TCP { CONFIRMED } else { REPLIED };
+    if is_over(state) {
+        FlowStage::Over
+    } else if state & proof != 0 {
+        FlowStage::Established
+    } else {
+        FlowStage::Opening
+    }
 }
 
 /// How many ticks a flow may be silent before it is removed.
@@ -64,7 +79,7 @@ pub fn is_over(state: u8) -> bool {
 /// it (60 s). A reset may be forged, so that of an open connection only shortens its life; that of a refused
 /// one has nothing to lose. UDP: RFC 4787 REQ-5 asks at least 2 minutes.
 #[must_use]
-pub fn timeout(protocol: u8, state: u8) -> u32 {
+pub fn timeout(protocol: u8, state: u32) -> u32 {
     if protocol == protocol::UDP {
         return if state & REPLIED != 0 { 180 } else { 120 };
     }
@@ -81,7 +96,7 @@ pub fn timeout(protocol: u8, state: u8) -> u32 {
 
 /// Whether a flow last seen at tick `seen` has been silent for too long. Ticks may wrap around.
 #[must_use]
-pub fn expired(protocol: u8, state: u8, seen: u32, now: u32) -> bool {
+pub fn expired(protocol: u8, state: u32, seen: u32, now: u32) -> bool {
     // A packet that arrives while the sweep runs may be "seen" after `now`: that is not 2^32 ticks ago.
     let silent = now.wrapping_sub(seen) as i32;
     silent > 0 && silent as u32 > timeout(protocol, state)
@@ -95,7 +110,7 @@ mod tests {
     const C: Half = Half::Client;
     const S: Half = Half::Server;
 
-    fn life(packets: &[(Half, u8)]) -> u8 {
+    fn life(packets: &[(Half, u8)]) -> u32 {
         packets.iter().fold(0, |state, &(half, flags)| advance(state, half, flags))
     }
 

@@ -6,6 +6,11 @@
 
 use core::{fmt::Debug, hash::Hash};
 
+use crate::{
+    abi::protocol,
+    wire::{checksum, ethernet, ipv4, ipv6},
+};
+
 /// An IP version. Implemented by [`V4`] and [`V6`] only.
 pub trait Family: Copy + Debug + Eq + 'static {
     /// An address in network byte order.
@@ -19,6 +24,24 @@ pub trait Family: Copy + Debug + Eq + 'static {
 
     /// The address condensed to 64 bits for hashing; injective for IPv4.
     fn fold(address: Self::Addr) -> u64;
+
+    /// The same with a seed that nobody outside knows: which addresses fold alike cannot be found out.
+    fn fold_with(address: Self::Addr, seed: u64) -> u64;
+
+    /// The address as it counts in a checksum, unfolded.
+    #[inline(always)]
+    fn sum(address: Self::Addr) -> u64 {
+        checksum::sum_address(Self::to_words(address))
+    }
+
+    /// Length of its header, without options.
+    const HEADER: usize;
+
+    /// Its ICMP's protocol number.
+    const ICMP: u8;
+
+    /// Its EtherType.
+    const ETHERTYPE: u16;
 }
 
 /// IPv4.
@@ -46,6 +69,15 @@ impl Family for V4 {
     fn fold(address: u32) -> u64 {
         address as u64
     }
+
+    #[inline(always)]
+    fn fold_with(address: u32, seed: u64) -> u64 {
+        address as u64 ^ seed
+    }
+
+    const HEADER: usize = ipv4::HEADER;
+    const ICMP: u8 = protocol::ICMP;
+    const ETHERTYPE: u16 = ethernet::IPV4;
 }
 
 impl Family for V6 {
@@ -69,6 +101,19 @@ impl Family for V6 {
         let host = (address[2] as u64) << 32 | address[3] as u64;
         network ^ host.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32)
     }
+
+    #[inline(always)]
+    fn fold_with(address: [u32; 4], seed: u64) -> u64 {
+        let network = (address[0] as u64) << 32 | address[1] as u64;
+        let host = (address[2] as u64) << 32 | address[3] as u64;
+        let network = (network ^ seed).wrapping_mul(seed | 1);
+        let host = (host ^ seed.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (network ^ (network >> 29)) ^ (host ^ (host >> 31)).wrapping_mul(seed.rotate_left(17) | 1)
+    }
+
+    const HEADER: usize = ipv6::HEADER;
+    const ICMP: u8 = protocol::ICMPV6;
+    const ETHERTYPE: u16 = ethernet::IPV6;
 }
 
 /// Words of an IPv4 address given as bytes in network order.

@@ -38,6 +38,39 @@ pub fn source<F: Family>(src: F::Addr) -> u32 {
     mix(F::fold(src), 0)
 }
 
+/// Where a flow is found in the tables of this host: a place in the low half, a fingerprint that is not 0 in
+/// the high one. Seeded, so that nobody outside can aim at a place.
+#[inline(always)]
+#[must_use]
+pub fn place<F: Family>(key: &FlowKey<F::Addr>, seed: u64) -> u64 {
+    let ports = (key.sport as u64) << 16 | key.dport as u64;
+    place_of(F::fold_with(key.src, seed), F::fold_with(key.dst, !seed), ports | (key.protocol as u64) << 32)
+}
+
+/// The same for all flows of a client to a VIP.
+#[inline(always)]
+#[must_use]
+pub fn place_of_client<F: Family>(client: F::Addr, vip: u16, seed: u64) -> u64 {
+    place_of(F::fold_with(client, seed), vip as u64, 0)
+}
+
+#[inline(always)]
+const fn place_of(first: u64, second: u64, third: u64) -> u64 {
+    let a = (first ^ GOLDEN).wrapping_mul(SPLIT_1);
+    let b = (second ^ SPLIT_2).wrapping_mul(GOLDEN);
+    let c = a ^ (a >> 32) ^ b.rotate_left(32) ^ (b >> 17) ^ third.wrapping_mul(SPLIT_2);
+    let mixed = (c ^ (c >> 29)).wrapping_mul(SPLIT_1);
+    // Bit 63 is given away to keep the fingerprint from ever being 0.
+    mixed ^ (mixed >> 32) | 1 << 63
+}
+
+/// Another hash of the same flow: for the second and later choices of a server.
+#[inline(always)]
+#[must_use]
+pub const fn again(hash: u32, attempt: u32) -> u32 {
+    mix(hash as u64, attempt as u64 + 1)
+}
+
 /// Maps a hash evenly onto `0..size` without a division.
 #[inline(always)]
 #[must_use]

@@ -1,38 +1,60 @@
 //! The tables in ordinary memory: for tests, fuzzing, and questions about where a flow would go.
 
-use std::{collections::HashMap, vec::Vec};
+use std::{boxed::Box, cell::Cell, collections::HashMap, vec, vec::Vec};
 
 use crate::{
-    abi::{Flow, FlowKey, Mac, Server, ServerRef, Settings, Vip, VipKey},
+    abi::{
+        Claim, Flood, Flow, FlowKey, FlowTag, Fragment, FragmentKey, Half, Line as Entries, Mac, RING_SIZE,
+        Server, Settings, Slot, Vip, VipKey, VipLimit, WAYS,
+    },
     family::{Family, V4, V6},
     hash,
-    parse::{self, Parse},
-    pipeline::{Refused, Tables, Work, decide},
-    rewrite::{self, Rewrite},
-    verdict::{DropReason, Hop, PassReason, Verdict},
-    wire::{Frame, ethernet},
+    parse::{self, Parse, Quote, Unread},
+    pipeline::{Line, Tables, Work, decide, direct, fragment, icmp, open},
+    rewrite::{self, Answer},
+    verdict::{DropReason, Event, Forward, Hop, PassReason, Stage, Verdict},
+    wire::ethernet,
 };
 
 /// Everything the kernel program reads, for both families. Fill the fields; absent entries are absent maps'.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct HostTables {
     /// The present tick.
     pub now: u32,
     /// The settings record.
     pub settings: Settings,
-    /// VIP id → ring.
+    /// VIP id → ring; as long as the kernel's, or any shorter.
     pub rings: HashMap<u16, Vec<u32>>,
     /// Server index → server.
     pub servers: HashMap<u16, Server>,
+    /// Server index → connections alive.
+    pub loads: HashMap<u16, Cell<u32>>,
+    /// VIP id → its limit on new flows.
+    pub limits: HashMap<u16, Cell<VipLimit>>,
     /// Interface index → MAC.
     pub interfaces: HashMap<u32, Mac>,
     /// Server address → way there, as the host's routing table would say; `true` for a way over a router. Not
     /// asked, as in the kernel, about servers without an interface.
     pub routes: HashMap<[u32; 4], (Hop, bool)>,
+    /// Lines of the flow tags: a power of two.
+    pub tags: Lines,
+    /// What this CPU knows of a flood.
+    pub flood: Cell<Flood>,
+    /// What happened beside the verdicts, by [`Event::index`] less the first one's.
+    pub events: [Cell<u64>; Event::ALL.len()],
     /// IPv4's own tables.
     pub v4: FamilyTables<V4>,
     /// IPv6's own tables.
     pub v6: FamilyTables<V6>,
+}
+
+/// Lines of eight entries.
+pub type Lines = Box<[[Cell<u64>; WAYS]]>;
+
+/// Empty lines.
+#[must_use]
+pub fn lines(count: usize) -> Lines {
+    (0..count).map(|_| [const { Cell::new(0) }; WAYS]).collect()
 }
 
 /// The tables of one family.
@@ -40,20 +62,91 @@ pub struct HostTables {
 pub struct FamilyTables<F: Family> {
     /// VIPs.
     pub vips: HashMap<VipKey<F::Addr>, Vip>,
-    /// Flows.
-    pub flows: HashMap<FlowKey<F::Addr>, Flow<F::Addr>>,
-    /// No more flows than these.
-    pub capacity: usize,
+    /// Lines of claims: a power of two, and what `Settings` says it is.
+    pub claims: Lines,
+    /// The records, eight for each line of claims.
+    pub flows: Box<[Cell<Flow<F::Addr>>]>,
+    /// Lines of the replies' index, two for each line of claims.
+    pub replies: Lines,
+    /// Datagrams in pieces.
+    pub fragments: std::cell::RefCell<HashMap<FragmentKey<F::Addr>, Fragment>>,
 }
 
-impl<F: Family> Default for FamilyTables<F> {
-    fn default() -> Self {
-        Self { vips: HashMap::new(), flows: HashMap::new(), capacity: usize::MAX }
+impl<F: Family> FamilyTables<F> {
+    fn new(line_count: usize) -> Self {
+        Self {
+            vips: HashMap::new(),
+            claims: lines(line_count),
+            flows: vec![Cell::new(Flow::default()); line_count * WAYS].into_boxed_slice(),
+            replies: lines(2 * line_count),
+            fragments: Default::default(),
+        }
+    }
+
+    /// Every flow that is entered: its number, its claim and its record.
+    pub fn entered(&self) -> impl Iterator<Item = (u32, Claim, Flow<F::Addr>)> + '_ {
+        let claims = self.claims.iter().flatten().map(|claim| Claim(claim.get()));
+        let entered = claims.zip(0..).filter(|(claim, _)| claim.0 != 0);
+        entered.map(|(claim, number)| (number, claim, self.flows[number as usize].get()))
+    }
+}
+
+impl HostTables {
+    /// Empty tables, for `flows` flows in each family and `tags` flow tags, both powers of two and at least 16.
+    #[must_use]
+    pub fn new(flows: usize, tags: usize) -> Self {
+        let (flow_lines, tag_lines) = (flows / WAYS, tags / WAYS);
+        Self {
+            now: 0,
+            settings: Settings {
+                lines4: flow_lines as u32 - 1,
+                lines6: flow_lines as u32 - 1,
+                tag_lines: tag_lines as u32 - 1,
+                ..Settings::default()
+            },
+            rings: HashMap::new(),
+            servers: HashMap::new(),
+            loads: HashMap::new(),
+            limits: HashMap::new(),
+            interfaces: HashMap::new(),
+            routes: HashMap::new(),
+            tags: lines(tag_lines),
+            flood: Cell::default(),
+            events: Default::default(),
+            v4: FamilyTables::new(flow_lines),
+            v6: FamilyTables::new(flow_lines),
+        }
+    }
+
+    /// The flow that packets with this 5-tuple belong to, and whose packets they are.
+    #[must_use]
+    pub fn flow<F: HostFamily>(&self, key: &FlowKey<F::Addr>) -> Option<(Half, u32, Flow<F::Addr>)> {
+        let mut flows = F::of(self).entered();
+        flows.find_map(|(number, _, flow)| {
+            if flow.key() == *key {
+                Some((Half::Client, number, flow))
+            } else if flow.reply_key() == *key {
+                Some((Half::Server, number, flow))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The flow tags there are.
+    pub fn flow_tags(&self) -> impl Iterator<Item = FlowTag> + '_ {
+        self.tags.iter().flatten().map(|tag| FlowTag(tag.get())).filter(|tag| tag.0 != 0)
+    }
+
+    /// How often an event has happened.
+    #[must_use]
+    pub fn events(&self, event: Event) -> u64 {
+        self.events[event as usize].get()
     }
 }
 
 /// A family whose tables are found in [`HostTables`].
-pub trait HostFamily: Parse + Rewrite {
+pub trait HostFamily: Parse + Quote + Answer {
     /// Its tables.
     fn of(tables: &HostTables) -> &FamilyTables<Self>;
     /// Its tables, to change.
@@ -78,27 +171,77 @@ impl HostFamily for V6 {
     }
 }
 
+impl Line for &[Cell<u64>; WAYS] {
+    fn load(self, way: usize) -> u64 {
+        self[way].get()
+    }
+
+    fn store(self, way: usize, value: u64) {
+        self[way].set(value);
+    }
+
+    fn exchange(self, way: usize, old: u64, new: u64) -> bool {
+        let same = self[way].get() == old;
+        if same {
+            self[way].set(new);
+        }
+        same
+    }
+}
+
 impl<F: HostFamily> Tables<F> for HostTables {
+    type Line<'a> = &'a [Cell<u64>; WAYS];
+
     fn now(&self) -> u32 {
         self.now
     }
 
-    fn settings(&self) -> Settings {
-        self.settings
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn claim_mask(&self) -> u32 {
+        F::of(self).claims.len() as u32 - 1
     }
 
     fn vip(&self, key: &VipKey<F::Addr>) -> Option<Vip> {
         F::of(self).vips.get(key).copied()
     }
 
-    fn slot(&self, vip: u16, hash: u32) -> ServerRef {
-        self.rings
-            .get(&vip)
-            .map_or(ServerRef::NONE, |ring| ServerRef(ring[hash::scale(hash, ring.len() as u32) as usize]))
+    fn slot(&self, vip: u16, hash: u32) -> Slot {
+        let slot = |ring: &Vec<u32>| Slot(ring[hash::scale(hash, ring.len() as u32) as usize]);
+        self.rings.get(&vip).map_or(Slot::default(), slot)
+    }
+
+    fn next_slot(&self, vip: u16) -> Slot {
+        let (Some(ring), Some(limit)) = (self.rings.get(&vip), self.limits.get(&vip)) else {
+            return Slot::default();
+        };
+        let was = limit.get();
+        limit.set(VipLimit { turn: was.turn.wrapping_add(1), ..was });
+        Slot(ring[was.turn as usize % RING_SIZE % ring.len()])
+    }
+
+    fn admits(&self, vip: u16, now: u32) -> bool {
+        let Some(limit) = self.limits.get(&vip) else { return true };
+        let was = limit.get();
+        let count = if was.tick == now { was.count + 1 } else { 1 };
+        limit.set(VipLimit { tick: now, count, ..was });
+        count <= was.per_tick
     }
 
     fn server(&self, index: u16) -> Option<Server> {
-        self.servers.get(&index).copied()
+        Some(self.servers.get(&index).copied().unwrap_or_default())
+    }
+
+    fn load(&self, server: u16) -> u32 {
+        self.loads.get(&server).map_or(0, Cell::get)
+    }
+
+    fn count_connection(&self, server: u16, begun: bool) {
+        if let Some(load) = self.loads.get(&server) {
+            load.set(load.get().wrapping_add(if begun { 1 } else { u32::MAX }));
+        }
     }
 
     fn interface(&self, ifindex: u32) -> Option<Mac> {
@@ -110,28 +253,57 @@ impl<F: HostFamily> Tables<F> for HostTables {
         self.routes.get(&server.address).filter(usable).map(|(hop, _)| *hop)
     }
 
-    fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {
-        F::of(self).flows.get(key).map(|found| *flow = *found).is_some()
+    fn tags(&self, line: u32) -> Option<Self::Line<'_>> {
+        self.tags.get(line as usize)
     }
 
-    fn insert(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: bool) -> Result<(), Refused> {
-        let tables = F::of_mut(self);
-        let exists = tables.flows.contains_key(key);
-        if exists && !replace || !exists && tables.flows.len() >= tables.capacity {
-            return Err(Refused);
+    fn claims(&self, line: u32) -> Option<Self::Line<'_>> {
+        F::of(self).claims.get(line as usize)
+    }
+
+    fn replies(&self, line: u32) -> Option<Self::Line<'_>> {
+        F::of(self).replies.get(line as usize)
+    }
+
+    fn read_flow(&self, number: u32, flow: &mut Flow<F::Addr>) -> bool {
+        F::of(self).flows.get(number as usize).map(|found| *flow = found.get()).is_some()
+    }
+
+    fn write_flow(&self, number: u32, flow: &Flow<F::Addr>) {
+        F::of(self).flows[number as usize].set(*flow);
+    }
+
+    fn touch_flow(&self, number: u32, flow: &Flow<F::Addr>, set: u32, clear: u32, client: bool) {
+        let cell = &F::of(self).flows[number as usize];
+        let mut record = cell.get();
+        record.seen = flow.seen;
+        record.state = record.state & !clear | set;
+        if client {
+            record.client_mac = flow.client_mac;
+            record.client_ifindex = flow.client_ifindex;
         }
-        tables.flows.insert(*key, *flow);
-        Ok(())
+        cell.set(record);
     }
 
-    fn refresh(&mut self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> bool {
-        F::of_mut(self).flows.get_mut(key).is_some_and(|entry| {
-            entry.seen = flow.seen;
-            entry.state = flow.state;
-            entry.client_mac = flow.client_mac;
-            entry.client_ifindex = flow.client_ifindex;
-            true
-        })
+    fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment> {
+        F::of(self).fragments.borrow().get(key).copied()
+    }
+
+    fn note_fragment(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
+        F::of(self).fragments.borrow_mut().insert(*key, *fragment);
+    }
+
+    fn flood(&self) -> Flood {
+        self.flood.get()
+    }
+
+    fn set_flood(&self, flood: Flood) {
+        self.flood.set(flood);
+    }
+
+    fn count(&self, event: Event) {
+        let counter = &self.events[event as usize];
+        counter.set(counter.get() + 1);
     }
 }
 
@@ -142,6 +314,8 @@ pub enum Outcome {
     Pass(PassReason),
     /// Dropped.
     Drop(DropReason),
+    /// Made into its own answer.
+    Answer(Event),
     /// Sent on by this interface.
     Forward {
         /// Interface index.
@@ -152,31 +326,85 @@ pub enum Outcome {
 }
 
 /// Sends one frame through everything the kernel program would do to it, bytes included.
-pub fn process(frame: &mut [u8], ifindex: u32, tables: &mut HostTables) -> Outcome {
+pub fn process(frame: &mut Vec<u8>, ifindex: u32, tables: &HostTables) -> Outcome {
     match parse::ethernet(frame) {
-        Ok(link) if link.ethertype == ethernet::IPV4 => process_ip::<V4>(frame, &link, ifindex, tables),
-        Ok(link) if link.ethertype == ethernet::IPV6 => process_ip::<V6>(frame, &link, ifindex, tables),
+        Ok(link) if link.ethertype == ethernet::IPV4 => process_ip::<V4>(frame, link, ifindex, tables),
+        Ok(link) if link.ethertype == ethernet::IPV6 => process_ip::<V6>(frame, link, ifindex, tables),
         Ok(_) => Outcome::Pass(PassReason::NotIp),
         Err(reason) => Outcome::Pass(reason),
     }
 }
 
 fn process_ip<F: HostFamily>(
-    frame: &mut (impl Frame + ?Sized),
-    link: &parse::Link,
+    frame: &mut Vec<u8>,
+    link: parse::Link,
     ifindex: u32,
-    tables: &mut HostTables,
+    tables: &HostTables,
 ) -> Outcome {
-    let mut work = match F::parse(frame, link.l3) {
-        Ok(packet) => Work::new(*link, packet),
-        Err(reason) => return Outcome::Pass(reason),
+    let packet = match F::parse::<true, _>(frame, link.l3) {
+        Ok(packet) => packet,
+        Err(Unread::Pass(reason)) => return Outcome::Pass(reason),
+        Err(Unread::Extensions) => unreachable!("they were walked"),
     };
-    match decide(&mut work, ifindex, tables) {
+    let mut work = Work::new(link, packet, ifindex);
+    let mut verdict = decide(&mut work, tables);
+    // One stage leads to another, in the kernel by a tail call; never in a circle.
+    for _ in 0..4 {
+        let Verdict::Later(stage) = verdict else { break };
+        verdict = self::stage(stage, frame, &mut work, tables);
+    }
+    match verdict {
         Verdict::Pass(reason) => Outcome::Pass(reason),
         Verdict::Drop(reason) => Outcome::Drop(reason),
-        Verdict::Forward(forward) => match rewrite::apply(frame, &work, &forward) {
-            Some(()) => Outcome::Forward { ifindex: forward.hop.ifindex, server: forward.server },
-            None => Outcome::Drop(DropReason::RewriteFailed),
+        Verdict::Answer(event) => Outcome::Answer(event),
+        Verdict::Forward(forward) => forwarded(frame, &work, &forward),
+        Verdict::Later(_) => Outcome::Pass(PassReason::NoStage),
+    }
+}
+
+fn forwarded<F: HostFamily>(frame: &mut Vec<u8>, work: &Work<F>, forward: &Forward) -> Outcome {
+    match rewrite::apply_rare(frame, work, forward) {
+        Some(()) => Outcome::Forward { ifindex: forward.hop.ifindex, server: forward.server.index() },
+        None => Outcome::Drop(DropReason::RewriteFailed),
+    }
+}
+
+fn stage<F: HostFamily>(
+    stage: Stage,
+    frame: &mut Vec<u8>,
+    work: &mut Work<F>,
+    tables: &HostTables,
+) -> Verdict {
+    match stage {
+        Stage::Walk | Stage::Quic => Verdict::Pass(PassReason::NoStage),
+        Stage::Open => {
+            let verdict = open::open(work, tables);
+            fragment::remember(work, &verdict, tables);
+            verdict
+        }
+        Stage::Remember => {
+            let verdict = direct::remember(work, tables);
+            fragment::remember(work, &verdict, tables);
+            verdict
+        }
+        Stage::Icmp => icmp::icmp(work, frame, tables),
+        Stage::Fragment => fragment::fragment(work, tables),
+        Stage::Mss => {
+            if rewrite::clamp(frame, &work.packet, work.vip.mss).is_none() {
+                return Verdict::Drop(DropReason::RewriteFailed);
+            }
+            work.prepared = true;
+            decide(work, tables)
+        }
+        Stage::Answer => match rewrite::answer(frame, work) {
+            Some(event) => Verdict::Answer(event),
+            None => Verdict::Drop(rewrite::unanswered(work)),
         },
     }
+}
+
+/// Entries of lines, for those who compare them.
+#[must_use]
+pub fn entries(lines: &Lines) -> Vec<Entries> {
+    lines.iter().map(|line| std::array::from_fn(|way| line[way].get())).collect()
 }

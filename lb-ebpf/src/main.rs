@@ -1,20 +1,24 @@
-//! The XDP program: the life of a packet on one screen.
+//! The XDP programs: the life of a packet on one screen.
 //!
 //! ```text
-//! frame ─ link layer ─ IPv4 / IPv6 headers ─ decide ─ rewrite ─ send ─ count
-//! view     lb-common    lb-common             lb-common          act    stats
-//!                                             (asks tables)
+//! frame ─ link layer ─ IPv4 / IPv6 headers ─ decide ─ rewrite ─ count ─ send
+//! view     lb-common    lb-common             lb-common          stats   act
+//!                                             (asks tables) └ later: a stage of its own, by tail call
 //! ```
 //!
-//! All policy is in `lb-common`; this crate only touches: packet bytes ([`view`]), maps ([`tables`],
-//! [`stats`]) and the way out ([`act`]).
+//! All policy is in `lb-common`; this crate only touches: packet bytes ([`view`]), maps ([`tables`], [`line`],
+//! [`stats`]) and the way out ([`act`]). `lb` is entered by every frame, the programs of [`stages`] by few.
 
 #![no_std]
 #![no_main]
+#![expect(internal_features, reason = "atomics that BPF has, but core::sync::atomic does not offer for it")]
+#![feature(core_intrinsics, asm_experimental_arch)]
 
 mod act;
+mod line;
 mod maps;
 mod panic;
+mod stages;
 mod stats;
 mod tables;
 mod view;
@@ -22,14 +26,15 @@ mod view;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
     family::{V4, V6},
-    parse::{self, Link, Parse},
+    parse::{self, Link, Parse, Unread},
     pipeline::decide,
-    rewrite::{self, Rewrite},
-    verdict::{DropReason, PassReason, Verdict},
+    rewrite::Answer,
+    verdict::{PassReason, Stage},
     wire::ethernet,
 };
 
 use crate::{
+    act::{finish, pass},
     tables::{KernelFamily, KernelTables},
     view::XdpFrame,
 };
@@ -37,10 +42,20 @@ use crate::{
 /// Runs for every frame that an interface of the balancer receives.
 #[xdp]
 fn lb(ctx: XdpContext) -> u32 {
-    let frame = XdpFrame::new(&ctx);
-    match parse::ethernet(&frame) {
-        Ok(link) if link.ethertype == ethernet::IPV4 => forward4(&ctx, &link),
-        Ok(link) if link.ethertype == ethernet::IPV6 => forward6(&ctx, &link),
+    stages::enter(&ctx, packet(&ctx))
+}
+
+/// The same where the kernel knows of frames in several pieces (5.18): it is then also given jumbo frames.
+#[xdp(frags)]
+fn lb_frags(ctx: XdpContext) -> u32 {
+    stages::enter(&ctx, packet(&ctx))
+}
+
+#[inline(always)]
+fn packet(ctx: &XdpContext) -> u32 {
+    match parse::ethernet(&XdpFrame::new(ctx)) {
+        Ok(link) if link.ethertype == ethernet::IPV4 => forward4(ctx, &link),
+        Ok(link) if link.ethertype == ethernet::IPV6 => forward6(ctx, &link),
         Ok(_) => pass(PassReason::NotIp),
         Err(reason) => pass(reason),
     }
@@ -61,41 +76,21 @@ fn forward6(ctx: &XdpContext, link: &Link) -> u32 {
 
 /// The rest of the way of an IP packet.
 #[inline(always)]
-fn forward<F: Parse + Rewrite + KernelFamily>(ctx: &XdpContext, link: &Link) -> u32 {
-    let mut frame = XdpFrame::new(ctx);
-    let Some(work) = F::work() else {
+fn forward<F: Parse + Answer + KernelFamily>(ctx: &XdpContext, link: &Link) -> u32 {
+    let frame = XdpFrame::new(ctx);
+    let (Some(work), Some(tables)) = (F::work(), KernelTables::new(ctx)) else {
         return xdp_action::XDP_PASS;
     };
     work.link = *link;
-    work.packet = match F::parse(&frame, link.l3) {
+    work.ifindex = ctx.ingress_ifindex() as u32;
+    work.packet = match F::parse::<false, _>(&frame, link.l3) {
         Ok(packet) => packet,
-        Err(reason) => return pass(reason),
+        Err(Unread::Pass(reason)) => return pass(reason),
+        Err(Unread::Extensions) => return stages::later::<F>(Stage::Walk),
     };
-    let ifindex = ctx.ingress_ifindex() as u32;
-    match decide(work, ifindex, &mut KernelTables::new(ctx)) {
-        Verdict::Pass(reason) => pass(reason),
-        Verdict::Drop(reason) => drop(ctx, reason),
-        Verdict::Forward(forward) => match rewrite::apply(&mut frame, work, &forward) {
-            Some(()) => {
-                stats::forwarded(&forward, frame.len());
-                act::send(&forward.hop, ifindex)
-            }
-            None => drop(ctx, DropReason::RewriteFailed),
-        },
-    }
-}
-
-#[inline(always)]
-fn pass(reason: PassReason) -> u32 {
-    stats::reason(reason.index());
-    xdp_action::XDP_PASS
-}
-
-#[inline(always)]
-fn drop(ctx: &XdpContext, reason: DropReason) -> u32 {
-    let count = stats::reason(reason.index());
-    stats::log_drop(ctx, reason, count);
-    xdp_action::XDP_DROP
+    (work.prepared, work.facts) = (false, Default::default());
+    let verdict = decide(work, &tables);
+    finish(ctx, frame, work, &verdict)
 }
 
 /// `bpf_ktime_get_ns` and friends may only be called by programs under a licence the kernel knows.

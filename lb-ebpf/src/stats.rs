@@ -3,7 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
 use lb_common::{
-    abi::{Counters, Half},
+    abi::Half,
     verdict::{DropReason, Forward},
 };
 
@@ -23,26 +23,20 @@ pub(crate) fn reason(index: u32) -> u64 {
     }
 }
 
-/// Counts a forwarded packet for its VIP and its server.
+/// Counts a forwarded packet for its server. What a VIP has had is the sum over its servers.
 #[inline(always)]
 pub(crate) fn forwarded(forward: &Forward, bytes: u64) {
-    if let Some(counters) = maps::VIP_COUNTERS.get_ptr_mut(forward.vip as u32) {
-        add(counters, forward, bytes);
-    }
-    if let Some(counters) = maps::SERVER_COUNTERS.get_ptr_mut(forward.server as u32) {
-        add(counters, forward, bytes);
-    }
-}
-
-#[inline(always)]
-fn add(counters: *mut Counters, forward: &Forward, bytes: u64) {
-    // SAFETY: both callers pass a non-null pointer to this CPU's own value.
+    let Some(counters) = maps::COUNTERS.get_ptr_mut(forward.server.index() as u32) else { return };
+    // SAFETY: the map gave a non-null pointer to this CPU's own value, and the program is not preempted by
+    // another run of itself on the same CPU.
     unsafe {
         match forward.half {
             Half::Client => {
                 (*counters).packets_in += 1;
                 (*counters).bytes_in += bytes;
-                (*counters).connections += forward.new as u64;
+                if forward.new {
+                    (*counters).connections += 1;
+                }
             }
             Half::Server => {
                 (*counters).packets_out += 1;
@@ -60,7 +54,12 @@ pub(crate) fn log_drop(ctx: &XdpContext, reason: DropReason, count: u64) {
         DropReason::PortsExhausted => "no free source port for a new flow",
         DropReason::FlowTableFull => "the flow table refuses a new flow",
         DropReason::RewriteFailed => "a packet could not be rewritten",
-        DropReason::NoServer | DropReason::NoNextHop | DropReason::TtlExceeded => return,
+        DropReason::NoServer
+        | DropReason::NoNextHop
+        | DropReason::TtlExceeded
+        | DropReason::NewFlowLimit
+        | DropReason::TooBig
+        | DropReason::Halted => return,
     };
     if count & count.wrapping_sub(1) == 0 {
         warn!(ctx, "dropped: {} ({} so far on this CPU)", what, count);

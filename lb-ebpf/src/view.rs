@@ -1,34 +1,43 @@
 //! The only place that reads and writes packet bytes.
 
-use aya_ebpf::{helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use lb_common::wire::{Frame, Resize};
 
 /// The linear part of the frame that the program was called for.
 pub(crate) struct XdpFrame<'a> {
     start: usize,
     end: usize,
+    /// Bytes in all of the frame, as far as its headers tell; 0 if nobody asked.
+    total: usize,
     ctx: &'a XdpContext,
 }
 
 impl<'a> XdpFrame<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end(), ctx }
+        // Read from the context itself each time: the verifier refuses an address that was calculated from it.
+        let fresh = XdpContext::new(opaque(ctx.ctx as usize) as *mut _);
+        Self { start: fresh.data(), end: fresh.data_end(), total: 0, ctx }
     }
 
-    /// Bytes in the frame.
+    /// A frame of which more may lie in other pieces, where it is known from its headers how long it is.
     #[inline(always)]
-    pub(crate) fn len(&self) -> u64 {
-        (self.end - self.start) as u64
+    pub(crate) fn of_packet(ctx: &'a XdpContext, bytes: u64) -> Self {
+        Self { total: bytes as usize, ..Self::new(ctx) }
     }
 
     /// The address of `N` bytes at `offset` if they lie within the frame.
     ///
-    /// The verifier follows exactly this form: one pointer, one sum, one comparison. It also wants to see
-    /// that an offset is below 64 KiB: parsing and `Packet` keep them below 32.
+    /// The verifier follows exactly this form: one pointer, one sum, one comparison. LLVM would like to prove the
+    /// comparison needless from others before it, which the verifier cannot follow: so it is not told where the
+    /// pointer comes from. The verifier also wants to see that an offset is below 64 KiB: parsing and `Packet` keep
+    /// them below 32.
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
-        let pointer = self.start + offset;
+        let pointer = opaque(self.start + offset);
         if pointer + N > self.end { None } else { Some(pointer as *mut [u8; N]) }
     }
 
@@ -70,4 +79,26 @@ impl Resize for XdpFrame<'_> {
     fn push_front(&mut self, bytes: usize) -> Option<()> {
         self.move_start(-i32::try_from(bytes).ok()?)
     }
+
+    #[inline(always)]
+    fn set_len(&mut self, length: usize) -> Option<()> {
+        // There may be padding behind the packet, or pieces of it that are not in the linear part.
+        let linear = opaque(self.end) - opaque(self.start);
+        let more = length as i32 - linear.max(self.total) as i32;
+        // SAFETY: the context is the one that the program was called with; the helper checks the bounds.
+        let refused = unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } != 0;
+        *self = Self::new(self.ctx);
+        if refused { None } else { Some(()) }
+    }
+}
+
+/// The same number, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(mut number: usize) -> usize {
+    // An instruction there must be: the kernel refuses line numbers that belong to none.
+    // SAFETY: a register is copied to itself.
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags))
+    };
+    number
 }

@@ -20,7 +20,6 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::FutureExt as _;
-use lb_common::abi::DEFAULT_FLOW_ENTRIES;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -29,7 +28,7 @@ use crate::{
     datapath::{
         attach::{self, Attached, Program, Wanted},
         flows::FlowTables,
-        load::{Loaded, load},
+        load::{Loaded, Sizes, load},
         maps::Maps,
     },
     health::{Checker, Target, TargetId},
@@ -84,8 +83,8 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let _lock = Lock::take()?;
     let socket = admin::Socket::bind(&options.socket).await?;
 
-    let Loaded { mut program, maps, flows } = load(u32::try_from(DEFAULT_FLOW_ENTRIES)?)?;
-    let mut reconciler = Reconciler::new(maps, config.clone(), snat_ports)?;
+    let Loaded { mut program, maps, flows, shape } = load(Sizes::default())?;
+    let mut reconciler = Reconciler::new(maps, config.clone(), snat_ports, shape)?;
     reconciler.step()?;
     let interfaces = attach_all(&mut program, &links, options.xdp_mode)?;
     confirm(&netlink, &interfaces).await?;

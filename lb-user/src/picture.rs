@@ -52,7 +52,6 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
     let servers: Vec<_> =
         state.config.servers_of(vip).iter().map(|server| server_status(state, vip, server)).collect();
     let served = vip.mode.is_layer4();
-    let counters = state.ids.vip(&vip.name).and_then(|number| state.datapath.vip_counters(number).ok());
     VipStatus {
         name: vip.name.clone(),
         address: vip.address,
@@ -64,7 +63,7 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
         served,
         note: (!served).then(|| NEEDS_PROXY.into()),
         health: pool_health(&servers),
-        traffic: traffic(counters, servers.iter().map(|server| server.traffic.active).sum()),
+        traffic: servers.iter().map(|server| &server.traffic).sum(),
         servers,
     }
 }

@@ -19,7 +19,13 @@ use crate::{
     hops::Surroundings,
     model::{Config, PortRange},
     picture::{self, About},
-    plan::{Desired, Ids, Inputs, desired::desired, diff, ids::Exhausted, select::Settled},
+    plan::{
+        Desired, Ids, Inputs,
+        desired::{Shape, desired},
+        diff,
+        ids::Exhausted,
+        select::Settled,
+    },
     snapshot::{Health, Snapshot},
 };
 
@@ -39,6 +45,7 @@ pub struct Reconciler<D> {
     pub(crate) config: Config,
     pub(crate) ids: Ids,
     snat_ports: PortRange,
+    shape: Shape,
     pub(crate) health: HashMap<TargetId, HealthEvent>,
     pub(crate) surroundings: Surroundings,
     pub(crate) census: Census,
@@ -51,7 +58,7 @@ impl<D: Datapath> Reconciler<D> {
     ///
     /// # Errors
     /// When the configuration has more VIPs or servers than the maps.
-    pub fn new(datapath: D, config: Config, snat_ports: PortRange) -> Result<Self, Exhausted> {
+    pub fn new(datapath: D, config: Config, snat_ports: PortRange, shape: Shape) -> Result<Self, Exhausted> {
         let mut ids = Ids::default();
         ids.assign(&config)?;
         Ok(Self {
@@ -59,6 +66,7 @@ impl<D: Datapath> Reconciler<D> {
             config,
             ids,
             snat_ports,
+            shape,
             health: HashMap::new(),
             surroundings: Surroundings::default(),
             census: Census::default(),
@@ -101,6 +109,7 @@ impl<D: Datapath> Reconciler<D> {
         let inputs = Inputs {
             config: &self.config,
             ids: &self.ids,
+            shape: self.shape,
             snat_ports: self.snat_ports,
             health: &health,
             hops: &self.surroundings.hops,
@@ -228,7 +237,7 @@ mod tests {
     fn reconciler() -> Reconciler<Fake> {
         let config = config::check("test.toml", CONFIG).expect("a valid configuration").config;
         let ports = PortRange { first: 1_024, last: 2_047 };
-        let mut reconciler = Reconciler::new(Fake::default(), config, ports).unwrap();
+        let mut reconciler = Reconciler::new(Fake::default(), config, ports, Shape::default()).unwrap();
         let way = Way {
             ifindex: 2,
             source_mac: Mac::new([2; 6]),

@@ -53,7 +53,7 @@ pub struct Interface {
 pub struct Traffic {
     /// New flows since start.
     pub connections: u64,
-    /// Flows alive at the last sweep; always 0 for `dr`, which keeps no flow state.
+    /// Flows alive at the last sweep. Of `dr`, `ipip` and `gue` only those that the flow tags know.
     pub active: u64,
     /// Packets from clients.
     pub packets_in: u64,
@@ -63,6 +63,19 @@ pub struct Traffic {
     pub packets_out: u64,
     /// Bytes to clients, Ethernet header included.
     pub bytes_out: u64,
+}
+
+impl<'a> std::iter::Sum<&'a Self> for Traffic {
+    fn sum<I: Iterator<Item = &'a Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            connections: sum.connections + one.connections,
+            active: sum.active + one.active,
+            packets_in: sum.packets_in + one.packets_in,
+            bytes_in: sum.bytes_in + one.bytes_in,
+            packets_out: sum.packets_out + one.packets_out,
+            bytes_out: sum.bytes_out + one.bytes_out,
+        })
+    }
 }
 
 /// A virtual service.

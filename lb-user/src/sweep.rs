@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
-use tracing::warn;
 
 use crate::datapath::flows::{Census, FlowTables, tick};
 
@@ -26,19 +25,14 @@ impl Sweep {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(mut tables: FlowTables, news: mpsc::Sender<Census>) -> Result<Self> {
+    pub fn start(tables: FlowTables, news: mpsc::Sender<Census>) -> Result<Self> {
         let (stop, stopped) = channel();
         let work = move || {
             let mut pause = Self::PAUSE;
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let began = Instant::now();
-                match tables.sweep(tick()) {
-                    Ok(census) => {
-                        if news.blocking_send(census).is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => warn!("the flow tables cannot be swept: {error}"),
+                if news.blocking_send(tables.sweep(tick())).is_err() {
+                    return;
                 }
                 pause = Self::PAUSE.max(began.elapsed() * 19);
             }

@@ -2,7 +2,9 @@
 
 use aya::Pod;
 
-use super::{Counters, Flow, FlowKey, Mac, Server, Settings, Vip, VipKey};
+use super::{
+    Counters, Flood, Fragment, FragmentKey, Interface, Mac, Server, Settings, Vip, VipKey, VipLimit,
+};
 
 // SAFETY (all lines): the type is `repr(C)`, made of integers only, and its size is asserted in `abi` to be
 // the sum of its fields, so it has no padding bytes and every bit pattern is a valid value.
@@ -19,12 +21,14 @@ plain_data!(
     VipKey<u32>,
     VipKey<[u32; 4]>,
     Vip,
+    VipLimit,
     Mac,
     Server,
-    FlowKey<u32>,
-    FlowKey<[u32; 4]>,
-    Flow<u32>,
-    Flow<[u32; 4]>,
+    Interface,
+    FragmentKey<u32>,
+    FragmentKey<[u32; 4]>,
+    Fragment,
     Settings,
     Counters,
+    Flood,
 );

@@ -38,17 +38,51 @@ impl Mac {
     }
 }
 
-/// Slots of one VIP; each holds a [`ServerRef`], 0 where there is no server.
+/// Slots of one VIP; each holds a [`Slot`], 0 where there is no server.
 ///
 /// One word longer than there are slots: the compiler turns the scaling of a hash into byte offsets, of
 /// which the verifier (6.18) only sees that they are at most 3 bytes past the last slot's. The spare word
 /// makes that a valid read and saves a comparison per packet.
 pub type Ring = [u32; RING_SIZE + 1];
 
+/// What a ring holds: a server, and whether flows of the slot may be with other servers.
+///
+/// A *settled* slot's flows are all with its server, and nothing else has to be asked. Of a *tagged* one the
+/// flow tags are asked first, and learn its flows; user space tags a slot a while before it moves it, and until
+/// no flow can be left that is elsewhere.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Slot(pub u32);
+
+impl Slot {
+    const TAGGED: u32 = 1 << 31;
+
+    /// A slot of `server`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(server: ServerRef, tagged: bool) -> Self {
+        Self(server.0 | if tagged { Self::TAGGED } else { 0 })
+    }
+
+    /// Its server.
+    #[inline(always)]
+    #[must_use]
+    pub const fn server(self) -> ServerRef {
+        ServerRef(self.0 & !Self::TAGGED)
+    }
+
+    /// Whether flows of this slot may be with other servers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tagged(self) -> bool {
+        self.0 & Self::TAGGED != 0
+    }
+}
+
 /// Names a server entry and which of its successive owners is meant.
 ///
-/// `index` in bits 0–15, generation in bits 16–30; bit 31 is kept for the "slot changed recently" tag.
-/// The whole value 0 means "no server": index 0 is never given out.
+/// `index` in bits 0–15, generation in bits 16–30. The whole value 0 means "no server": index 0 is never given
+/// out.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServerRef(pub u32);
@@ -95,15 +129,16 @@ impl ServerRef {
 pub struct Server {
     /// Address, network order, in the first words for IPv4.
     pub address: [u32; 4],
-    /// Source address of SNAT towards this server, same layout.
-    pub snat_source: [u32; 4],
+    /// This host's address towards the server, same layout: the source of SNAT and of tunnels.
+    pub source: [u32; 4],
     /// MAC of the next hop; valid with [`server_flags::HOP_KNOWN`].
     pub next_hop: Mac,
     /// MAC of the interface that leads to the server; valid with [`server_flags::HOP_KNOWN`].
     pub source_mac: Mac,
     /// Interface that leads to the server; 0 where there is no route.
     pub ifindex: u32,
-    /// Destination port, host order; 0 keeps the client's.
+    /// Destination port, host order: of translated flows, where 0 keeps the client's; of GUE, where it is the
+    /// tunnel's own.
     pub port: u16,
     /// Owner of this entry; a flow that names another generation has lost its server.
     pub generation: u16,
@@ -111,8 +146,10 @@ pub struct Server {
     pub vip: u16,
     /// [`server_flags`].
     pub flags: u16,
-    /// Zero.
-    pub pad: [u8; 4],
+    /// Largest IP packet that the way to the server takes; 0 for any.
+    pub mtu: u16,
+    /// Weight among the servers of its VIP.
+    pub weight: u16,
 }
 
 /// Bits of [`Server::flags`].
@@ -121,4 +158,10 @@ pub mod server_flags {
     pub const ACCEPTS_NEW: u16 = 1;
     /// User space has resolved the next hop.
     pub const HOP_KNOWN: u16 = 2;
+    /// Flows that the flow tags name stay here: it is well, or being drained.
+    pub const KEEPS_FLOWS: u16 = 4;
+    /// Its flows are to end at once: those that are translated get a reset on either side.
+    pub const HALTED: u16 = 8;
+    /// Address and source are IPv6 addresses. Differs from the VIP's family in tunnels only.
+    pub const IPV6: u16 = 16;
 }

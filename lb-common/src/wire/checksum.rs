@@ -35,6 +35,13 @@ impl Delta {
         self.long(old[0], new[0]).long(old[1], new[1]).long(old[2], new[2]).long(old[3], new[3])
     }
 
+    /// Both changes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum after the change, both as they lie in memory.
     #[inline(always)]
     #[must_use]
@@ -53,6 +60,13 @@ const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
+/// Unfolded sum of an address of four words, or of one and three zeros.
+#[inline(always)]
+#[must_use]
+pub const fn sum_address(words: [u32; 4]) -> u64 {
+    words[0] as u64 + words[1] as u64 + words[2] as u64 + words[3] as u64
+}
+
 /// Unfolded sum of a text from its beginning; an odd last byte counts as if a zero followed.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
@@ -62,8 +76,9 @@ pub fn sum(bytes: &[u8]) -> u64 {
 }
 
 /// The checksum of texts whose sums were added up, as it has to lie in memory.
+#[inline(always)]
 #[must_use]
-pub fn finish(sum: u64) -> u16 {
+pub const fn finish(sum: u64) -> u16 {
     !fold(sum)
 }
 

@@ -13,3 +13,5 @@ pub const SOURCE: usize = 12;
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// Fragment offset in the flags-and-offset word, in units of 8 bytes.
 pub const FRAGMENT_OFFSET: u16 = 0x1fff;
+/// Do-not-fragment flag in the flags-and-offset word.
+pub const DO_NOT_FRAGMENT: u16 = 0x4000;

@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod ethernet;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
@@ -33,6 +34,10 @@ pub trait Resize: Frame {
 
     /// Puts `bytes` bytes, of any content, before the first; `None`, and nothing put, where there is no room.
     fn push_front(&mut self, bytes: usize) -> Option<()>;
+
+    /// Cuts the frame off after `length` bytes, or lengthens it with bytes of any content; `None`, and nothing
+    /// changed, where that is not possible.
+    fn set_len(&mut self, length: usize) -> Option<()>;
 }
 
 /// A frame in ordinary memory.
@@ -68,6 +73,10 @@ impl Resize for Vec<u8> {
     fn push_front(&mut self, bytes: usize) -> Option<()> {
         self.splice(..0, core::iter::repeat_n(0, bytes));
         Some(())
+    }
+
+    fn set_len(&mut self, length: usize) -> Option<()> {
+        (length >= ethernet::HEADER).then(|| self.resize(length, 0))
     }
 }
 

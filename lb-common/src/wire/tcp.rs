@@ -13,3 +13,10 @@ pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 /// The acknowledgement field counts.
 pub const ACK: u8 = 0x10;
+
+/// Option kind: the list ends.
+pub const OPTION_END: u8 = 0;
+/// Option kind: one byte of nothing.
+pub const OPTION_NOTHING: u8 = 1;
+/// Option kind: largest segment, 4 bytes in all.
+pub const OPTION_MSS: u8 = 2;

@@ -4,10 +4,11 @@ use std::io;
 
 use aya::{
     Ebpf,
+    maps::ProgramArray,
     programs::{ProgramError, Xdp, XdpMode, loaded_programs, xdp::XdpLinkId},
 };
 
-use super::{Error, load::PROGRAM};
+use super::{Error, load::explain, programs};
 
 /// What the operator asked for with `--xdp-mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -30,7 +31,7 @@ pub struct Attached {
     pub note: Option<String>,
 }
 
-/// The loaded program. Dropping it detaches it everywhere, as the end of the process does.
+/// The loaded program, with its stages. Dropping it detaches it everywhere, as the end of the process does.
 #[derive(Debug)]
 pub struct Program {
     name: &'static str,
@@ -39,19 +40,40 @@ pub struct Program {
 }
 
 impl Program {
-    pub(super) fn new(ebpf: Ebpf) -> Self {
-        Self::named(PROGRAM, ebpf)
+    /// Loads all programs of the object: those that know of frames in several pieces (jumbo frames) where the kernel
+    /// does (5.18), the others elsewhere.
+    pub(super) fn load(mut ebpf: Ebpf) -> Result<Self, Error> {
+        let frags = load_one(&mut ebpf, programs::ENTRY_FRAGS).is_ok();
+        let name = if frags { programs::ENTRY_FRAGS } else { programs::ENTRY };
+        if !frags {
+            load_one(&mut ebpf, name)?;
+        }
+        let suffix = if frags { programs::FRAGS } else { "" };
+        for (place, stage) in programs::stages() {
+            let stage = format!("{stage}{suffix}");
+            load_one(&mut ebpf, &stage)?;
+            let fd = xdp(&mut ebpf, &stage)?.fd()?.try_clone();
+            let fd = fd.map_err(|error| Error::new("too many open files", &error))?;
+            let stages =
+                ebpf.map_mut("STAGES").ok_or_else(|| Error("the kernel program has no map STAGES".into()))?;
+            // It stays with the other maps: its entries are gone when nobody holds it open any more.
+            ProgramArray::try_from(stages)?.set(place, &fd, 0)?;
+        }
+        Ok(Self { name, ebpf, links: Vec::new() })
     }
 
-    /// Another program than the balancer's.
+    /// Another program than the balancer's, already loaded.
     pub(super) fn named(name: &'static str, ebpf: Ebpf) -> Self {
         Self { name, ebpf, links: Vec::new() }
     }
 
+    /// What was loaded, to take its maps.
+    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
     fn xdp(&mut self) -> Result<&mut Xdp, Error> {
-        let name = self.name;
-        let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
-        program.ok_or_else(|| Error(format!("the kernel program has no XDP program {name:?}")))
+        xdp(&mut self.ebpf, self.name)
     }
 
     /// The kernel's id of the program.
@@ -112,6 +134,18 @@ impl Program {
             }
         }
     }
+}
+
+/// A program of the object.
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or_else(|| Error(format!("the kernel program has no XDP program {name:?}")))
+}
+
+/// Loads one program of the object.
+fn load_one(ebpf: &mut Ebpf, name: &str) -> Result<(), Error> {
+    let loaded = xdp(ebpf, name)?.load();
+    loaded.map_err(|error| explain(&format!("the kernel refuses the kernel program ({name})"), &error))
 }
 
 /// What the kernel's refusal to attach means.

@@ -28,10 +28,6 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn vip_counters(&self, vip: u16) -> Result<Counters, Error> {
-        Ok(Counters { connections: u64::from(vip), ..Counters::default() })
-    }
-
     fn server_counters(&self, server: u16) -> Result<Counters, Error> {
         Ok(Counters { packets_in: u64::from(server), ..Counters::default() })
     }

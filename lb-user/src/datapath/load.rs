@@ -1,19 +1,17 @@
 //! From the embedded object to a verified program with its maps.
 
-use std::time::Duration;
-
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::MapError,
-    programs::{ProgramError, Xdp},
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
 };
+
+use aya::{Ebpf, EbpfLoader, maps::MapError, programs::ProgramError};
 use aya_log::EbpfLogger;
+use lb_common::abi::{DEFAULT_FLOW_TAGS, DEFAULT_FLOWS, WAYS};
 use tracing::warn;
 
 use super::{Error, OBJECT, attach::Program, flows::FlowTables, kernel, maps::Maps};
-
-/// The program's name in the object, and what `bpftool prog` and other instances see.
-pub const PROGRAM: &str = "lb";
+use crate::plan::desired::Shape;
 
 /// A loaded program in its parts, for those who need them.
 pub struct Loaded {
@@ -23,32 +21,67 @@ pub struct Loaded {
     pub maps: Maps,
     /// What user space sweeps.
     pub flows: FlowTables,
+    /// How large the flow tables are.
+    pub shape: Shape,
 }
 
-/// Loads the embedded program, with flow tables of `flow_entries` entries for each address family.
+/// What the operator wants the flow tables to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Translated flows, for each address family.
+    pub flows: u32,
+    /// Flow tags.
+    pub tags: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { flows: DEFAULT_FLOWS as u32, tags: DEFAULT_FLOW_TAGS as u32 }
+    }
+}
+
+impl Sizes {
+    /// Lines of claims and of tags: powers of two, with room for at least what is wanted.
+    fn lines(self) -> (u32, u32) {
+        let lines = |entries: u32| entries.div_ceil(WAYS as u32).clamp(2, 1 << 24).next_power_of_two();
+        (lines(self.flows), lines(self.tags))
+    }
+}
+
+/// Loads the embedded program, with flow tables of these sizes.
 ///
 /// # Errors
 /// In one line: what is missing, and what would help.
-pub fn load(flow_entries: u32) -> Result<Loaded, Error> {
+pub fn load(sizes: Sizes) -> Result<Loaded, Error> {
     if OBJECT.is_empty() {
         return Err(Error(
             "this lb-user was built without its kernel program; build it with \"cargo xtask build\"".into(),
         ));
     }
     kernel::require_running().map_err(|unfit| Error(unfit.to_string()))?;
-    let mut ebpf = EbpfLoader::new()
-        .map_max_entries("FLOWS4", flow_entries)
-        .map_max_entries("FLOWS6", flow_entries)
+    let (flow_lines, tag_lines) = sizes.lines();
+    let mut ebpf = loader(flow_lines, tag_lines)
         .load(OBJECT)
         .map_err(|error| explain("cannot load the kernel program", &error))?;
     start_log(&mut ebpf);
-    let (maps, flows) = (Maps::take(&mut ebpf)?, FlowTables::take(&mut ebpf, flow_entries)?);
-    let program: &mut Xdp = ebpf
-        .program_mut(PROGRAM)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| Error(format!("the kernel program has no XDP program {PROGRAM:?}")))?;
-    program.load().map_err(|error| explain("the kernel refuses the kernel program", &error))?;
-    Ok(Loaded { program: Program::new(ebpf), maps, flows })
+    // Nobody outside can know it: what lies next to what in the tables depends on it.
+    let seed = RandomState::new().hash_one(std::process::id());
+    let mut program = Program::load(ebpf)?;
+    let (maps, flows) = (Maps::take(program.ebpf())?, FlowTables::take(program.ebpf(), seed)?);
+    Ok(Loaded { program, maps, flows, shape: Shape { flow_lines, tag_lines, seed } })
+}
+
+/// A loader that makes the flow tables as large as wanted.
+fn loader(flow_lines: u32, tag_lines: u32) -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    for (claims, flows, replies) in [("CLAIMS4", "FLOWS4", "REPLIES4"), ("CLAIMS6", "FLOWS6", "REPLIES6")] {
+        loader
+            .map_max_entries(claims, flow_lines)
+            .map_max_entries(flows, flow_lines * WAYS as u32)
+            .map_max_entries(replies, 2 * flow_lines);
+    }
+    loader.map_max_entries("FLOW_TAGS", tag_lines);
+    loader
 }
 
 /// Forwards what the program logs to the daemon's log, once a second: it only logs rare things. Doing

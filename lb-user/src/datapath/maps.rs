@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
-    abi::{Counters, Mac, RING_SIZE, Ring, Server, Settings, Vip, VipKey},
+    abi::{Counters, Interface, RING_SIZE, Ring, Server, Settings, Vip, VipKey, VipLimit},
     verdict::REASON_COUNT,
 };
 
@@ -21,9 +21,9 @@ pub struct Maps {
     vips6: HashMap<MapData, VipKey<[u32; 4]>, Vip>,
     rings: ArrayOfMaps<MapData, Array<MapData, Ring>>,
     servers: Array<MapData, Server>,
-    interfaces: HashMap<MapData, u32, Mac>,
-    vip_counters: PerCpuArray<MapData, Counters>,
-    server_counters: PerCpuArray<MapData, Counters>,
+    interfaces: Array<MapData, Interface>,
+    limits: Array<MapData, VipLimit>,
+    counters: PerCpuArray<MapData, Counters>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -40,10 +40,16 @@ impl Maps {
             rings: take(ebpf, "RINGS")?,
             servers: take(ebpf, "SERVERS")?,
             interfaces: take(ebpf, "INTERFACES")?,
-            vip_counters: take(ebpf, "VIP_COUNTERS")?,
-            server_counters: take(ebpf, "SERVER_COUNTERS")?,
+            limits: take(ebpf, "LIMITS")?,
+            counters: take(ebpf, "COUNTERS")?,
             reasons: take(ebpf, "REASONS")?,
         })
+    }
+
+    /// Sets a limit; what the kernel has counted stays.
+    fn set_limit(&mut self, vip: u16, per_tick: u32) -> Result<(), MapError> {
+        let limit = VipLimit { per_tick, ..self.limits.get(&u32::from(vip), 0)? };
+        self.limits.set(u32::from(vip), limit, 0)
     }
 
     /// Makes a ring beside the one in use and puts it in its place at once: a packet finds either.
@@ -58,7 +64,10 @@ impl Datapath for Maps {
     fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
         match operation {
             Operation::Settings(settings) => self.settings.set(0, settings, 0)?,
-            Operation::Interface(index, mac) => set(&mut self.interfaces, *index, *mac)?,
+            Operation::Interface(place, interface) => {
+                self.interfaces.set(*place, interface.unwrap_or_default(), 0)?;
+            }
+            Operation::Limit(vip, per_tick) => self.set_limit(*vip, *per_tick)?,
             Operation::Server(index, server) => {
                 self.servers.set(u32::from(*index), server.unwrap_or_default(), 0)?;
             }
@@ -70,12 +79,8 @@ impl Datapath for Maps {
         Ok(())
     }
 
-    fn vip_counters(&self, vip: u16) -> Result<Counters, Error> {
-        total(&self.vip_counters, vip)
-    }
-
     fn server_counters(&self, server: u16) -> Result<Counters, Error> {
-        total(&self.server_counters, server)
+        total(&self.counters, server)
     }
 
     fn reasons(&self) -> Result<Vec<u64>, Error> {

@@ -8,7 +8,10 @@ pub mod fake;
 pub mod flows;
 pub mod kernel;
 pub mod load;
+#[expect(unsafe_code, reason = "memory shared with the kernel; each line says why it is sound")]
+mod mapped;
 pub mod maps;
+pub mod programs;
 
 use lb_common::abi::Counters;
 
@@ -24,12 +27,6 @@ pub trait Datapath {
     /// # Errors
     /// When the kernel refuses; nothing is changed then.
     fn apply(&mut self, operation: &Operation) -> Result<(), Error>;
-
-    /// Traffic of a VIP since start, by its number.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    fn vip_counters(&self, vip: u16) -> Result<Counters, Error>;
 
     /// Traffic of a server since its number was given out, by its index.
     ///

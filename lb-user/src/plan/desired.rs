@@ -7,8 +7,8 @@ use std::{
 
 use lb_common::{
     abi::{
-        ABI_VERSION, Mac, Mode as KernelMode, Server as KernelServer, ServerRef, Settings, Vip as KernelVip,
-        VipKey, protocol, server_flags, settings_flags, vip_flags,
+        ABI_VERSION, Interface, Mac, Mode as KernelMode, Server as KernelServer, ServerRef, Settings,
+        Vip as KernelVip, VipKey, protocol, server_flags, settings_flags, vip_flags,
     },
     family::{words4, words6},
 };
@@ -47,6 +47,8 @@ pub struct Inputs<'a> {
     pub config: &'a Config,
     /// Numbers of VIPs and servers.
     pub ids: &'a Ids,
+    /// How the tables were made.
+    pub shape: Shape,
     /// Ports for SNAT.
     pub snat_ports: PortRange,
     /// Which servers are well.
@@ -70,8 +72,21 @@ pub struct Desired {
     pub rings: BTreeMap<u16, RingSpec>,
     /// `SERVERS`, by index.
     pub servers: BTreeMap<u16, KernelServer>,
-    /// `INTERFACES`.
-    pub interfaces: BTreeMap<u32, Mac>,
+    /// `INTERFACES`, by place.
+    pub interfaces: BTreeMap<u32, Interface>,
+    /// `LIMITS`, by VIP number: new flows in a tick.
+    pub limits: BTreeMap<u16, u32>,
+}
+
+/// How the tables were made when the program was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Lines of `CLAIMS4` and of `CLAIMS6`, a power of two.
+    pub flow_lines: u32,
+    /// Lines of `FLOW_TAGS`, a power of two.
+    pub tag_lines: u32,
+    /// The seed of their hashes.
+    pub seed: u64,
 }
 
 /// The picture of all maps. `settled` is brought up to date.
@@ -80,8 +95,9 @@ pub struct Desired {
 /// When something in the configuration was not given a number; see [`Ids::assign`].
 #[must_use]
 pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Desired {
-    let mut desired =
-        Desired { settings: settings(inputs), interfaces: inputs.interfaces.clone(), ..Desired::default() };
+    let (interface_factor, interfaces) = places(inputs.interfaces);
+    let settings = Settings { interface_factor, ..settings(inputs) };
+    let mut desired = Desired { settings, interfaces, ..Desired::default() };
     settled.retain(|name, _| inputs.config.vips.iter().any(|vip| vip.name == *name));
     for vip in &inputs.config.vips {
         let number = inputs.ids.vip(&vip.name).expect("every VIP was given a number");
@@ -96,13 +112,40 @@ pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Desired {
 fn settings(inputs: &Inputs<'_>) -> Settings {
     let uses = |mode| inputs.config.vips.iter().any(|vip| vip.mode == mode);
     let (nat, snat) = (uses(Mode::Nat), uses(Mode::Snat));
+    let mask = |lines: u32| lines.wrapping_sub(1);
     Settings {
         abi_version: ABI_VERSION,
         flags: if nat { settings_flags::NAT_IN_USE } else { 0 },
         snat_first: inputs.snat_ports.first,
         snat_count: if nat || snat { inputs.snat_ports.len() as u16 } else { 0 },
-        pad: [0; 4],
+        seed: inputs.shape.seed,
+        lines4: mask(inputs.shape.flow_lines),
+        lines6: mask(inputs.shape.flow_lines),
+        tag_lines: mask(inputs.shape.tag_lines),
+        syn_limit: SYN_LIMIT,
+        ..Settings::default()
     }
+}
+
+/// SYNs in a tick and on a CPU that are noted in the flow tags: ten times what a busy site has.
+const SYN_LIMIT: u32 = 200_000;
+
+/// A place for each interface, and the factor that leads from an interface's index to it.
+///
+/// Of two interfaces with random places among [`INTERFACE_PLACES`] one pair in 256 meet, so that a few tries are
+/// enough to find a factor with which none do. Should there be none for too many of them, some are left out: their
+/// packets are left to the host.
+fn places(interfaces: &BTreeMap<u32, Mac>) -> (u32, BTreeMap<u32, Interface>) {
+    let with = |interface_factor: u32| {
+        let settings = Settings { interface_factor, ..Settings::default() };
+        let place =
+            |(&ifindex, &mac)| (settings.place_of_interface(ifindex), Interface { ifindex, pad: 0, mac });
+        (interface_factor, interfaces.iter().map(place).collect::<BTreeMap<_, _>>())
+    };
+    const TRIES: u32 = 10_000;
+    let factors = (1..=TRIES).map(|number| number.wrapping_mul(0x9E37_79B1) | 1);
+    let fits = |found: &(u32, BTreeMap<_, _>)| found.1.len() == interfaces.len();
+    factors.map(with).find(fits).unwrap_or_else(|| with(0x9E37_79B1))
 }
 
 impl Desired {
@@ -113,8 +156,8 @@ impl Desired {
             Mode::Dr => KernelMode::Dr,
             Mode::Http | Mode::Tcp => KernelMode::Local,
         };
-        let flags = if vip.persistence == Persistence::SourceIp { vip_flags::SOURCE_HASH } else { 0 };
-        let value = KernelVip { id, mode: mode as u8, flags };
+        let flags = if vip.persistence == Persistence::SourceIp { vip_flags::BY_SOURCE } else { 0 };
+        let value = KernelVip { id, mode: mode as u8, flags, ..KernelVip::default() };
         let protocol = match vip.protocol {
             Protocol::Tcp => protocol::TCP,
             Protocol::Udp => protocol::UDP,
@@ -167,13 +210,15 @@ fn entry(
         port: vip.server_port.unwrap_or(0),
         generation: reference.generation(),
         vip: number,
-        flags: if active { server_flags::ACCEPTS_NEW } else { 0 },
+        flags: if active { server_flags::ACCEPTS_NEW | server_flags::KEEPS_FLOWS } else { 0 }
+            | if server.address.is_ipv6() { server_flags::IPV6 } else { 0 },
+        weight: server.weight,
         ..KernelServer::default()
     };
     if let Ok(way) = way(vip, hop) {
         entry.ifindex = way.ifindex;
         entry.source_mac = way.source_mac;
-        entry.snat_source = way.source.map(words).unwrap_or_default();
+        entry.source = way.source.map(words).unwrap_or_default();
         if let Some(mac) = way.next_hop {
             entry.next_hop = mac;
             entry.flags |= server_flags::HOP_KNOWN;
@@ -304,6 +349,7 @@ pub(super) mod tests {
             let inputs = Inputs {
                 config,
                 ids: &self.ids,
+                shape: Shape::default(),
                 snat_ports: PortRange { first: 1_024, last: 2_023 },
                 health: &|id| if up.contains(id.server.as_str()) { Health::Up } else { Health::Down },
                 hops: &self.hops,
@@ -345,6 +391,7 @@ pub(super) mod tests {
         let inputs = Inputs {
             config: &config,
             ids: &world.ids,
+            shape: Shape::default(),
             snat_ports: PortRange { first: 1_024, last: 2_023 },
             health: &|id| if id.vip == "a" { Health::Up } else { Health::Down },
             hops: &world.hops,

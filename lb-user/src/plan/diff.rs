@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Mac, Server, Settings, Vip, VipKey};
+use lb_common::abi::{Interface, Server, Settings, Vip, VipKey};
 
 use super::{Desired, RingSpec};
 
@@ -14,8 +14,10 @@ use super::{Desired, RingSpec};
 pub enum Operation {
     /// Replace the settings record.
     Settings(Settings),
-    /// Enter an interface, or take it out.
-    Interface(u32, Option<Mac>),
+    /// Enter an interface at a place, or take out what is there.
+    Interface(u32, Option<Interface>),
+    /// Set how many new flows a VIP may have in a tick; 0 for one without a limit.
+    Limit(u16, u32),
     /// Replace a server entry; `None` blanks it.
     Server(u16, Option<Server>),
     /// Replace a VIP's ring; `None` empties it.
@@ -30,12 +32,14 @@ pub enum Operation {
 #[must_use]
 pub fn diff(old: &Desired, new: &Desired) -> Vec<Operation> {
     let mut operations = Vec::new();
-    if old.settings != new.settings {
-        operations.push(Operation::Settings(new.settings));
-    }
     let mut add = |operation| operations.push(operation);
     changed(&old.interfaces, &new.interfaces)
         .for_each(|(key, value)| add(Operation::Interface(key, Some(value))));
+    // The settings say where each interface is found.
+    if old.settings != new.settings {
+        add(Operation::Settings(new.settings));
+    }
+    changed(&old.limits, &new.limits).for_each(|(key, value)| add(Operation::Limit(key, value)));
     changed(&old.servers, &new.servers).for_each(|(key, value)| add(Operation::Server(key, Some(value))));
     changed(&old.rings, &new.rings).for_each(|(key, value)| add(Operation::Ring(key, Some(value))));
     changed(&old.vips4, &new.vips4).for_each(|(key, value)| add(Operation::Vip4(key, Some(value))));
@@ -44,6 +48,7 @@ pub fn diff(old: &Desired, new: &Desired) -> Vec<Operation> {
     gone(&old.vips6, &new.vips6).for_each(|key| add(Operation::Vip6(key, None)));
     gone(&old.rings, &new.rings).for_each(|key| add(Operation::Ring(key, None)));
     gone(&old.servers, &new.servers).for_each(|key| add(Operation::Server(key, None)));
+    gone(&old.limits, &new.limits).for_each(|key| add(Operation::Limit(key, 0)));
     gone(&old.interfaces, &new.interfaces).for_each(|key| add(Operation::Interface(key, None)));
     operations
 }
@@ -77,6 +82,7 @@ impl Desired {
         match operation {
             Operation::Settings(settings) => self.settings = settings,
             Operation::Interface(key, value) => set(&mut self.interfaces, key, value),
+            Operation::Limit(key, value) => set(&mut self.limits, key, (value > 0).then_some(value)),
             Operation::Server(key, value) => set(&mut self.servers, key, value),
             Operation::Ring(key, value) => set(&mut self.rings, key, value),
             Operation::Vip4(key, value) => set(&mut self.vips4, key, value),
@@ -96,7 +102,7 @@ mod tests {
     fn picture() -> Desired {
         let key = VipKey { address: 1, port: 80, protocol: 6 };
         let key6 = VipKey { address: [1; 4], port: 80, protocol: 6 };
-        let vip = Vip { id: 1, mode: 3, flags: 0 };
+        let vip = Vip { id: 1, mode: 3, ..Vip::default() };
         let member = (ServerRef::new(1, 1), 100, IpAddr::from([10, 0, 0, 1]));
         Desired {
             settings: Settings { abi_version: 1, ..Settings::default() },
@@ -104,7 +110,8 @@ mod tests {
             vips6: [(key6, vip)].into(),
             rings: [(1, RingSpec::new(vec![member]))].into(),
             servers: [(1, Server { vip: 1, ..Server::default() })].into(),
-            interfaces: [(3, Mac::new([2; 6]))].into(),
+            interfaces: [(3, Interface { ifindex: 3, ..Interface::default() })].into(),
+            limits: [(1, 10)].into(),
         }
     }
 
@@ -130,16 +137,17 @@ mod tests {
     #[test]
     fn what_is_pointed_at_comes_first_and_goes_last() {
         let rank = |operation: &Operation| match operation {
-            Operation::Settings(_) => 0,
-            Operation::Interface(..) => 1,
-            Operation::Server(..) => 2,
-            Operation::Ring(..) => 3,
-            Operation::Vip4(..) => 4,
-            Operation::Vip6(..) => 5,
+            Operation::Interface(..) => 0,
+            Operation::Settings(_) => 1,
+            Operation::Limit(..) => 2,
+            Operation::Server(..) => 3,
+            Operation::Ring(..) => 4,
+            Operation::Vip4(..) => 5,
+            Operation::Vip6(..) => 6,
         };
         let up: Vec<_> = diff(&Desired::default(), &picture()).iter().map(rank).collect();
-        assert_eq!(up, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(up, [0, 1, 2, 3, 4, 5, 6]);
         let down: Vec<_> = diff(&picture(), &Desired::default()).iter().map(rank).collect();
-        assert_eq!(down, [0, 4, 5, 3, 2, 1]);
+        assert_eq!(down, [1, 5, 6, 4, 3, 2, 0]);
     }
 }

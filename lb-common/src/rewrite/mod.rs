@@ -3,26 +3,55 @@
 //! Only the fields that change are written; checksums are updated by the difference (RFC 1624), so a
 //! packet that arrives damaged stays damaged and the receiver finds out.
 
+mod answer;
+mod mss;
+mod quote;
+mod tunnel;
+
+pub use answer::{Answer, answer, unanswered};
+pub use mss::clamp;
+
 use crate::{
-    abi::{Flow, protocol},
+    abi::{FlowKey, protocol},
     family::{Family, V4, V6},
     parse::Packet,
     pipeline::Work,
-    verdict::{Forward, Hop},
-    wire::{Frame, checksum, checksum::Delta, ipv4, ipv6, tcp, udp},
+    verdict::{Change, Forward, Hop},
+    wire::{Frame, Resize, checksum, checksum::Delta, ipv4, ipv6, tcp, udp},
 };
 
-/// Carries out `forward` on the frame that `work.packet` was read from.
+/// Carries out `forward` on the frame that `work.packet` was read from; for the changes that most packets undergo.
 ///
 /// Gives `None` where the frame is shorter than when it was parsed; it may then be half rewritten and
 /// must be dropped.
 #[inline(always)]
-pub fn apply<F: Rewrite, B: Frame + ?Sized>(frame: &mut B, work: &Work<F>, forward: &Forward) -> Option<()> {
-    if forward.translated {
-        let addresses = F::rewrite(frame, &work.packet, &work.flow)?;
-        transport(frame, &work.packet, &work.flow, addresses)?;
+pub fn apply<F: Rewrite, B: Resize>(frame: &mut B, work: &Work<F>, forward: &Forward) -> Option<()> {
+    match forward.change {
+        Change::Link => {}
+        Change::Encapsulate => return tunnel::encapsulate(frame, work, &forward.hop),
+        Change::Translate | Change::TranslateAddresses | Change::TranslateQuote => {
+            let to = work.flow.outgoing(forward.half);
+            let addresses = F::rewrite(frame, &work.packet, &to)?;
+            transport(frame, &work.packet, &to, addresses)?;
+        }
     }
     link(frame, &forward.hop)
+}
+
+/// The same for the rest: pieces of datagrams, and ICMP errors.
+#[inline(always)]
+pub fn apply_rare<F: Rewrite, B: Resize>(frame: &mut B, work: &Work<F>, forward: &Forward) -> Option<()> {
+    match forward.change {
+        Change::TranslateAddresses => {
+            F::rewrite(frame, &work.packet, &work.flow.outgoing(forward.half))?;
+            link(frame, &forward.hop)
+        }
+        Change::TranslateQuote => {
+            quote::translate(frame, work, forward.half)?;
+            link(frame, &forward.hop)
+        }
+        Change::Link | Change::Translate | Change::Encapsulate => apply(frame, work, forward),
+    }
 }
 
 /// Writes both MAC addresses.
@@ -38,7 +67,7 @@ fn link<B: Frame + ?Sized>(frame: &mut B, hop: &Hop) -> Option<()> {
 fn transport<F: Family, B: Frame + ?Sized>(
     frame: &mut B,
     packet: &Packet<F>,
-    to: &Flow<F::Addr>,
+    to: &FlowKey<F::Addr>,
     addresses: Delta,
 ) -> Option<()> {
     let delta = addresses
@@ -64,8 +93,17 @@ pub trait Rewrite: Family {
     fn rewrite<B: Frame + ?Sized>(
         frame: &mut B,
         packet: &Packet<Self>,
-        to: &Flow<Self::Addr>,
+        to: &FlowKey<Self::Addr>,
     ) -> Option<Delta>;
+
+    /// Writes addresses, and the header checksum where there is one, of the packet at `l3` that an ICMP error
+    /// quotes. Gives the change of the addresses, and that of the whole header.
+    fn rewrite_quoted<B: Frame + ?Sized>(
+        frame: &mut B,
+        l3: usize,
+        from: &FlowKey<Self::Addr>,
+        to: &FlowKey<Self::Addr>,
+    ) -> Option<(Delta, Delta)>;
 }
 
 impl Rewrite for V4 {
@@ -73,7 +111,7 @@ impl Rewrite for V4 {
     fn rewrite<B: Frame + ?Sized>(
         frame: &mut B,
         packet: &Packet<Self>,
-        to: &Flow<Self::Addr>,
+        to: &FlowKey<Self::Addr>,
     ) -> Option<Delta> {
         let addresses = Delta::NONE.long(packet.key.src, to.src).long(packet.key.dst, to.dst);
         let (ttl, protocol) = (packet.ttl.saturating_sub(1), packet.key.protocol as u8);
@@ -85,6 +123,22 @@ impl Rewrite for V4 {
         frame.write(packet.l3() + ipv4::TTL, [ttl, protocol, c, d, e, f, g, h, i, j, k, l])?;
         Some(addresses)
     }
+
+    #[inline(always)]
+    fn rewrite_quoted<B: Frame + ?Sized>(
+        frame: &mut B,
+        l3: usize,
+        from: &FlowKey<u32>,
+        to: &FlowKey<u32>,
+    ) -> Option<(Delta, Delta)> {
+        let addresses = Delta::NONE.long(from.src, to.src).long(from.dst, to.dst);
+        let old = u16::from_ne_bytes(frame.read(l3 + ipv4::CHECKSUM)?);
+        let new = addresses.apply(old);
+        let ([c, d], [e, f, g, h], [i, j, k, l]) =
+            (new.to_ne_bytes(), to.src.to_ne_bytes(), to.dst.to_ne_bytes());
+        frame.write(l3 + ipv4::CHECKSUM, [c, d, e, f, g, h, i, j, k, l])?;
+        Some((addresses, addresses.word(old, new)))
+    }
 }
 
 impl Rewrite for V6 {
@@ -92,7 +146,7 @@ impl Rewrite for V6 {
     fn rewrite<B: Frame + ?Sized>(
         frame: &mut B,
         packet: &Packet<Self>,
-        to: &Flow<Self::Addr>,
+        to: &FlowKey<Self::Addr>,
     ) -> Option<Delta> {
         // Together with the byte before it: the verifier (6.18) does not understand the check for a single
         // byte, `at < end`, when nothing is added to `at`.
@@ -101,6 +155,19 @@ impl Rewrite for V6 {
         write_address(frame, packet.l3() + ipv6::SOURCE, to.src)?;
         write_address(frame, packet.l3() + ipv6::SOURCE + 16, to.dst)?;
         Some(Delta::NONE.longs(packet.key.src, to.src).longs(packet.key.dst, to.dst))
+    }
+
+    #[inline(always)]
+    fn rewrite_quoted<B: Frame + ?Sized>(
+        frame: &mut B,
+        l3: usize,
+        from: &FlowKey<[u32; 4]>,
+        to: &FlowKey<[u32; 4]>,
+    ) -> Option<(Delta, Delta)> {
+        write_address(frame, l3 + ipv6::SOURCE, to.src)?;
+        write_address(frame, l3 + ipv6::SOURCE + 16, to.dst)?;
+        let addresses = Delta::NONE.longs(from.src, to.src).longs(from.dst, to.dst);
+        Some((addresses, addresses))
     }
 }
 

@@ -1,0 +1,111 @@
+//! `nat` and `snat`: packets of flows that are known, from either side.
+
+use super::{Tables, Work, choose, facts, flows, hop_to, is_for_us, refuse};
+use crate::{
+    abi::{Half, Mac, Server, protocol, server_flags},
+    conntrack,
+    family::Family,
+    verdict::{Change, DropReason, Forward, Hop, PassReason, Stage, Verdict},
+};
+
+/// From the client.
+#[inline(always)]
+pub(super) fn client<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forward, Verdict> {
+    if work.packet.ttl <= 1 {
+        return Err(Verdict::Drop(DropReason::TtlExceeded));
+    }
+    let key = work.packet.key;
+    if !flows::find(work, &key, tables) {
+        return Err(later(work));
+    }
+    match choose::entry(work.flow.server_ref, tables) {
+        Some(server) if server.flags & server_flags::HALTED != 0 => Err(halted(work)),
+        Some(server) if is_usable(work, &server) => {
+            flows::keep(work, true, tables);
+            note(work, 0);
+            to_server(work, &server, false, tables)
+        }
+        _ => Err(later(work)),
+    }
+}
+
+/// A packet of no flow that could go on: it may open one.
+#[inline(always)]
+fn later<F: Family>(work: &Work<F>) -> Verdict {
+    if work.packet.opens() { Verdict::Later(Stage::Open) } else { Verdict::Pass(PassReason::NoFlow) }
+}
+
+/// A packet of a flow whose server is halted: a connection is reset, a datagram ends here.
+#[inline(always)]
+fn halted<F: Family>(work: &mut Work<F>) -> Verdict {
+    if work.packet.key.protocol == protocol::TCP as u32 {
+        refuse(work)
+    } else {
+        Verdict::Drop(DropReason::Halted)
+    }
+}
+
+#[inline(always)]
+pub(super) fn note<F: Family>(work: &mut Work<F>, flags: u32) {
+    work.facts.flags |= facts::IN_TABLE | flags;
+    work.facts.server = work.flow.server_ref.index();
+    work.facts.vip = work.flow.vip_id;
+}
+
+/// To the server of the flow in `work`.
+#[inline(always)]
+pub(super) fn to_server<F: Family>(
+    work: &Work<F>,
+    server: &Server,
+    new: bool,
+    tables: &impl Tables<F>,
+) -> Result<Forward, Verdict> {
+    let hop = hop_to::<F>(server, false, tables)?;
+    Ok(Forward { hop, change: Change::Translate, server: work.flow.server_ref, half: Half::Client, new })
+}
+
+/// Whether the packet may go on in its flow. Not if it had better start a new one: the server is down and the
+/// client is only trying to connect, or the flow was over and its 5-tuple is used again.
+#[inline(always)]
+fn is_usable<F: Family>(work: &Work<F>, server: &Server) -> bool {
+    let stale = server.flags & server_flags::ACCEPTS_NEW == 0 || conntrack::is_over(work.flow.state);
+    !(work.packet.opens() && stale)
+}
+
+/// Not to a VIP: perhaps a server's answer in a translated flow.
+#[inline(always)]
+pub(super) fn reply<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forward, Verdict> {
+    let key = work.packet.key;
+    let is_reply = tables.settings().may_be_reply(key.dport)
+        && is_for_us(work, tables)
+        && flows::find_reply(work, &key, tables);
+    if !is_reply {
+        return Err(Verdict::Pass(PassReason::NotVip));
+    }
+    if work.packet.ttl <= 1 {
+        return Err(Verdict::Drop(DropReason::TtlExceeded));
+    }
+    let server = tables.server(work.flow.server_ref.index());
+    if server.is_some_and(|server| server.flags & server_flags::HALTED != 0) {
+        return Err(halted(work));
+    }
+    flows::keep(work, false, tables);
+    note(work, facts::REPLY);
+    Ok(Forward {
+        hop: to_client(work, tables)?,
+        change: Change::Translate,
+        server: work.flow.server_ref,
+        half: Half::Server,
+        new: false,
+    })
+}
+
+/// Back the way the client came: its router's MAC, its interface. On that same interface the frame was
+/// addressed to the very MAC it must now come from.
+#[inline(always)]
+pub(super) fn to_client<F: Family>(work: &Work<F>, tables: &impl Tables<F>) -> Result<Hop, Verdict> {
+    let out = work.flow.client_ifindex;
+    let from = if out == work.ifindex { Some(work.link.to) } else { tables.interface(out) };
+    let from = from.ok_or(Verdict::Drop(DropReason::NoNextHop))?;
+    Ok(Hop { to: Mac::new(work.flow.client_mac), from, ifindex: out })
+}

@@ -1,0 +1,171 @@
+//! The programs that few packets see. Each is entered by a tail call and finds the packet where the first program has
+//! left it, in this CPU's workspace.
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use lb_common::{
+    family::{V4, V6},
+    parse::{Parse, Quote, Unread},
+    pipeline::{Work, decide, direct, fragment, icmp, open},
+    rewrite::{self, Answer},
+    verdict::{DropReason, PassReason, Stage},
+};
+
+use crate::{
+    act::{drop, finish, finish_rare, pass},
+    maps, stats,
+    tables::{KernelFamily, KernelTables},
+    view::XdpFrame,
+};
+
+/// Beyond all XDP actions: the number of a stage's program is added to it.
+const LATER: u32 = 0x100;
+
+/// What a program answers that leaves the packet to a stage.
+#[inline(always)]
+pub(crate) fn later<F: KernelFamily>(stage: Stage) -> u32 {
+    LATER + 2 * stage as u32 + F::NUMBER
+}
+
+/// Does what a program has answered.
+#[inline(always)]
+pub(crate) fn enter(ctx: &XdpContext, answer: u32) -> u32 {
+    if answer < LATER {
+        return answer;
+    }
+    // SAFETY: the packet and all about it are in the frame and in this CPU's workspace: nothing here is waiting
+    // to be dropped.
+    unsafe { maps::STAGES.tail_call(ctx, answer - LATER) };
+    pass(PassReason::NoStage)
+}
+
+/// Two programs for each stage and family: one for the kernels that know of frames in several pieces. All programs
+/// that call each other must agree in that.
+macro_rules! stages {
+    ($($name:ident, $frags:ident, $body:ident, $family:ty;)+) => {
+        $(
+            #[xdp]
+            fn $name(ctx: XdpContext) -> u32 {
+                enter(&ctx, shared::$name(&ctx))
+            }
+
+            #[xdp(frags)]
+            fn $frags(ctx: XdpContext) -> u32 {
+                enter(&ctx, shared::$name(&ctx))
+            }
+        )+
+
+        mod shared {
+            use super::*;
+
+            $(
+                #[inline(never)]
+                pub(super) fn $name(ctx: &XdpContext) -> u32 {
+                    match (<$family as KernelFamily>::work(), KernelTables::new(ctx)) {
+                        (Some(work), Some(tables)) => $body::<$family>(ctx, work, &tables),
+                        _ => xdp_action::XDP_PASS,
+                    }
+                }
+            )+
+        }
+    };
+}
+
+stages! {
+    walk6, walk6_frags, walk, V6;
+    open4, open4_frags, open, V4;
+    open6, open6_frags, open, V6;
+    remember4, remember4_frags, remember, V4;
+    remember6, remember6_frags, remember, V6;
+    icmp4, icmp4_frags, icmp, V4;
+    icmp6, icmp6_frags, icmp, V6;
+    fragment4, fragment4_frags, fragment, V4;
+    fragment6, fragment6_frags, fragment, V6;
+    answer4, answer4_frags, answer, V4;
+    answer6, answer6_frags, answer, V6;
+    mss4, mss4_frags, mss, V4;
+    mss6, mss6_frags, mss, V6;
+}
+
+/// Walks over extension headers, then decides.
+#[inline(always)]
+fn walk<F: Parse + Answer + KernelFamily>(
+    ctx: &XdpContext,
+    work: &mut Work<F>,
+    tables: &KernelTables<'_>,
+) -> u32 {
+    let frame = XdpFrame::new(ctx);
+    work.packet = match F::parse::<true, _>(&frame, work.link.l3 & 0x1f) {
+        Ok(packet) => packet,
+        Err(Unread::Pass(reason)) => return pass(reason),
+        Err(Unread::Extensions) => return pass(PassReason::ExtensionHeaders),
+    };
+    (work.prepared, work.facts) = (false, Default::default());
+    let verdict = decide(work, tables);
+    finish(ctx, frame, work, &verdict)
+}
+
+/// Starts a translated flow.
+#[inline(always)]
+fn open<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
+    let verdict = open::open(work, tables);
+    fragment::remember(work, &verdict, tables);
+    finish(ctx, XdpFrame::new(ctx), work, &verdict)
+}
+
+/// Asks the flow tags, and tells them.
+#[inline(always)]
+fn remember<F: Answer + KernelFamily>(
+    ctx: &XdpContext,
+    work: &mut Work<F>,
+    tables: &KernelTables<'_>,
+) -> u32 {
+    let verdict = direct::remember(work, tables);
+    fragment::remember(work, &verdict, tables);
+    finish(ctx, XdpFrame::new(ctx), work, &verdict)
+}
+
+#[inline(always)]
+fn icmp<F: Quote + Answer + KernelFamily>(
+    ctx: &XdpContext,
+    work: &mut Work<F>,
+    tables: &KernelTables<'_>,
+) -> u32 {
+    let frame = XdpFrame::new(ctx);
+    let verdict = icmp::icmp(work, &frame, tables);
+    finish_rare(ctx, frame, work, &verdict)
+}
+
+#[inline(always)]
+fn fragment<F: Answer + KernelFamily>(
+    ctx: &XdpContext,
+    work: &mut Work<F>,
+    tables: &KernelTables<'_>,
+) -> u32 {
+    let verdict = fragment::fragment(work, tables);
+    finish_rare(ctx, XdpFrame::new(ctx), work, &verdict)
+}
+
+/// Makes the packet into its own answer.
+#[inline(always)]
+fn answer<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, _: &KernelTables<'_>) -> u32 {
+    let mut frame = XdpFrame::of_packet(ctx, work.packet.frame_length());
+    match rewrite::answer(&mut frame, work) {
+        Some(event) => {
+            stats::reason(event.index());
+            xdp_action::XDP_TX
+        }
+        None => drop(ctx, rewrite::unanswered(work)),
+    }
+}
+
+/// Lowers the announced MSS, then decides.
+#[inline(always)]
+fn mss<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
+    let mut frame = XdpFrame::new(ctx);
+    if rewrite::clamp(&mut frame, &work.packet, work.vip.mss).is_none() {
+        return drop(ctx, DropReason::RewriteFailed);
+    }
+    work.prepared = true;
+    let verdict = decide(work, tables);
+    finish(ctx, frame, work, &verdict)
+}

@@ -1,0 +1,96 @@
+//! Arrays of the kernel program that are mapped into this process: read and written without a system call.
+
+use std::{
+    ffi::c_void,
+    marker::PhantomData,
+    os::fd::AsFd as _,
+    ptr::{self, NonNull},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::Error;
+
+/// An array map as memory: `T` is what an element is made of, and may be changed by the kernel at any time, so it
+/// consists of atomics, or is only ever copied out.
+#[derive(Debug)]
+pub(super) struct Mapped<T> {
+    start: NonNull<T>,
+    length: usize,
+    bytes: usize,
+    _map: MapData,
+    elements: PhantomData<T>,
+}
+
+// SAFETY: the memory belongs to this value alone until it is dropped, wherever that is; who reads and writes it at
+// the same time is the kernel, whatever thread we are in.
+unsafe impl<T: Send> Send for Mapped<T> {}
+
+impl<T> Mapped<T> {
+    /// Maps the array `name`, whose elements must be as large as `T`.
+    pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Self, Error> {
+        let Some(Map::Array(map)) = ebpf.take_map(name) else {
+            return Err(Error(format!("the kernel program has no array {name}")));
+        };
+        let info = map.info().map_err(|error| Error::new(&format!("cannot ask about map {name}"), &error))?;
+        let (size, length) = (info.value_size() as usize, info.max_entries() as usize);
+        // The kernel rounds elements up to 8 bytes each, and the whole to pages.
+        if size != size_of::<T>() || size % 8 != 0 && length > 1 && size != 4 {
+            return Err(Error(format!("elements of map {name} have {size} bytes, not {}", size_of::<T>())));
+        }
+        let bytes = size.next_multiple_of(8) * length;
+        let (access, fd) = (ProtFlags::READ | ProtFlags::WRITE, map.fd().as_fd());
+        // SAFETY: a fresh mapping at a place of the kernel's choice.
+        let start = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, fd, 0) }
+            .map_err(|error| Error::new(&format!("cannot map {name} into memory"), &error))?;
+        let start = NonNull::new(start.cast()).ok_or_else(|| Error(format!("{name} is mapped nowhere")))?;
+        Ok(Self { start, length, bytes, _map: map, elements: PhantomData })
+    }
+
+    /// How many elements there are.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// The address of an element.
+    fn element(&self, index: usize) -> NonNull<T> {
+        assert!(index < self.length, "element {index} of {}", self.length);
+        // SAFETY: just compared; elements smaller than 8 bytes lie 8 bytes apart.
+        unsafe { self.start.byte_add(index * size_of::<T>().next_multiple_of(8)) }
+    }
+
+    /// An element that consists of atomics.
+    pub(super) fn get(&self, index: usize) -> &T
+    where
+        T: Shared,
+    {
+        // SAFETY: `element` gives an aligned address within the mapping, which lives as long as `self`; the kernel's
+        // writes are to atomics.
+        unsafe { self.element(index).as_ref() }
+    }
+
+    /// A copy of what lies at the beginning of an element.
+    pub(super) fn read<C: Copy>(&self, index: usize) -> C {
+        const { assert!(size_of::<C>() <= size_of::<T>() && align_of::<C>() <= 8) }
+        // SAFETY: within the element. The kernel may write it meanwhile: the copy is then of two states, which whoever
+        // acts upon it has to expect; every bit pattern of its integers is valid.
+        unsafe { self.element(index).cast::<C>().as_ptr().read_volatile() }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `take`, and nothing borrows from it any more.
+        let _ = unsafe { munmap(self.start.as_ptr().cast::<c_void>(), self.bytes) };
+    }
+}
+
+/// What may be shared with the kernel as it is.
+pub(super) trait Shared {}
+
+impl Shared for [std::sync::atomic::AtomicU64; lb_common::abi::WAYS] {}
+impl Shared for std::sync::atomic::AtomicU32 {}
