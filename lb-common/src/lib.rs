@@ -25,6 +25,7 @@ pub mod host;
 pub mod maglev;
 pub mod parse;
 pub mod pipeline;
+pub mod quic;
 pub mod rewrite;
 pub mod verdict;
 pub mod wire;

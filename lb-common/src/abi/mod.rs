@@ -108,3 +108,6 @@ const _: () = {
     assert!(size_of::<Flood>() == 8);
     assert!(size_of::<Mac>() == 8);
 };
+
+mod quic;
+pub use quic::{QuicHalf, QuicLb, QuicLbKey};

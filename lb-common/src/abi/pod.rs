@@ -32,3 +32,5 @@ plain_data!(
     Counters,
     Flood,
 );
+
+plain_data!(super::QuicLbKey, super::QuicLb);

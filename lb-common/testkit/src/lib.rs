@@ -13,6 +13,7 @@
 //! | [`traffic`] | packets and changes of the tables, in an order that means something |
 //! | [`bed`] | a world with its laws, for tests that tell a story |
 //! | [`tunnel`] | packets in tunnels, and a slower way to take them out |
+//! | [`quic`] | QUIC datagrams with connection IDs of servers, and their laws |
 //! | [`laws`] | what holds for every frame and every state of the tables |
 //!
 //! Everything panics with what it found: a test has no better answer either.
@@ -27,6 +28,7 @@ pub mod entry;
 pub mod golden;
 pub mod inspect;
 pub mod laws;
+pub mod quic;
 pub mod traffic;
 pub mod tunnel;
 pub mod world;
