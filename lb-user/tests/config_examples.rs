@@ -67,6 +67,7 @@ fn vip(name: &str, address: &str, port: &str, mode: Mode, pool: &str, health: He
         trusted_proxies: Vec::new(),
         timeouts: Timeouts::default(),
         error_pages: Default::default(),
+        quic: Default::default(),
     }
 }
 
@@ -204,7 +205,8 @@ fn flow_is_the_cluster_behind_tls() {
         plain_servers(nodes),
         [("node1", "10.1.0.21".into()), ("node2", "10.1.0.22".into()), ("node3", "10.1.0.23".into())]
     );
-    let expected_spare = Server { name: "spare".into(), address: ip("10.1.0.24"), weight: 100, backup: true };
+    let expected_spare =
+        Server { name: "spare".into(), address: ip("10.1.0.24"), weight: 100, backup: true, quic_id: None };
     assert_eq!(*spare, expected_spare);
 
     let pem = || certificates(&["certs/server.pem"]);

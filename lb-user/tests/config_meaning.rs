@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use lb_common::quic::lb::{Encoding, Key};
 use lb_user::{
     config::{Checked, check},
     model::{
@@ -348,4 +349,58 @@ fn warnings_do_not_keep_a_configuration_from_being_used() {
     assert_eq!(checked.config.pools.len(), 1);
     let shown: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["test.toml:1:7: warning: pool \"spare\" is used by no VIP"]);
+}
+
+const H3: &str = r#"
+    [pool.h3]
+    servers = [
+        { name = "a", address = "10.0.0.11", quic_id = 0xed793a },
+        { name = "b", address = "10.0.0.12", quic_id = "0x1", backup = true },
+    ]
+    [vip.h3]
+    address = "10.0.0.1"
+    port = 443
+    protocol = "udp"
+    mode = "dr"
+    pool = "h3"
+    health = { check = "none" }
+"#;
+
+#[test]
+fn quic_has_one_encoding_or_one_for_each_config_id() {
+    let plain = config(&format!("{H3}\nquic = {{ server_id_length = 3, nonce_length = 4 }}"));
+    let ids: Vec<_> = plain.pools[0].servers.iter().map(|server| server.quic_id).collect();
+    assert_eq!(ids, [Some(0xed_793a), Some(1)]);
+    let expected = Encoding::new(3, 4, None).unwrap();
+    assert_eq!(plain.vips[0].quic, [(0, expected)].into());
+
+    let rotated = config(&format!(
+        r#"{H3}
+        [[vip.h3.quic]]
+        config_id = 6
+        server_id_length = 8
+        nonce_length = 8
+        key = "8f95f09245765f80256934e50c66207f"
+        [[vip.h3.quic]]
+        server_id_length = 3
+        nonce_length = 4
+        "#
+    ));
+    let key = Key(0x8f95_f092_4576_5f80_2569_34e5_0c66_207f_u128.to_be_bytes());
+    let encrypted = Encoding::new(8, 8, Some(key)).unwrap();
+    assert_eq!(rotated.vips[0].quic, [(0, expected), (6, encrypted)].into());
+}
+
+#[test]
+fn a_vip_inherits_the_encodings_of_quic_as_a_whole() {
+    let text = format!(
+        "[vip_defaults]\nquic = [{{ server_id_length = 4, nonce_length = 4 }}, \
+         {{ config_id = 1, server_id_length = 5, nonce_length = 5 }}]\n{H3}"
+    );
+    let lengths = |config: &Config| -> Vec<_> {
+        config.vips[0].quic.iter().map(|(id, encoding)| (*id, encoding.server_id_length())).collect()
+    };
+    assert_eq!(lengths(&config(&text)), [(0, 4), (1, 5)]);
+    let own = format!("{text}\nquic = {{ config_id = 2, server_id_length = 3, nonce_length = 9 }}");
+    assert_eq!(lengths(&config(&own)), [(2, 3)]);
 }

@@ -26,4 +26,6 @@ pub struct Server {
     pub weight: u16,
     /// Used only while no other server of the pool is up.
     pub backup: bool,
+    /// The number by which QUIC connection IDs name it (QUIC-LB's server ID), unique within its pool.
+    pub quic_id: Option<u64>,
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
+use lb_common::quic::lb::Encoding;
+
 use super::{HealthCheck, Ports};
 
 /// A virtual service: an address with ports, and what happens to its traffic.
@@ -35,6 +37,9 @@ pub struct Vip {
     pub timeouts: Timeouts,
     /// Status → file with the answer; mode `http` only.
     pub error_pages: BTreeMap<u16, PathBuf>,
+    /// How the servers make QUIC connection IDs, by the number of the configuration (0 to 6); UDP only. Where
+    /// it is not empty, every server of the pool has a `quic_id` that fits.
+    pub quic: BTreeMap<u8, Encoding>,
 }
 
 /// Transport protocol of a VIP.

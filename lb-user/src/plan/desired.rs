@@ -283,7 +283,13 @@ pub(super) mod tests {
     use crate::model::{Check, HealthCheck, Pool, Ports};
 
     pub(in crate::plan) fn server(name: &str, last: u8) -> Server {
-        Server { name: name.into(), address: IpAddr::from([10, 0, 0, last]), weight: 100, backup: false }
+        Server {
+            name: name.into(),
+            address: IpAddr::from([10, 0, 0, last]),
+            weight: 100,
+            backup: false,
+            quic_id: None,
+        }
     }
 
     pub(in crate::plan) fn vip(name: &str, port: u16) -> Vip {
@@ -302,6 +308,7 @@ pub(super) mod tests {
             trusted_proxies: Vec::new(),
             timeouts: Default::default(),
             error_pages: BTreeMap::new(),
+            quic: BTreeMap::new(),
         }
     }
 

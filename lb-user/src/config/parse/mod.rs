@@ -6,6 +6,7 @@
 mod across;
 mod health;
 mod pools;
+mod quic;
 mod vips;
 
 use super::{raw::RawConfig, report::Report};

@@ -41,6 +41,7 @@ fn build_server(server: &RawServer) -> Option<Server> {
         address: *server.address.value()?,
         weight: weight(server),
         backup: is_backup(server),
+        quic_id: server.quic_id.value().copied(),
     })
 }
 
@@ -77,6 +78,16 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
         |address, line| {
             format!(
                 "pool {name} has two servers with address {address}, the other in line {line}; remove one of them"
+            )
+        },
+    );
+    check_unique(
+        report,
+        servers,
+        |server| &server.quic_id,
+        |id, line| {
+            format!(
+                "pool {name} has two servers with quic_id {id:#x}, the other in line {line}; give each its own"
             )
         },
     );

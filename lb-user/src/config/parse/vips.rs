@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use super::{
     health,
     pools::{Index, PoolFacts},
+    quic,
 };
 use crate::{
     config::{
@@ -63,7 +64,7 @@ impl<'r> Inherited<'r> {
     }
 
     /// Whichever of the two a key is written in.
-    fn key<T>(&self, of: impl Fn(&'r RawVip) -> &'r Field<T>) -> &'r Field<T> {
+    pub(super) fn key<T>(&self, of: impl Fn(&'r RawVip) -> &'r Field<T>) -> &'r Field<T> {
         of(&self.raw.own).or(of(self.defaults))
     }
 }
@@ -83,6 +84,8 @@ pub(super) fn build(
     if let Ok(Some(pool)) = pool {
         check_families(report, vip, pool);
     }
+
+    quic::check(report, vip, pool.ok().flatten(), &error);
 
     let health = health_of(report, raw, vip, pool.ok().flatten(), &error);
     warn_of_udp(report, vip, &health);
@@ -107,6 +110,7 @@ pub(super) fn build(
             .flatten()
             .map(|(status, file)| (*status, file.value.clone()))
             .collect(),
+        quic: vip.key(|keys| &keys.quic).value().cloned().unwrap_or_default(),
     })
 }
 

@@ -3,13 +3,14 @@
 //! The functions here list the keys of each table; rules that look at one table alone stand beside them.
 
 mod health;
+mod quic;
 mod vip;
 
 use std::net::IpAddr;
 
 use super::{
     reader::{Field, Located, Table},
-    values::{boolean, name, server_address, snat_ports, weight},
+    values::{boolean, name, quic_id, server_address, snat_ports, weight},
 };
 use crate::model::PortRange;
 
@@ -39,6 +40,7 @@ pub(super) struct RawServer {
     pub(super) address: Field<IpAddr>,
     pub(super) weight: Field<u16>,
     pub(super) backup: Field<bool>,
+    pub(super) quic_id: Field<u64>,
 }
 
 /// `[vip.NAME]`.
@@ -51,9 +53,10 @@ pub(super) struct RawNamedVip {
 pub(super) const TOP_LEVEL_KEYS: [&str; 2] = ["manage_addresses", "snat_ports"];
 
 /// What is often sought at a server.
-const NOT_OF_SERVERS: [(&str, &str); 2] = [
+const NOT_OF_SERVERS: [(&str, &str); 3] = [
     ("port", "the port on the servers is server_port of the VIP"),
     ("health", "health belongs to the pool or to the VIP"),
+    ("quic", "quic belongs to the VIP; a server has a quic_id"),
 ];
 
 impl RawConfig {
@@ -108,6 +111,7 @@ impl RawServer {
             address: server.need("address", r#"address = "10.0.0.11""#, server_address),
             weight: server.get("weight", weight),
             backup: server.get("backup", boolean),
+            quic_id: server.get("quic_id", quic_id),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The keys of a VIP and of `[vip_defaults]`.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
-use super::RawHealth;
+use lb_common::quic::lb::Encoding;
+
+use super::{RawHealth, quic};
 use crate::{
     config::{
         reader::{Field, Located, Table},
@@ -29,6 +31,7 @@ pub(in crate::config) struct RawVip {
     pub(in crate::config) timeouts: Field<RawTimeouts>,
     pub(in crate::config) redirect: Field<Scheme>,
     pub(in crate::config) error_pages: Field<Vec<(u16, Located<PathBuf>)>>,
+    pub(in crate::config) quic: Field<BTreeMap<u8, Encoding>>,
 }
 
 /// `timeouts = { … }`.
@@ -63,10 +66,15 @@ const PERSISTENCES: [(&str, PersistenceKind); 4] = [
 
 const OF_HEALTH: &str = "it belongs into health = { … }";
 
+const OF_QUIC: &str = "it belongs into quic = { … }";
+
 /// What is often sought at a VIP.
-const NOT_OF_VIPS: [(&str, &str); 8] = [
+const NOT_OF_VIPS: [(&str, &str); 11] = [
     ("servers", "servers belong to a pool: [pool.NAME]"),
     ("certificates", "it belongs into tls = { … }"),
+    ("server_id_length", OF_QUIC),
+    ("nonce_length", OF_QUIC),
+    ("quic_id", "it belongs to a server of the pool"),
     ("check", OF_HEALTH),
     ("interval", OF_HEALTH),
     ("rise", OF_HEALTH),
@@ -94,6 +102,7 @@ impl RawVip {
             error_pages: vip.table("error_pages", r#"{ 503 = "errors/503.http" }"#, |pages| {
                 pages.entries(error_status, file)
             }),
+            quic: quic::read(vip),
         };
         for key in vip.misspelt() {
             match key {

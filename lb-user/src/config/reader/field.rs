@@ -57,6 +57,15 @@ impl<T> Field<T> {
         }
     }
 
+    /// The same field with another value.
+    pub(in crate::config) fn map<U>(self, change: impl FnOnce(T) -> U) -> Field<U> {
+        match self {
+            Self::Absent => Field::Absent,
+            Self::Broken => Field::Broken,
+            Self::Set(Located { value, key, at }) => Field::Set(Located { value: change(value), key, at }),
+        }
+    }
+
     /// The bare value, taken out.
     pub(in crate::config) fn into_value(self) -> Option<T> {
         match self {

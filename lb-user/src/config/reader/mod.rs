@@ -187,6 +187,20 @@ impl<'d, 'r> Table<'d, 'r> {
         Field::Set(Located { value: all, key: key_at, at: value_at })
     }
 
+    /// An optional list of tables, for which one table may stand alone.
+    pub(super) fn table_or_tables<T>(
+        &mut self,
+        key: &'static str,
+        kind: &str,
+        example: &str,
+        read: impl FnMut(&mut Self) -> T,
+    ) -> Field<Vec<T>> {
+        match self.find(key) {
+            Some((.., DeValue::Array(_))) => self.tables(key, kind, example, read),
+            _ => self.table(key, example, read).map(|one| vec![one]),
+        }
+    }
+
     /// Every key of this table is a name that the user chose, and its value a table: reads them in the order
     /// of the file.
     pub(super) fn named<T>(

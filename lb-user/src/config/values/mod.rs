@@ -4,6 +4,7 @@
 mod http;
 mod net;
 mod ports;
+mod quic;
 mod time;
 
 use std::{ops::RangeInclusive, path::PathBuf};
@@ -16,6 +17,7 @@ pub(super) use http::{cookie_name, error_status, http_path, statuses};
 pub(crate) use net::network_of;
 pub(super) use net::{network, server_address, vip_address};
 pub(super) use ports::{port, ports, snat_ports};
+pub(super) use quic::{config_id, nonce_length, quic_id, quic_key, server_id_length};
 pub(super) use time::{health_time, idle_time, show};
 
 /// A value, or what is wrong with it.
