@@ -4,13 +4,13 @@ use std::{boxed::Box, cell::Cell, collections::HashMap, vec, vec::Vec};
 
 use crate::{
     abi::{
-        Claim, Flood, Flow, FlowKey, FlowTag, Fragment, FragmentKey, Half, Line as Entries, Mac, RING_SIZE,
-        Server, Settings, Slot, Vip, VipKey, VipLimit, WAYS,
+        Claim, Flood, Flow, FlowKey, FlowTag, Fragment, FragmentKey, Half, Line as Entries, Mac, QuicLb,
+        QuicLbKey, QuicServerKey, RING_SIZE, Server, ServerRef, Settings, Slot, Vip, VipKey, VipLimit, WAYS,
     },
     family::{Family, V4, V6},
     hash,
-    parse::{self, Parse, Quote, Unread},
-    pipeline::{Line, Tables, Work, decide, direct, fragment, icmp, open},
+    parse::{self, Kind, Parse, Quote, Unread},
+    pipeline::{Line, Tables, Work, decide, direct, fragment, icmp, open, quic},
     rewrite::{self, Answer},
     verdict::{DropReason, Event, Forward, Hop, PassReason, Stage, Verdict},
     wire::ethernet,
@@ -38,6 +38,10 @@ pub struct HostTables {
     pub routes: HashMap<[u32; 4], (Hop, bool)>,
     /// Lines of the flow tags: a power of two.
     pub tags: Lines,
+    /// How connection IDs of QUIC are to be read.
+    pub quic: HashMap<QuicLbKey, QuicLb>,
+    /// The servers that they name.
+    pub quic_servers: HashMap<QuicServerKey, ServerRef>,
     /// What this CPU knows of a flood.
     pub flood: Cell<Flood>,
     /// What happened beside the verdicts, by [`Event::index`] less the first one's.
@@ -111,6 +115,8 @@ impl HostTables {
             interfaces: HashMap::new(),
             routes: HashMap::new(),
             tags: lines(tag_lines),
+            quic: HashMap::new(),
+            quic_servers: HashMap::new(),
             flood: Cell::default(),
             events: Default::default(),
             v4: FamilyTables::new(flow_lines),
@@ -244,13 +250,15 @@ impl<F: HostFamily> Tables<F> for HostTables {
         }
     }
 
-    fn interface(&self, ifindex: u32) -> Option<Mac> {
-        self.interfaces.get(&ifindex).copied()
+    fn interface(&self, ifindex: u32) -> Mac {
+        self.interfaces.get(&ifindex).copied().unwrap_or(Mac::NONE)
     }
 
-    fn route(&self, server: &Server, direct: bool) -> Option<Hop> {
+    fn route(&self, server: u16, direct: bool, hop: &mut Hop) -> bool {
+        let Some(server) = self.servers.get(&server) else { return false };
         let usable = |(_, routed): &&(Hop, bool)| server.ifindex != 0 && !(direct && *routed);
-        self.routes.get(&server.address).filter(usable).map(|(hop, _)| *hop)
+        let found = self.routes.get(&server.address).filter(usable);
+        found.map(|(found, _)| *hop = *found).is_some()
     }
 
     fn tags(&self, line: u32) -> Option<Self::Line<'_>> {
@@ -265,8 +273,8 @@ impl<F: HostFamily> Tables<F> for HostTables {
         F::of(self).replies.get(line as usize)
     }
 
-    fn read_flow(&self, number: u32, flow: &mut Flow<F::Addr>) -> bool {
-        F::of(self).flows.get(number as usize).map(|found| *flow = found.get()).is_some()
+    fn read_flow(&self, number: u32, flow: &mut Flow<F::Addr>) {
+        *flow = F::of(self).flows.get(number as usize).map_or(Flow::default(), Cell::get);
     }
 
     fn write_flow(&self, number: u32, flow: &Flow<F::Addr>) {
@@ -291,6 +299,14 @@ impl<F: HostFamily> Tables<F> for HostTables {
 
     fn note_fragment(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
         F::of(self).fragments.borrow_mut().insert(*key, *fragment);
+    }
+
+    fn quic(&self, key: &QuicLbKey) -> Option<&QuicLb> {
+        self.quic.get(key)
+    }
+
+    fn quic_server(&self, vip: u16, id: u64) -> Option<ServerRef> {
+        self.quic_servers.get(&QuicServerKey { id, vip: vip.into() }).copied()
     }
 
     fn flood(&self) -> Flood {
@@ -364,7 +380,7 @@ fn process_ip<F: HostFamily>(
 
 fn forwarded<F: HostFamily>(frame: &mut Vec<u8>, work: &Work<F>, forward: &Forward) -> Outcome {
     match rewrite::apply_rare(frame, work, forward) {
-        Some(()) => Outcome::Forward { ifindex: forward.hop.ifindex, server: forward.server.index() },
+        Some(()) => Outcome::Forward { ifindex: work.hop.ifindex, server: forward.server.index() },
         None => Outcome::Drop(DropReason::RewriteFailed),
     }
 }
@@ -376,7 +392,8 @@ fn stage<F: HostFamily>(
     tables: &HostTables,
 ) -> Verdict {
     match stage {
-        Stage::Walk | Stage::Quic => Verdict::Pass(PassReason::NoStage),
+        Stage::Walk | Stage::Six => Verdict::Pass(PassReason::NoStage),
+        Stage::Quic => quic::quic(work, frame, tables),
         Stage::Open => {
             let verdict = open::open(work, tables);
             fragment::remember(work, &verdict, tables);
@@ -388,7 +405,8 @@ fn stage<F: HostFamily>(
             verdict
         }
         Stage::Icmp => icmp::icmp(work, frame, tables),
-        Stage::Fragment => fragment::fragment(work, tables),
+        Stage::Fragment if work.packet.kind() == Kind::FirstFragment => fragment::first(work, tables),
+        Stage::Fragment => fragment::later(work, tables),
         Stage::Mss => {
             if rewrite::clamp(frame, &work.packet, work.vip.mss).is_none() {
                 return Verdict::Drop(DropReason::RewriteFailed);

@@ -155,10 +155,12 @@ pub enum Stage {
     Quic = 6,
     /// The flow tags are to be asked, or told.
     Remember = 7,
+    /// An IPv6 packet: read and decided there, as IPv4 packets are before any stage.
+    Six = 8,
 }
 
 /// Stages there are; each has a program for IPv4 and one for IPv6.
-pub const STAGE_COUNT: u32 = 8;
+pub const STAGE_COUNT: u32 = 16;
 
 /// How the balancer itself answers a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,11 +177,9 @@ pub enum Reply {
     Echo = 3,
 }
 
-/// How a packet goes on.
+/// How a packet goes on; where, says the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// Where it goes on the link.
-    pub hop: Hop,
     /// What is done to it.
     pub change: Change,
     /// The server, for the counters.
@@ -207,7 +207,7 @@ pub enum Change {
 }
 
 /// A next hop: both MAC addresses of the outgoing frame and the interface it leaves by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
     /// Destination MAC.
     pub to: Mac,

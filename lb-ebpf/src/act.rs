@@ -50,7 +50,7 @@ fn sent<F: Family>(ctx: &XdpContext, work: &Work<F>, forward: &Forward, done: Op
         return drop(ctx, DropReason::RewriteFailed);
     }
     stats::forwarded(forward, work.packet.frame_length());
-    send(&forward.hop, work.ifindex)
+    send(&work.hop, work.ifindex)
 }
 
 #[inline(always)]

@@ -13,6 +13,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod panic;
 #[allow(dead_code, reason = "shared with the balancer's program, which uses all of it")]

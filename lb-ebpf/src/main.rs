@@ -27,7 +27,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
     family::{V4, V6},
     parse::{self, Link, Parse, Unread},
-    pipeline::decide,
+    pipeline::{Work, decide},
     rewrite::Answer,
     verdict::{PassReason, Stage},
     wire::ethernet,
@@ -54,42 +54,52 @@ fn lb_frags(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn packet(ctx: &XdpContext) -> u32 {
     match parse::ethernet(&XdpFrame::new(ctx)) {
-        Ok(link) if link.ethertype == ethernet::IPV4 => forward4(ctx, &link),
-        Ok(link) if link.ethertype == ethernet::IPV6 => forward6(ctx, &link),
+        Ok(link) if link.ethertype == ethernet::IPV4 => {
+            note::<V4>(ctx, &link);
+            forward4(ctx)
+        }
+        // A program of its own: together they would be too much for the verifier's patience, and for ours.
+        Ok(link) if link.ethertype == ethernet::IPV6 => {
+            note::<V6>(ctx, &link);
+            stages::later::<V6>(Stage::Six)
+        }
         Ok(_) => pass(PassReason::NotIp),
         Err(reason) => pass(reason),
     }
 }
 
-// One function of its own for each family: together they would need more than the 512 bytes of stack that
-// the kernel allows (all versions up to at least 6.18).
-
-#[inline(never)]
-fn forward4(ctx: &XdpContext, link: &Link) -> u32 {
-    forward::<V4>(ctx, link)
-}
-
-#[inline(never)]
-fn forward6(ctx: &XdpContext, link: &Link) -> u32 {
-    forward::<V6>(ctx, link)
-}
-
-/// The rest of the way of an IP packet.
+/// Writes down how the packet came.
 #[inline(always)]
-fn forward<F: Parse + Answer + KernelFamily>(ctx: &XdpContext, link: &Link) -> u32 {
+fn note<F: KernelFamily>(ctx: &XdpContext, link: &Link) {
+    if let Some(work) = F::work() {
+        work.link = *link;
+        work.ifindex = ctx.ingress_ifindex() as u32;
+    }
+}
+
+#[inline(never)]
+fn forward4(ctx: &XdpContext) -> u32 {
+    match (V4::work(), KernelTables::new(ctx)) {
+        (Some(work), Some(tables)) => forward(ctx, work, &tables),
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// The way of an IP packet whose link layer was read.
+#[inline(always)]
+fn forward<F: Parse + Answer + KernelFamily>(
+    ctx: &XdpContext,
+    work: &mut Work<F>,
+    tables: &KernelTables<'_>,
+) -> u32 {
     let frame = XdpFrame::new(ctx);
-    let (Some(work), Some(tables)) = (F::work(), KernelTables::new(ctx)) else {
-        return xdp_action::XDP_PASS;
-    };
-    work.link = *link;
-    work.ifindex = ctx.ingress_ifindex() as u32;
-    work.packet = match F::parse::<false, _>(&frame, link.l3) {
+    work.packet = match F::parse::<false, _>(&frame, work.link.l3 & 0x1f) {
         Ok(packet) => packet,
         Err(Unread::Pass(reason)) => return pass(reason),
         Err(Unread::Extensions) => return stages::later::<F>(Stage::Walk),
     };
-    (work.prepared, work.facts) = (false, Default::default());
-    let verdict = decide(work, &tables);
+    work.begin();
+    let verdict = decide(work, tables);
     finish(ctx, frame, work, &verdict)
 }
 

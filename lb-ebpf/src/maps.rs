@@ -10,8 +10,9 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Counters, DEFAULT_FLOW_TAGS, DEFAULT_FLOWS, FRAGMENTED, Flood, Fragment, FragmentKey,
-        INTERFACE_PLACES, Interface, Line, MAX_SERVERS, MAX_VIP_PORTS, MAX_VIPS, RECORD4, RECORD6, Ring,
-        Server, Settings, Vip, VipKey, VipLimit, WAYS,
+        INTERFACE_PLACES, Interface, Line, MAX_QUIC, MAX_QUIC_SERVERS, MAX_SERVERS, MAX_VIP_PORTS, MAX_VIPS,
+        QuicLb, QuicLbKey, QuicServerKey, RECORD4, RECORD6, Ring, Server, ServerRef, Settings, Vip, VipKey,
+        VipLimit, WAYS,
     },
     family::{Family, V4, V6},
     pipeline::Work,
@@ -72,6 +73,13 @@ pub(crate) static FRAGMENTS4: LruHashMap<FragmentKey<A4>, Fragment, FRAGMENTED> 
 
 #[btf_map]
 pub(crate) static FRAGMENTS6: LruHashMap<FragmentKey<A6>, Fragment, FRAGMENTED> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static QUIC: HashMap<QuicLbKey, QuicLb, MAX_QUIC, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub(crate) static QUIC_SERVERS: HashMap<QuicServerKey, ServerRef, MAX_QUIC_SERVERS, ON_DEMAND> =
+    HashMap::new();
 
 #[btf_map]
 pub(crate) static LIMITS: Array<VipLimit, MAX_VIPS> = Array::new();

@@ -4,15 +4,15 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
     family::{V4, V6},
-    parse::{Parse, Quote, Unread},
-    pipeline::{Work, decide, direct, fragment, icmp, open},
+    parse::{Kind, Parse, Quote, Unread},
+    pipeline::{Work, decide, direct, fragment, icmp, open, quic},
     rewrite::{self, Answer},
     verdict::{DropReason, PassReason, Stage},
 };
 
 use crate::{
     act::{drop, finish, finish_rare, pass},
-    maps, stats,
+    forward, maps, stats,
     tables::{KernelFamily, KernelTables},
     view::XdpFrame,
 };
@@ -71,6 +71,7 @@ macro_rules! stages {
 }
 
 stages! {
+    six6, six6_frags, forward, V6;
     walk6, walk6_frags, walk, V6;
     open4, open4_frags, open, V4;
     open6, open6_frags, open, V6;
@@ -84,6 +85,8 @@ stages! {
     answer6, answer6_frags, answer, V6;
     mss4, mss4_frags, mss, V4;
     mss6, mss6_frags, mss, V6;
+    quic4, quic4_frags, quic, V4;
+    quic6, quic6_frags, quic, V6;
 }
 
 /// Walks over extension headers, then decides.
@@ -99,7 +102,7 @@ fn walk<F: Parse + Answer + KernelFamily>(
         Err(Unread::Pass(reason)) => return pass(reason),
         Err(Unread::Extensions) => return pass(PassReason::ExtensionHeaders),
     };
-    (work.prepared, work.facts) = (false, Default::default());
+    work.begin();
     let verdict = decide(work, tables);
     finish(ctx, frame, work, &verdict)
 }
@@ -141,8 +144,13 @@ fn fragment<F: Answer + KernelFamily>(
     work: &mut Work<F>,
     tables: &KernelTables<'_>,
 ) -> u32 {
-    let verdict = fragment::fragment(work, tables);
-    finish_rare(ctx, XdpFrame::new(ctx), work, &verdict)
+    let frame = XdpFrame::new(ctx);
+    if work.packet.kind() == Kind::FirstFragment {
+        let verdict = fragment::first(work, tables);
+        return finish(ctx, frame, work, &verdict);
+    }
+    let verdict = fragment::later(work, tables);
+    finish_rare(ctx, frame, work, &verdict)
 }
 
 /// Makes the packet into its own answer.
@@ -167,5 +175,13 @@ fn mss<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &
     }
     work.prepared = true;
     let verdict = decide(work, tables);
+    finish(ctx, frame, work, &verdict)
+}
+
+/// Looks for a server's name in a QUIC connection ID, then decides.
+#[inline(always)]
+fn quic<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
+    let frame = XdpFrame::new(ctx);
+    let verdict = quic::quic(work, &frame, tables);
     finish(ctx, frame, work, &verdict)
 }

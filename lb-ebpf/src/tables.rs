@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        FRAGMENTED, Flood, Flow, Fragment, FragmentKey, Line, MAX_VIP_PORTS, Mac, RING_SIZE, Server,
-        Settings, Slot, Vip, VipKey, VipLimit,
+        FRAGMENTED, Flood, Flow, Fragment, FragmentKey, Line, MAX_VIP_PORTS, Mac, QuicLb, QuicLbKey,
+        QuicServerKey, RING_SIZE, Server, ServerRef, Settings, Slot, Vip, VipKey, VipLimit,
     },
     conntrack,
     family::{Family, V4, V6},
@@ -45,11 +45,13 @@ pub(crate) trait KernelFamily: Family {
     fn replies(line: u32) -> Option<*mut Line>;
     fn flow(number: u32) -> Option<*mut Flow<Self::Addr>>;
     fn claim_port(work: &mut Work<Self>, own: bool, attempt: u32) -> bool;
+    fn route(ctx: &XdpContext, server: u16, direct: bool, hop: &mut Hop) -> u32;
 }
 
 macro_rules! kernel_family {
     ($family:ty, $number:literal, $lines:ident, $work:ident, $vips:ident, $fragments:ident, $claims:ident,
-     $replies:ident, $flows:ident, $claim_port:ident) => {
+     $replies:ident, $flows:ident, $claim_port:ident,
+     $route:ident) => {
         impl KernelFamily for $family {
             const ADDRESS_FAMILY: u8 = $number;
             const NUMBER: u32 = ($number == 10) as u32;
@@ -90,6 +92,17 @@ macro_rules! kernel_family {
                 core::hint::black_box(work);
                 $claim_port(own as u32, attempt) != 0
             }
+            #[inline(always)]
+            fn route(ctx: &XdpContext, server: u16, direct: bool, hop: &mut Hop) -> u32 {
+                $route(ctx, server, direct, hop)
+            }
+        }
+
+        /// Seldom asked, so not made part of every place that might. (Without a result, the verifier would look at
+        /// what is left in the register for it.)
+        #[inline(never)]
+        fn $route(ctx: &XdpContext, server: u16, direct: bool, hop: &mut Hop) -> u32 {
+            ask_route::<$family>(ctx, server, direct, hop) as u32
         }
 
         /// Verified by itself, because it is global; such a function may only be given numbers.
@@ -104,8 +117,8 @@ macro_rules! kernel_family {
     };
 }
 
-kernel_family!(V4, 2, lines4, WORK4, VIPS4, FRAGMENTS4, CLAIMS4, REPLIES4, FLOWS4, claim_port4);
-kernel_family!(V6, 10, lines6, WORK6, VIPS6, FRAGMENTS6, CLAIMS6, REPLIES6, FLOWS6, claim_port6);
+kernel_family!(V4, 2, lines4, WORK4, VIPS4, FRAGMENTS4, CLAIMS4, REPLIES4, FLOWS4, claim_port4, route4);
+kernel_family!(V6, 10, lines6, WORK6, VIPS6, FRAGMENTS6, CLAIMS6, REPLIES6, FLOWS6, claim_port6, route6);
 
 /// The maps, as seen by one run of a program.
 pub(crate) struct KernelTables<'a> {
@@ -228,15 +241,17 @@ impl<F: KernelFamily> Tables<F> for KernelTables<'_> {
     }
 
     #[inline(always)]
-    fn interface(&self, ifindex: u32) -> Option<Mac> {
-        let interface = maps::INTERFACES.get_ptr(self.settings.place_of_interface(ifindex))?;
+    fn interface(&self, ifindex: u32) -> Mac {
+        let Some(interface) = maps::INTERFACES.get_ptr(self.settings.place_of_interface(ifindex)) else {
+            return Mac::NONE;
+        };
         // SAFETY: the map gave a non-null pointer to a place that is never freed.
-        unsafe { if (*interface).ifindex == ifindex { Some((*interface).mac) } else { None } }
+        unsafe { if (*interface).ifindex == ifindex { (*interface).mac } else { Mac::NONE } }
     }
 
     #[inline(always)]
-    fn route(&self, server: &Server, direct: bool) -> Option<Hop> {
-        route::<F>(self.ctx?, server, direct)
+    fn route(&self, server: u16, direct: bool, hop: &mut Hop) -> bool {
+        self.ctx.is_some_and(|ctx| F::route(ctx, server, direct, hop) != 0)
     }
 
     #[inline(always)]
@@ -255,15 +270,15 @@ impl<F: KernelFamily> Tables<F> for KernelTables<'_> {
     }
 
     #[inline(always)]
-    fn read_flow(&self, number: u32, flow: &mut Flow<F::Addr>) -> bool {
+    fn read_flow(&self, number: u32, flow: &mut Flow<F::Addr>) {
         let Some(found) = F::flow(number) else {
-            return false;
+            flow.protocol = 0;
+            return;
         };
         // SAFETY: the map gave a non-null pointer. Should the record be given to another flow on another CPU
         // right now, the copy may be of both: the caller compares the 5-tuple, and one packet may go astray.
         // (Said as a copy between places that do not overlap, or it becomes a call of `memmove`.)
         unsafe { core::ptr::copy_nonoverlapping(found, flow, 1) };
-        true
     }
 
     #[inline(always)]
@@ -308,6 +323,19 @@ impl<F: KernelFamily> Tables<F> for KernelTables<'_> {
     }
 
     #[inline(always)]
+    fn quic(&self, key: &QuicLbKey) -> Option<&QuicLb> {
+        // SAFETY: the map gave a non-null pointer, valid for this run (RCU); an entry is replaced, never changed.
+        maps::QUIC.get_ptr(key).map(|entry| unsafe { &*entry })
+    }
+
+    #[inline(always)]
+    fn quic_server(&self, vip: u16, id: u64) -> Option<ServerRef> {
+        let server = maps::QUIC_SERVERS.get_ptr(QuicServerKey { id, vip: vip.into() })?;
+        // SAFETY: the map gave a non-null pointer, valid for this run (RCU).
+        Some(unsafe { server.read() })
+    }
+
+    #[inline(always)]
     fn flood(&self) -> Flood {
         // SAFETY: the map gave a non-null pointer to this CPU's own value.
         maps::FLOOD.get_ptr(0).map_or(Flood::default(), |flood| unsafe { flood.read() })
@@ -344,11 +372,13 @@ impl<F: KernelFamily> Tables<F> for KernelTables<'_> {
 /// Asks the host's routing table and neighbours. Works only while the kernel forwards on that interface
 /// (`bpf_fib_lookup` insists on it) and knows the neighbour; user space has usually spared us the question.
 #[inline(always)]
-fn route<F: KernelFamily>(ctx: &XdpContext, server: &Server, direct: bool) -> Option<Hop> {
+fn ask_route<F: KernelFamily>(ctx: &XdpContext, server: u16, direct: bool, hop: &mut Hop) -> bool {
+    let (Some(lookup), Some(server)) = (maps::ROUTE.get_ptr_mut(0), maps::SERVERS.get(server as u32)) else {
+        return false;
+    };
     if server.ifindex == 0 {
-        return None;
+        return false;
     }
-    let lookup = maps::ROUTE.get_ptr_mut(0)?;
     // SAFETY: the map gave a non-null pointer to this CPU's own value, used nowhere else; its fields are
     // integers, for which any bits are valid. The helper is told the true size.
     unsafe {
@@ -362,8 +392,10 @@ fn route<F: KernelFamily>(ctx: &XdpContext, server: &Server, direct: bool) -> Op
         let next = F::from_words((*lookup).__bindgen_anon_4.ipv6_dst);
         let routed = next != F::from_words(server.address);
         if outcome != BPF_FIB_LKUP_RET_SUCCESS as i64 || (direct && routed) {
-            return None;
+            return false;
         }
-        Some(Hop { to: Mac::new((*lookup).dmac), from: Mac::new((*lookup).smac), ifindex: (*lookup).ifindex })
+        let (to, from) = (Mac::new((*lookup).dmac), Mac::new((*lookup).smac));
+        *hop = Hop { to, from, ifindex: (*lookup).ifindex };
+        true
     }
 }

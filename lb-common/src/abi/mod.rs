@@ -12,6 +12,8 @@
 //! | `REPLIES4`, `REPLIES6` | array, mapped | line | [`Line`] of [`Reply`]s | both | both |
 //! | `FLOW_TAGS` | array, mapped | line | [`Line`] of [`FlowTag`]s | both | both |
 //! | `FRAGMENTS4`, `FRAGMENTS6` | LRU hash | [`FragmentKey`] | [`Fragment`] | kernel | kernel |
+//! | `QUIC` | hash | [`QuicLbKey`] | [`QuicLb`] | user | kernel |
+//! | `QUIC_SERVERS` | hash | [`QuicServerKey`] | [`ServerRef`] | user | kernel |
 //! | `LIMITS` | array | VIP id | [`VipLimit`] | both | kernel |
 //! | `LOADS` | array, mapped | server index | `u32` connections alive | both | kernel |
 //! | `FLOOD` | per-CPU array of 1 | 0 | [`Flood`] | kernel | both |
@@ -73,6 +75,12 @@ pub const DEFAULT_FLOW_TAGS: usize = 1_048_576;
 /// Datagrams in pieces that are remembered at once, for each family.
 pub const FRAGMENTED: usize = 8_192;
 
+/// Configurations of QUIC-LB, over all VIPs.
+pub const MAX_QUIC: usize = 1_024;
+
+/// Names of servers in QUIC connection IDs, over all VIPs.
+pub const MAX_QUIC_SERVERS: usize = 65_536;
+
 /// IP protocol numbers.
 pub mod protocol {
     /// ICMP (RFC 792).
@@ -110,4 +118,4 @@ const _: () = {
 };
 
 mod quic;
-pub use quic::{QuicHalf, QuicLb, QuicLbKey};
+pub use quic::{QuicHalf, QuicLb, QuicLbKey, QuicServerKey};

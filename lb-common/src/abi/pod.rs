@@ -3,7 +3,8 @@
 use aya::Pod;
 
 use super::{
-    Counters, Flood, Fragment, FragmentKey, Interface, Mac, Server, Settings, Vip, VipKey, VipLimit,
+    Counters, Flood, Fragment, FragmentKey, Interface, Mac, QuicLb, QuicLbKey, QuicServerKey, Server,
+    Settings, Vip, VipKey, VipLimit,
 };
 
 // SAFETY (all lines): the type is `repr(C)`, made of integers only, and its size is asserted in `abi` to be
@@ -31,6 +32,7 @@ plain_data!(
     Settings,
     Counters,
     Flood,
+    QuicLbKey,
+    QuicLb,
+    QuicServerKey,
 );
-
-plain_data!(super::QuicLbKey, super::QuicLb);

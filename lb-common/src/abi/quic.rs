@@ -4,7 +4,7 @@ use crate::quic::aes::RoundKeys;
 
 /// Which connection IDs: those of a VIP, of one of its configurations.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuicLbKey {
     /// VIP id.
     pub vip: u16,
@@ -63,7 +63,18 @@ impl core::fmt::Debug for QuicLb {
     }
 }
 
+/// Which server: the one that calls itself this in the connection IDs of a VIP.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuicServerKey {
+    /// The server ID.
+    pub id: u64,
+    /// VIP id, wide so that the key has no padding.
+    pub vip: u64,
+}
+
 const _: () = {
+    assert!(size_of::<QuicServerKey>() == 16);
     assert!(size_of::<QuicLbKey>() == 4);
     assert!(size_of::<QuicHalf>() == 16);
     assert!(size_of::<QuicLb>() == 216);

@@ -15,6 +15,9 @@ pub type MacBytes = [u8; 6];
 pub struct Mac(u64);
 
 impl Mac {
+    /// None at all: no six bytes are this.
+    pub const NONE: Self = Self(u64::MAX);
+
     /// From the bytes on the wire.
     #[inline(always)]
     #[must_use]

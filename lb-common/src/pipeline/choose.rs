@@ -28,8 +28,11 @@ pub(super) fn ask_ring<F: Family>(work: &mut Work<F>, vip: Vip, tables: &impl Ta
 /// The entry that a reference names, unless it has another owner by now.
 #[inline(always)]
 pub(super) fn entry<F: Family>(reference: ServerRef, tables: &impl Tables<F>) -> Option<Server> {
+    if reference.is_none() {
+        return None;
+    }
     let server = tables.server(reference.index())?;
-    if reference.is_none() || server.generation != reference.generation() { None } else { Some(server) }
+    if server.generation != reference.generation() { None } else { Some(server) }
 }
 
 /// A server for a new flow with ring hash `hash`, whose slot is `slot`.

@@ -24,6 +24,10 @@ pub(super) fn to_server<F: Family>(
     tables: &impl Tables<F>,
 ) -> Result<Forward, Verdict> {
     let (hash, slot) = choose::ask_ring(work, vip, tables);
+    if let Some(server) = choose::entry(work.named, tables) {
+        work.facts.server = work.named.index();
+        return forward(work, mode, work.named, &server, false, tables);
+    }
     let flags = work.packet.flags;
     let special = flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
         || slot.tagged()
@@ -64,9 +68,9 @@ pub(super) fn forward<F: Family>(
     new: bool,
     tables: &impl Tables<F>,
 ) -> Result<Forward, Verdict> {
-    let hop = hop_to::<F>(server, mode == Mode::Dr, tables)?;
+    hop_to(work, reference, server, mode == Mode::Dr, tables)?;
     let change = if mode == Mode::Dr { Change::Link } else { enter(work, mode, server)? };
-    Ok(Forward { hop, change, server: reference, half: Half::Client, new })
+    Ok(Forward { change, server: reference, half: Half::Client, new })
 }
 
 /// Makes the tunnel ready, unless the packet is too large for it.

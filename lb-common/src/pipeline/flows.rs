@@ -49,7 +49,8 @@ pub(super) fn find<F: Family>(work: &mut Work<F>, key: &FlowKey<F::Addr>, tables
         return false;
     }
     work.number = tables.forget(number(line, way));
-    tables.read_flow(work.number, &mut work.flow) && work.flow.key() == *key
+    tables.read_flow(work.number, &mut work.flow);
+    work.flow.key() == *key
 }
 
 #[inline(always)]
@@ -71,7 +72,8 @@ pub(super) fn find_reply<F: Family>(
         return false;
     }
     work.number = Reply(line.load(way)).number();
-    tables.read_flow(work.number, &mut work.flow) && work.flow.reply_key() == *key
+    tables.read_flow(work.number, &mut work.flow);
+    work.flow.reply_key() == *key
 }
 
 /// The record that belongs to a way of a line of claims.
@@ -113,9 +115,10 @@ pub(super) fn reserve<F: Family>(work: &mut Work<F>, place: Place, tables: &impl
 /// counts as a connection of its server.
 #[inline(always)]
 fn forget_reply<F: Family>(work: &mut Work<F>, old: Claim, tables: &impl Tables<F>) {
-    if old.stage() == FlowStage::Entering || !tables.read_flow(work.number, &mut work.flow) {
+    if old.stage() == FlowStage::Entering {
         return;
     }
+    tables.read_flow(work.number, &mut work.flow);
     if old.stage() == FlowStage::Opening {
         tables.count(Event::FlowEvicted);
         tables.count_connection(work.flow.server_ref.index(), false);

@@ -8,14 +8,17 @@ use crate::{
     verdict::{Change, DropReason, Forward, PassReason, Verdict},
 };
 
-/// Decides about a piece of a datagram.
+/// Decides about the first piece of a datagram.
 #[inline(always)]
-pub fn fragment<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Verdict {
-    if work.packet.kind() == Kind::FirstFragment {
-        let verdict = whole(work, tables);
-        remember(work, &verdict, tables);
-        return verdict;
-    }
+pub fn first<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Verdict {
+    let verdict = whole(work, tables);
+    remember(work, &verdict, tables);
+    verdict
+}
+
+/// Decides about any other piece.
+#[inline(always)]
+pub fn later<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Verdict {
     follow(work, tables).map_or_else(|stop| stop, Verdict::Forward)
 }
 
@@ -53,25 +56,24 @@ fn follow<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forw
         return direct::forward(work, mode, first.server, &server, false, tables);
     }
     let (src, dst) = (work.packet.key.src, work.packet.key.dst);
-    if !tables.read_flow(first.number, &mut work.flow) {
-        return Err(GONE);
-    }
+    tables.read_flow(first.number, &mut work.flow);
+    let protocol = work.flow.protocol as u32;
     if work.packet.ttl <= 1 {
         return Err(Verdict::Drop(DropReason::TtlExceeded));
     }
     let forward = if first.half == 0 {
-        if (work.flow.client, work.flow.vip) != (src, dst) {
+        if (protocol, work.flow.client, work.flow.vip) != (work.packet.key.protocol, src, dst) {
             return Err(GONE);
         }
         let server = choose::entry(work.flow.server_ref, tables).ok_or(GONE)?;
         translate::to_server(work, &server, false, tables)?
     } else {
-        if (work.flow.server, work.flow.source) != (src, dst) {
+        if (protocol, work.flow.server, work.flow.source) != (work.packet.key.protocol, src, dst) {
             return Err(GONE);
         }
-        let hop = translate::to_client(work, tables)?;
+        translate::to_client(work, tables)?;
         let server = work.flow.server_ref;
-        Forward { hop, change: Change::Translate, server, half: Half::Server, new: false }
+        Forward { change: Change::Translate, server, half: Half::Server, new: false }
     };
     Ok(Forward { change: Change::TranslateAddresses, ..forward })
 }

@@ -93,9 +93,9 @@ fn about_answer<F: Family>(
     }
     let server = choose::entry(work.flow.server_ref, tables).ok_or(Verdict::Drop(DropReason::NoServer))?;
     translate::note(work, 0);
-    let hop = hop_to::<F>(&server, false, tables)?;
+    hop_to(work, work.flow.server_ref, &server, false, tables)?;
     let server = work.flow.server_ref;
-    Ok(Forward { hop, change: Change::TranslateQuote, server, half: Half::Client, new: false })
+    Ok(Forward { change: Change::TranslateQuote, server, half: Half::Client, new: false })
 }
 
 /// The quoted packet was on its way to a server: its client is to know.
@@ -109,8 +109,8 @@ fn about_request<F: Family>(
         return Err(Verdict::Pass(PassReason::NotVip));
     }
     translate::note(work, facts::REPLY);
+    translate::to_client(work, tables)?;
     Ok(Forward {
-        hop: translate::to_client(work, tables)?,
         change: Change::TranslateQuote,
         server: work.flow.server_ref,
         half: Half::Server,

@@ -17,6 +17,7 @@ mod flows;
 pub mod fragment;
 pub mod icmp;
 pub mod open;
+pub mod quic;
 mod tables;
 mod tags;
 mod translate;
@@ -24,7 +25,7 @@ mod translate;
 pub use tables::{Line, Tables};
 
 use crate::{
-    abi::{Flow, Mode, Server, Vip, VipKey, server_flags, settings_flags, vip_flags},
+    abi::{Flow, Mode, Server, ServerRef, Vip, VipKey, server_flags, settings_flags, vip_flags},
     family::Family,
     parse::{Kind, Link, Packet, Quoted},
     verdict::{DropReason, Hop, PassReason, Reply, Stage, Verdict},
@@ -52,10 +53,14 @@ pub struct Work<F: Family> {
     pub vip: Vip,
     /// The packet that it quotes, if it is an ICMP error.
     pub quoted: Quoted<F::Addr>,
+    /// Where it goes on the link.
+    pub hop: Hop,
     /// The tunnel it goes through, if it does.
     pub tunnel: Tunnel,
     /// How it is to be answered.
     pub reply: Reply,
+    /// The server that the packet itself names, if it does.
+    pub named: ServerRef,
     /// Whether a stage has prepared it, and it is decided for the second time.
     pub prepared: bool,
     /// What was found out on the way.
@@ -122,11 +127,23 @@ impl<F: Family> Work<F> {
             ifindex,
             vip: Vip::default(),
             quoted: Quoted::default(),
+            hop: Hop::default(),
             tunnel: Tunnel::default(),
             reply: Reply::TooBig,
+            named: ServerRef::NONE,
             prepared: false,
             facts: Facts::default(),
         }
+    }
+}
+
+impl<F: Family> Work<F> {
+    /// Forgets what was found out about the packet before.
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        self.prepared = false;
+        self.named = ServerRef::NONE;
+        self.facts = Facts::default();
     }
 }
 
@@ -186,7 +203,7 @@ fn to_vip<F: Family>(
 /// Whether the frame was sent to the very interface that it came in by.
 #[inline(always)]
 pub(crate) fn is_for_us<F: Family>(work: &Work<F>, tables: &impl Tables<F>) -> bool {
-    tables.interface(work.ifindex).is_some_and(|mac| mac == work.link.to)
+    tables.interface(work.ifindex) == work.link.to
 }
 
 /// The VIP of an address and port, or of all ports of the address.
@@ -220,16 +237,19 @@ pub(crate) fn refuse<F: Family>(work: &mut Work<F>) -> Verdict {
     Verdict::Later(Stage::Answer)
 }
 
-/// The way to a server: resolved by user space, else as the host's routing table says.
+/// The way to a server goes to `work.hop`: as resolved by user space, else as the host's routing table says.
 #[inline(always)]
 pub(crate) fn hop_to<F: Family>(
+    work: &mut Work<F>,
+    reference: ServerRef,
     server: &Server,
     direct: bool,
     tables: &impl Tables<F>,
-) -> Result<Hop, Verdict> {
+) -> Result<(), Verdict> {
     if server.flags & server_flags::HOP_KNOWN != 0 {
-        let (to, from) = (server.next_hop, server.source_mac);
-        return Ok(Hop { to, from, ifindex: server.ifindex });
+        work.hop = Hop { to: server.next_hop, from: server.source_mac, ifindex: server.ifindex };
+        return Ok(());
     }
-    tables.route(server, direct).ok_or(Verdict::Drop(DropReason::NoNextHop))
+    let found = tables.route(reference.index(), direct, &mut work.hop);
+    if found { Ok(()) } else { Err(Verdict::Drop(DropReason::NoNextHop)) }
 }

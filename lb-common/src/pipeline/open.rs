@@ -68,6 +68,9 @@ fn start<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forwa
 #[inline(always)]
 fn server_of<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<(ServerRef, Server), Verdict> {
     let vip = work.vip;
+    if let Some(server) = choose::entry(work.named, tables) {
+        return Ok((work.named, server));
+    }
     let (hash, slot) = choose::ask_ring(work, vip, tables);
     if vip.flags & vip_flags::BY_SOURCE != 0 {
         return direct::remembered(work, vip, true, tables);

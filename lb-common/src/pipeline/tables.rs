@@ -2,7 +2,10 @@
 
 use super::{Work, open};
 use crate::{
-    abi::{Flood, Flow, Fragment, FragmentKey, Mac, Server, Settings, Slot, Vip, VipKey, WAYS},
+    abi::{
+        Flood, Flow, Fragment, FragmentKey, Mac, QuicLb, QuicLbKey, Server, ServerRef, Settings, Slot, Vip,
+        VipKey, WAYS,
+    },
     family::Family,
     verdict::{Event, Hop},
 };
@@ -67,19 +70,20 @@ pub trait Tables<F: Family> {
     fn load(&self, server: u16) -> u32;
     /// Counts a connection of a server that has begun or ended.
     fn count_connection(&self, server: u16, begun: bool);
-    /// The MAC address of one of the balancer's interfaces.
-    fn interface(&self, ifindex: u32) -> Option<Mac>;
-    /// Where the host's routing table would send a packet to this server; for servers whose next hop user
-    /// space does not know. With `direct`, a way over a router does not count.
-    fn route(&self, server: &Server, direct: bool) -> Option<Hop>;
+    /// The MAC address of one of the balancer's interfaces; [`Mac::NONE`] of any other.
+    fn interface(&self, ifindex: u32) -> Mac;
+    /// Where the host's routing table would send a packet to this server goes to `hop`, for servers whose next hop
+    /// user space does not know; `false` if nowhere. With `direct`, a way over a router does not count.
+    fn route(&self, server: u16, direct: bool, hop: &mut Hop) -> bool;
     /// A line of the flow tags.
     fn tags(&self, line: u32) -> Option<Self::Line<'_>>;
     /// A line of the claims to records.
     fn claims(&self, line: u32) -> Option<Self::Line<'_>>;
     /// A line of the replies' index.
     fn replies(&self, line: u32) -> Option<Self::Line<'_>>;
-    /// Copies a record into `flow`; `false`, and `flow` as it was, if there is no such number.
-    fn read_flow(&self, number: u32, flow: &mut Flow<F::Addr>) -> bool;
+    /// Copies a record into `flow`. There is none with a number beyond the table, which no entry of it names: it would
+    /// be of protocol 0, which no packet has.
+    fn read_flow(&self, number: u32, flow: &mut Flow<F::Addr>);
     /// Writes a record.
     fn write_flow(&self, number: u32, flow: &Flow<F::Addr>);
     /// Notes a packet in a record: its time, the facts that are new and those that no longer hold, and, with
@@ -89,6 +93,10 @@ pub trait Tables<F: Family> {
     fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment>;
     /// Remembers it.
     fn note_fragment(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment);
+    /// How connection IDs of a VIP's QUIC are to be read.
+    fn quic(&self, key: &QuicLbKey) -> Option<&QuicLb>;
+    /// The server of a VIP that has this name in them.
+    fn quic_server(&self, vip: u16, id: u64) -> Option<ServerRef>;
     /// What this CPU knows of a flood.
     fn flood(&self) -> Flood;
     /// Writes it.

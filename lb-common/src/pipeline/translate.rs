@@ -55,13 +55,13 @@ pub(super) fn note<F: Family>(work: &mut Work<F>, flags: u32) {
 /// To the server of the flow in `work`.
 #[inline(always)]
 pub(super) fn to_server<F: Family>(
-    work: &Work<F>,
+    work: &mut Work<F>,
     server: &Server,
     new: bool,
     tables: &impl Tables<F>,
 ) -> Result<Forward, Verdict> {
-    let hop = hop_to::<F>(server, false, tables)?;
-    Ok(Forward { hop, change: Change::Translate, server: work.flow.server_ref, half: Half::Client, new })
+    hop_to(work, work.flow.server_ref, server, false, tables)?;
+    Ok(Forward { change: Change::Translate, server: work.flow.server_ref, half: Half::Client, new })
 }
 
 /// Whether the packet may go on in its flow. Not if it had better start a new one: the server is down and the
@@ -91,21 +91,19 @@ pub(super) fn reply<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> R
     }
     flows::keep(work, false, tables);
     note(work, facts::REPLY);
-    Ok(Forward {
-        hop: to_client(work, tables)?,
-        change: Change::Translate,
-        server: work.flow.server_ref,
-        half: Half::Server,
-        new: false,
-    })
+    to_client(work, tables)?;
+    Ok(Forward { change: Change::Translate, server: work.flow.server_ref, half: Half::Server, new: false })
 }
 
 /// Back the way the client came: its router's MAC, its interface. On that same interface the frame was
 /// addressed to the very MAC it must now come from.
 #[inline(always)]
-pub(super) fn to_client<F: Family>(work: &Work<F>, tables: &impl Tables<F>) -> Result<Hop, Verdict> {
+pub(super) fn to_client<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<(), Verdict> {
     let out = work.flow.client_ifindex;
-    let from = if out == work.ifindex { Some(work.link.to) } else { tables.interface(out) };
-    let from = from.ok_or(Verdict::Drop(DropReason::NoNextHop))?;
-    Ok(Hop { to: Mac::new(work.flow.client_mac), from, ifindex: out })
+    let from = if out == work.ifindex { work.link.to } else { tables.interface(out) };
+    if from == Mac::NONE {
+        return Err(Verdict::Drop(DropReason::NoNextHop));
+    }
+    work.hop = Hop { to: Mac::new(work.flow.client_mac), from, ifindex: out };
+    Ok(())
 }

@@ -28,14 +28,14 @@ use crate::{
 pub fn apply<F: Rewrite, B: Resize>(frame: &mut B, work: &Work<F>, forward: &Forward) -> Option<()> {
     match forward.change {
         Change::Link => {}
-        Change::Encapsulate => return tunnel::encapsulate(frame, work, &forward.hop),
+        Change::Encapsulate => return tunnel::encapsulate(frame, work),
         Change::Translate | Change::TranslateAddresses | Change::TranslateQuote => {
             let to = work.flow.outgoing(forward.half);
             let addresses = F::rewrite(frame, &work.packet, &to)?;
             transport(frame, &work.packet, &to, addresses)?;
         }
     }
-    link(frame, &forward.hop)
+    link(frame, &work.hop)
 }
 
 /// The same for the rest: pieces of datagrams, and ICMP errors.
@@ -44,11 +44,11 @@ pub fn apply_rare<F: Rewrite, B: Resize>(frame: &mut B, work: &Work<F>, forward:
     match forward.change {
         Change::TranslateAddresses => {
             F::rewrite(frame, &work.packet, &work.flow.outgoing(forward.half))?;
-            link(frame, &forward.hop)
+            link(frame, &work.hop)
         }
         Change::TranslateQuote => {
             quote::translate(frame, work, forward.half)?;
-            link(frame, &forward.hop)
+            link(frame, &work.hop)
         }
         Change::Link | Change::Translate | Change::Encapsulate => apply(frame, work, forward),
     }

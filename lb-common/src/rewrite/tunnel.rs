@@ -7,7 +7,6 @@ use crate::{
     family::Family,
     parse::{Kind, Packet},
     pipeline::{Tunnel, Work},
-    verdict::Hop,
     wire::{Resize, checksum, ethernet, ipv4, ipv6, udp},
 };
 
@@ -16,7 +15,7 @@ const TTL: u8 = 64;
 
 /// Puts the outer headers before the packet and makes the link header anew before them; VLAN tags stay.
 #[inline(always)]
-pub(super) fn encapsulate<F: Rewrite, B: Resize>(frame: &mut B, work: &Work<F>, hop: &Hop) -> Option<()> {
+pub(super) fn encapsulate<F: Rewrite, B: Resize>(frame: &mut B, work: &Work<F>) -> Option<()> {
     let (tunnel, l3) = (&work.tunnel, work.packet.l3());
     let tags: [u8; 8] = if l3 > ethernet::HEADER { frame.read(ethernet::HEADER - 2)? } else { [0; 8] };
     let inner = inner::<F, B>(frame, &work.packet, tunnel)?;
@@ -28,7 +27,7 @@ pub(super) fn encapsulate<F: Rewrite, B: Resize>(frame: &mut B, work: &Work<F>, 
         (true, false) => frame.push_front(ipv6::HEADER)?,
         (true, true) => frame.push_front(ipv6::HEADER + udp::HEADER)?,
     }
-    super::link(frame, hop)?;
+    super::link(frame, &work.hop)?;
     let ethertype = if tunnel.ipv6 { ethernet::IPV6 } else { ethernet::IPV4 };
     link_type(frame, l3, tags, ethertype)?;
     if tunnel.ipv6 {

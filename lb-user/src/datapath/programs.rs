@@ -13,7 +13,8 @@ pub const FRAGS: &str = "_frags";
 
 /// The programs of the stages, each with its place in the map `STAGES`: twice its number, and one more for IPv6.
 pub fn stages() -> impl Iterator<Item = (u32, String)> {
-    const NAMES: [(Stage, &str); 7] = [
+    const NAMES: [(Stage, &str); 9] = [
+        (Stage::Six, "six"),
         (Stage::Walk, "walk"),
         (Stage::Open, "open"),
         (Stage::Remember, "remember"),
@@ -21,10 +22,11 @@ pub fn stages() -> impl Iterator<Item = (u32, String)> {
         (Stage::Fragment, "fragment"),
         (Stage::Answer, "answer"),
         (Stage::Mss, "mss"),
+        (Stage::Quic, "quic"),
     ];
     let both = NAMES.into_iter().flat_map(|(stage, name)| [4, 6].map(|family| (stage, name, family)));
-    // IPv4 has no extension headers to walk over.
-    both.filter(|&(stage, _, family)| stage != Stage::Walk || family == 6)
+    // IPv4 has no extension headers to walk over, and needs no program beside the first.
+    both.filter(|&(stage, _, family)| !matches!(stage, Stage::Six | Stage::Walk) || family == 6)
         .map(|(stage, name, family)| (2 * stage as u32 + u32::from(family == 6), format!("{name}{family}")))
 }
 

@@ -19,7 +19,7 @@ use lb_user::{
     config,
     datapath::{
         Datapath as _,
-        load::{self, Loaded},
+        load::{self, Loaded, Sizes},
     },
     model::{Config, PortRange},
     plan::{
@@ -64,7 +64,7 @@ impl Bed {
     /// # Errors
     /// When the kernel refuses, or this build does not know the mode.
     pub fn new(service: &Service) -> Result<Self> {
-        let mut loaded = load::load(flow_entries(service))?;
+        let mut loaded = load::load(sizes(service))?;
         let id = loaded.program.id()?;
         let program = programs().find(|info| info.id() == id).context("the loaded program is gone")?.fd()?;
         let config = configuration(service)?;
@@ -86,6 +86,7 @@ impl Bed {
         let inputs = Inputs {
             config: &config,
             ids: &ids,
+            shape: loaded.shape,
             snat_ports: PortRange { first: 1_024, last: u16::MAX },
             health: &|_| Health::Up,
             hops: &hops,
@@ -167,9 +168,10 @@ pub fn knows(mode: Mode) -> bool {
     config::check("bench", &text).is_ok()
 }
 
-/// Entries of the flow tables: twice what the flows need, both halves of each, so that none is in another's way.
-fn flow_entries(service: &Service) -> u32 {
-    (service.flows * 4).next_power_of_two().max(65_536)
+/// Flow tables with room for twice the flows, so that none is in another's way.
+fn sizes(service: &Service) -> Sizes {
+    let entries = (service.flows * 2).next_power_of_two().max(65_536);
+    Sizes { flows: entries, tags: entries }
 }
 
 fn configuration(service: &Service) -> Result<Config> {
