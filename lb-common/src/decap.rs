@@ -166,7 +166,7 @@ const TWO_TAGS: usize = ONE_TAG + ethernet::TAG;
 #[inline(always)]
 fn shorten<const L: usize, F: Tunnelled, B: Resize>(frame: &mut B, bytes: usize) -> Option<()> {
     let mut link: [u8; L] = frame.read(0)?;
-    [link[L - 2], link[L - 1]] = F::LINK_TYPE.to_be_bytes();
+    [link[L - 2], link[L - 1]] = F::ETHERTYPE.to_be_bytes();
     frame.pop_front(bytes)?;
     frame.write(0, link)
 }

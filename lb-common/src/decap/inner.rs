@@ -3,7 +3,7 @@
 use super::{Outcome, Question, Role, ecn};
 use crate::{
     family::{Family, V4, V6},
-    wire::{Resize, be16, checksum::Delta, ethernet, ipv4, ipv6, raw32},
+    wire::{Resize, be16, checksum::Delta, ipv4, ipv6, raw32},
 };
 
 /// What of an inner header matters.
@@ -18,8 +18,6 @@ pub struct Inner {
 pub trait Tunnelled: Family {
     /// The number in the first four bits.
     const VERSION: u8;
-    /// The number that announces it on Ethernet.
-    const LINK_TYPE: u16;
     /// Bits of an address.
     const BITS: u32;
 
@@ -38,7 +36,6 @@ pub trait Tunnelled: Family {
 
 impl Tunnelled for V4 {
     const VERSION: u8 = 4;
-    const LINK_TYPE: u16 = ethernet::IPV4;
     const BITS: u32 = 32;
 
     #[inline(always)]
@@ -79,7 +76,6 @@ impl Tunnelled for V4 {
 
 impl Tunnelled for V6 {
     const VERSION: u8 = 6;
-    const LINK_TYPE: u16 = ethernet::IPV6;
     const BITS: u32 = 128;
 
     #[inline(always)]

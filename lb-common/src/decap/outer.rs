@@ -7,11 +7,6 @@ use crate::{
     wire::{Resize, be16, checksum, ipv4, ipv6, raw32, udp},
 };
 
-/// IP protocol number, or IPv6 next header: an IPv4 packet (RFC 2003, RFC 2473).
-const IPV4: u8 = 4;
-/// IP protocol number, or IPv6 next header: an IPv6 packet (RFC 4213, RFC 2473).
-const IPV6: u8 = 41;
-
 /// What of an outer header matters.
 #[derive(Clone, Copy)]
 pub(super) struct Outer {
@@ -27,7 +22,7 @@ pub(super) struct Outer {
 /// Whether a protocol number may be a tunnel's.
 #[inline(always)]
 fn may_tunnel(protocol: u8) -> bool {
-    matches!(protocol, IPV4 | IPV6 | protocol::UDP)
+    matches!(protocol, protocol::IPV4 | protocol::IPV6 | protocol::UDP)
 }
 
 impl Outer {
@@ -115,8 +110,8 @@ impl Outer {
     #[inline(always)]
     pub(super) fn behind_gue<B: Resize>(self, frame: &B) -> Result<(u8, Self), Outcome> {
         match self.protocol {
-            IPV4 => return Ok((V4::VERSION, self)),
-            IPV6 => return Ok((V6::VERSION, self)),
+            protocol::IPV4 => return Ok((V4::VERSION, self)),
+            protocol::IPV6 => return Ok((V6::VERSION, self)),
             _ => {}
         }
         let Some(header) = frame.read::<{ udp::HEADER }>(self.payload) else {
@@ -135,8 +130,8 @@ impl Outer {
             (version @ (V4::VERSION | V6::VERSION), _) => Ok((version, Self { payload, length, ..self })),
             (5 | 7, _) => Err(Outcome::Malformed),
             // Variant 0 with nothing optional: zeros but for the protocol.
-            (0, [0, protocol @ (IPV4 | IPV6), 0, 0]) => {
-                let version = if protocol == IPV4 { V4::VERSION } else { V6::VERSION };
+            (0, [0, protocol @ (protocol::IPV4 | protocol::IPV6), 0, 0]) => {
+                let version = if protocol == protocol::IPV4 { V4::VERSION } else { V6::VERSION };
                 let (payload, length) = (payload + udp::GUE_HEADER, length - udp::GUE_HEADER);
                 Ok((version, Self { payload, length, ..self }))
             }
