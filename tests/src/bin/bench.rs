@@ -33,7 +33,7 @@ const OBJECT: &str = "LB_BENCH_OBJECT";
 struct Options {
     #[command(subcommand)]
     command: Option<Action>,
-    /// All cases, not only those of the goals; takes about an hour
+    /// All cases, not only those of the goals; takes hours
     #[arg(long)]
     full: bool,
     /// Only cases whose name fits, of all there are; "*" stands for any characters; may be repeated
