@@ -12,7 +12,7 @@ use aya::{
     programs::{ProgramFd, ProgramInfo, loaded_programs},
 };
 use lb_common::{
-    abi::{Mac, RING_SIZE, Ring},
+    abi::{Mac, RING_SIZE, Ring, Slot},
     verdict::{DropReason, PassReason},
 };
 use lb_user::{
@@ -48,9 +48,6 @@ pub const SERVER_MAC: Mac = Mac::new([2, 0, 0, 0, 0, 3]);
 
 /// Frames come in by the loopback interface, which is number 1 everywhere, as `BPF_PROG_TEST_RUN` has it.
 const IFINDEX: u32 = 1;
-
-/// The bit of a ring's slot that says "changed recently".
-const TAG: u32 = 1 << 31;
 
 /// The loaded program and its maps.
 pub struct Bed {
@@ -92,7 +89,10 @@ impl Bed {
             hops: &hops,
             interfaces: &BTreeMap::from([(IFINDEX, OWN_MAC)]),
         };
-        for operation in diff(&Desired::default(), &desired(&inputs, &mut Settled::new())) {
+        let mut desired = desired(&inputs, &mut Settled::new());
+        // Millions of SYNs a second are no flood here.
+        desired.settings.syn_limit = 0;
+        for operation in diff(&Desired::default(), &desired) {
             loaded.maps.apply(&operation)?;
         }
         let mut bed = Self { loaded, program };
@@ -147,7 +147,7 @@ impl Bed {
             // Most places are empty.
             let Ok(mut ring) = rings.get(&vip, 0) else { continue };
             let mut slots = Box::new(ring.get(&0, 0)?);
-            slots[..RING_SIZE].iter_mut().for_each(|slot| *slot |= TAG);
+            slots[..RING_SIZE].iter_mut().for_each(|slot| *slot = Slot::new(Slot(*slot).server(), true).0);
             let slots: &Ring = &slots;
             ring.set(0, slots, 0)?;
             tagged += 1;
