@@ -23,6 +23,9 @@ const PACKETS: u32 = 400_000;
 /// Frames before each measurement.
 const WARM_UP: u32 = 50_000;
 
+/// One in this many flows may not come about.
+const LOST: u64 = 1_000;
+
 /// Flows of all tables of a block.
 const BLOCK: u32 = 6_000_000;
 
@@ -214,27 +217,28 @@ impl Stand {
         let before = self.bed.reasons()?;
         if !self.service.mode.translates() {
             harness.run(self.service.flows)?;
-            self.all_forwarded(&before)?;
+            self.nearly_all_forwarded(&before)?;
         } else {
             self.answers = packets::answers(&harness.record()?);
-            self.all_forwarded(&before)?;
+            self.nearly_all_forwarded(&before)?;
             self.course(harness, Packet::FromServer(tcp::SYN | tcp::ACK))?;
             harness.run(self.service.flows)?;
         }
         self.course(harness, Packet::FromClient(tcp::ACK))?;
         harness.run(self.service.flows)?;
-        self.all_forwarded(&before)
+        self.nearly_all_forwarded(&before)
     }
 
-    fn all_forwarded(&self, before: &BTreeMap<&'static str, u64>) -> Result<()> {
+    /// In a table that is half full some line is, and the flow that comes then is sent away.
+    fn nearly_all_forwarded(&self, before: &BTreeMap<&'static str, u64>) -> Result<()> {
         let not: Vec<_> = self
             .bed
             .reasons()?
             .into_iter()
             .map(|(reason, count)| (reason, count - before[reason]))
-            .filter(|&(_, count)| count > 0)
+            .filter(|&(_, count)| count > u64::from(self.service.flows) / LOST)
             .collect();
-        ensure!(not.is_empty(), "not every flow could be established: {not:?} of {}", self.service.flows);
+        ensure!(not.is_empty(), "too few flows could be established: {not:?} of {}", self.service.flows);
         Ok(())
     }
 

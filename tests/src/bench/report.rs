@@ -57,7 +57,10 @@ pub fn table(outcomes: &[Outcome]) -> String {
 }
 
 fn reasons(outcome: &Outcome) -> String {
-    let reasons = outcome.reasons.iter().map(|(reason, share)| format!("{:.0} % {reason}", share * 100.0));
+    let reasons = outcome.reasons.iter().map(|(reason, share)| match share * 100.0 {
+        percent if percent < 1.0 => format!("{percent:.3} % {reason}"),
+        percent => format!("{percent:.0} % {reason}"),
+    });
     reasons.collect::<Vec<_>>().join(", ")
 }
 

@@ -45,6 +45,9 @@ struct Options {
     /// Rounds over all cases
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// Take U for this many nanoseconds, as measured elsewhere, and not for what it is here
+    #[arg(long, value_name = "NS", value_parser = unit)]
+    unit: Option<f64>,
     /// Processor to run on [default: the last one]
     #[arg(long)]
     cpu: Option<usize>,
@@ -98,8 +101,11 @@ fn micro(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let _guard = runtime.enter();
     let begin = Instant::now();
-    let (outcomes, failures) = measure::measure(&object, &cases, options.rounds.into(), tell)?;
+    let (mut outcomes, failures) = measure::measure(&object, &cases, options.rounds.into(), tell)?;
     eprintln!("\r\x1b[Ktook {:.0} s", begin.elapsed().as_secs_f64());
+    if let Some(unit) = options.unit {
+        outcomes.iter_mut().for_each(|outcome| outcome.units.fill(unit));
+    }
     for (case, error) in &failures {
         eprintln!("not measured: {case}: {error:#}");
     }
@@ -136,6 +142,11 @@ fn tell(line: &str) {
 fn save(file: &Path, value: &serde_json::Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn unit(text: &str) -> Result<f64, String> {
+    let unit = text.parse::<f64>().ok().filter(|unit| unit.is_finite() && *unit > 0.0);
+    unit.ok_or_else(|| "a number of nanoseconds above 0 is needed".into())
 }
 
 fn cases(options: &Options) -> Result<Vec<Case>> {
