@@ -32,7 +32,8 @@ use crate::{
         maps::Maps,
     },
     health::{Checker, Target, TargetId},
-    hops, listeners,
+    hops::{self, Surroundings},
+    listeners,
     lock::Lock,
     model::{Config, HealthCheck, Vip},
     netlink::{Netlink, links::Link, sysctl, watch::Watch},
@@ -83,8 +84,10 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let _lock = Lock::take()?;
     let socket = admin::Socket::bind(&options.socket).await?;
 
-    let Loaded { mut program, maps, flows, shape } = load(Sizes::default())?;
+    let Loaded { mut program, maps, flows, shape } = load(sizes(&config))?;
     let mut reconciler = Reconciler::new(maps, config.clone(), snat_ports, shape)?;
+    let own_addresses = hops::own_addresses(&netlink).await?;
+    reconciler.on_surroundings(Surroundings { own_addresses, ..Surroundings::default() });
     reconciler.step()?;
     let interfaces = attach_all(&mut program, &links, options.xdp_mode)?;
     confirm(&netlink, &interfaces).await?;
@@ -246,6 +249,11 @@ async fn serve(
             bail!("the watch over the network ended"),
         () = admin::serve(socket, handle) => bail!("the admin interface ended"),
     }
+}
+
+/// How large the flow tables are to be.
+fn sizes(config: &Config) -> Sizes {
+    Sizes { flows: config.flows.translated, tags: config.flows.tags }
 }
 
 /// What is to be probed: every server of every VIP.

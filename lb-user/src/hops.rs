@@ -4,7 +4,7 @@
 //! often in case a notice was missed. What is found is sent on only when it differs.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -47,6 +47,8 @@ pub struct Surroundings {
     pub hops: HashMap<IpAddr, Hop>,
     /// MACs of the interfaces the program is attached to.
     pub interfaces: BTreeMap<u32, Mac>,
+    /// Addresses that this host has for itself, not those that were put up for VIPs.
+    pub own_addresses: HashSet<IpAddr>,
 }
 
 /// Looks after the ways to `servers`, over the interfaces `attached`, until nobody listens any more.
@@ -97,6 +99,15 @@ pub async fn run(
     }
 }
 
+/// Addresses that this host has for itself.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub async fn own_addresses(netlink: &Netlink) -> Result<HashSet<IpAddr>, netlink::Error> {
+    let present = netlink.addresses().await?;
+    Ok(present.iter().filter(|on| !on.ours).map(|on| on.address).collect())
+}
+
 /// Asks the kernel, and remembers what it has forgotten.
 struct Scout {
     netlink: Netlink,
@@ -120,7 +131,7 @@ struct Remembered {
 
 impl Scout {
     /// # Errors
-    /// When the kernel does not list its interfaces.
+    /// When the kernel does not list its interfaces or addresses.
     async fn look(&mut self, servers: &[IpAddr]) -> Result<Surroundings, netlink::Error> {
         let links: BTreeMap<_, _> =
             self.netlink.links().await?.into_iter().map(|link| (link.index, link)).collect();
@@ -133,7 +144,8 @@ impl Scout {
                 unknown.insert(self.way(server, &links).await);
             }
         }
-        Ok(Surroundings { hops, interfaces })
+        let own_addresses = own_addresses(&self.netlink).await?;
+        Ok(Surroundings { hops, interfaces, own_addresses })
     }
 
     async fn way(&mut self, server: IpAddr, links: &BTreeMap<u32, Link>) -> Hop {
@@ -159,6 +171,7 @@ impl Scout {
             source_mac: Mac::new(source_mac),
             next_hop,
             routed: hop.address != server,
+            mtu: link.mtu,
             source: hop.source,
         })
     }

@@ -9,7 +9,7 @@ use crate::{
     datapath::Datapath,
     health::TargetId,
     model::{Server, Vip},
-    plan::desired::hop_problem,
+    plan::hop_problem,
     reconcile::Reconciler,
     snapshot::{Health, Interface, PoolHealth, ReasonCount, ServerStatus, Snapshot, Traffic, VipStatus},
 };

@@ -114,6 +114,7 @@ impl<D: Datapath> Reconciler<D> {
             health: &health,
             hops: &self.surroundings.hops,
             interfaces: &self.surroundings.interfaces,
+            own_addresses: &self.surroundings.own_addresses,
         };
         let operations = diff(&self.current, &desired(&inputs, &mut self.settled));
         let count = operations.len();
@@ -244,10 +245,12 @@ mod tests {
             next_hop: Some(Mac::new([4; 6])),
             routed: false,
             source: Some(IpAddr::from([10, 0, 0, 9])),
+            mtu: 1_500,
         };
         let servers = [1, 2].map(|last| (IpAddr::from([10, 0, 0, last]), Ok(way)));
         let hops = servers.into_iter().collect();
-        reconciler.on_surroundings(Surroundings { hops, interfaces: [(2, way.source_mac)].into() });
+        let interfaces = [(2, way.source_mac)].into();
+        reconciler.on_surroundings(Surroundings { hops, interfaces, ..Surroundings::default() });
         reconciler
     }
 

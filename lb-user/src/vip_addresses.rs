@@ -159,15 +159,13 @@ mod tests {
             port = 80
             [vip.apart]
             address = "10.0.0.10"
-            port = "1-65535"
+            port = "2-65535"
         "#;
         let config = crate::config::check("test.toml", text).unwrap().config;
         let own = HostAddress { ifindex: 2, address: [10, 0, 0, 9].into(), prefix_len: 24, ours: false };
         let lines = conflicts(&config, &[own], PortRange { first: 32_768, last: 60_999 });
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(
-            lines[0].starts_with("VIP wide: ports 1-65535 on 10.0.0.9, an address of this host, overlap")
-        );
+        assert!(lines[0].starts_with("VIP wide: ports all on 10.0.0.9, an address of this host, overlap"));
     }
 
     #[test]

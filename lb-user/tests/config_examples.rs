@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use lb_user::{
     config::check,
     model::{
-        Check, Config, HealthCheck, Mode, Persistence, Protocol, Redirect, Scheme, Server, StatusRanges,
-        Timeouts, Tls, Vip,
+        Algorithm, Check, Config, Empty, GUE_PORT, HealthCheck, Mode, Persistence, Protocol, Redirect,
+        Scheme, Server, StatusRanges, Timeouts, Tls, Vip,
     },
 };
 
@@ -60,7 +60,13 @@ fn vip(name: &str, address: &str, port: &str, mode: Mode, pool: &str, health: He
         mode,
         pool: Some(pool.into()),
         server_port: None,
+        algorithm: Algorithm::Maglev,
         persistence: Persistence::None,
+        empty: Empty::Drop,
+        max_new_flows: None,
+        mss: None,
+        flow_state: true,
+        gue_port: GUE_PORT,
         health,
         tls: None,
         redirect: None,
@@ -109,7 +115,7 @@ fn openstack_is_the_table_of_23_services() {
         ("neutron", "9696", Mode::Snat, none()),
         ("nova_ec2", "8773", Mode::Snat, none()),
         ("nova_metadata", "8775", Mode::Snat, none()),
-        ("nova_novncproxy", "6080", Mode::Snat, Persistence::SourceIp),
+        ("nova_novncproxy", "6080", Mode::Snat, Persistence::SourceIp { timeout: None }),
         ("nova_osapi", "8774", Mode::Snat, none()),
         ("nova_placement", "8778", Mode::Snat, none()),
         ("panko", "8779", Mode::Snat, none()),

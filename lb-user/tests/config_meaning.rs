@@ -6,8 +6,8 @@ use lb_common::quic::lb::{Encoding, Key};
 use lb_user::{
     config::{Checked, check},
     model::{
-        Check, Config, HealthCheck, Mode, Persistence, PortRange, Protocol, Scheme, StatusRanges, Timeouts,
-        Vip,
+        Algorithm, Check, Config, Empty, FlowTables, HealthCheck, Mode, Persistence, PortRange, Protocol,
+        Scheme, StatusRanges, Timeouts, Vip,
     },
 };
 
@@ -122,7 +122,7 @@ fn every_key_at_once() {
     let dns = vip(&config, "dns");
     assert_eq!(dns.ports.to_string(), "53,5353-5354");
     assert_eq!((dns.protocol, dns.server_port), (Protocol::Udp, Some(53)));
-    assert_eq!(dns.persistence, Persistence::SourceIp);
+    assert_eq!(dns.persistence, Persistence::SourceIp { timeout: None });
     let expected = HealthCheck {
         check: Check::Tcp,
         interval: Duration::from_millis(500),
@@ -303,10 +303,8 @@ fn the_same_ports_on_other_addresses_and_protocols_do_not_clash() {
         r#"
         [pool.web]
         servers = [{ name = "web1", address = "10.0.0.11" }]
-        [pool.web6]
-        servers = [{ name = "web1", address = "fd00::11" }]
         [vip_defaults]
-        port = "1-65535"
+        port = "2-65535"
         mode = "snat"
         pool = "web"
         [vip.a]
@@ -317,13 +315,129 @@ fn the_same_ports_on_other_addresses_and_protocols_do_not_clash() {
         address = "10.0.0.1"
         protocol = "udp"
         health = { port = 80 }
-        [vip.d]
-        address = "fd00::1"
-        pool = "web6"
         "#,
     );
-    assert_eq!(config.vips.len(), 4);
-    assert!(config.vips.iter().all(|vip| vip.ports.iter().count() == 65_535));
+    assert_eq!(config.vips.len(), 3);
+    assert!(config.vips.iter().all(|vip| vip.ports.iter().count() == 65_534));
+}
+
+#[test]
+fn all_ports_are_one_entry_beside_those_of_others() {
+    let text = r#"
+        [pool.web]
+        servers = [{ name = "web1", address = "10.0.0.11" }]
+        [vip_defaults]
+        address = "10.0.0.1"
+        mode = "snat"
+        pool = "web"
+        health = { port = 22 }
+        [vip.rest]
+        port = "all"
+        [vip.web]
+        port = "80,443"
+        [vip.same]
+        address = "10.0.0.2"
+        port = "1-65535"
+        "#;
+    let config = config(text);
+    let keys = |name: &str| vip(&config, name).ports.keys().collect::<Vec<_>>();
+    assert_eq!([keys("rest"), keys("web"), keys("same")], [vec![0], vec![80, 443], vec![0]]);
+    let translated = text.replace("health = { port = 22 }", "server_port = 8080");
+    assert_eq!(checked(&translated).config.vips.len(), 3, "the check has a port");
+}
+
+const ONE: &str = r#"
+    [pool.web]
+    servers = [{ name = "web1", address = "10.0.0.11" }, { name = "web6", address = "fd00::11" }]
+    [vip_defaults]
+    address = "10.0.0.1"
+    port = 80
+    pool = "web"
+"#;
+
+#[test]
+fn tunnels_reach_servers_of_either_family() {
+    for (mode, expected) in [("ipip", Mode::Ipip), ("gue", Mode::Gue)] {
+        let config = config(&format!("{ONE}[vip.v]\nmode = \"{mode}\""));
+        assert_eq!((config.vips[0].mode, config.vips[0].gue_port), (expected, 6_080));
+        assert!(expected.is_layer4() && expected.is_tunnel() && !expected.translates());
+    }
+    let own = config(&format!("{ONE}[vip.v]\nmode = \"gue\"\ngue_port = 6081"));
+    assert_eq!(own.vips[0].gue_port, 6_081);
+}
+
+#[test]
+fn what_a_vip_may_say_about_its_flows() {
+    let plain = config(&format!("{ONE}[vip.v]\nmode = \"ipip\"")).vips.remove(0);
+    assert_eq!((plain.algorithm, plain.empty), (Algorithm::Maglev, Empty::Drop));
+    assert_eq!((plain.max_new_flows, plain.mss, plain.flow_state), (None, None, true));
+    let all = config(&format!(
+        "{ONE}[vip.v]\nmode = \"ipip\"\nempty = \"reject\"\nmax_new_flows = 100\nmss = 1400\n\
+         algorithm = \"least-conn\"\npersistence = {{ type = \"source-ip\", timeout = \"30m\" }}"
+    ))
+    .vips
+    .remove(0);
+    assert_eq!((all.algorithm, all.empty), (Algorithm::LeastConnections, Empty::Reject));
+    assert_eq!((all.max_new_flows, all.mss), (Some(100), Some(1_400)));
+    assert_eq!(all.persistence, Persistence::SourceIp { timeout: Some(secs(1_800)) });
+    for (name, algorithm) in [
+        ("maglev", Algorithm::Maglev),
+        ("round-robin", Algorithm::RoundRobin),
+        ("source", Algorithm::Source),
+        ("first", Algorithm::First),
+    ] {
+        let config = config(&format!("{ONE}[vip.v]\nmode = \"gue\"\nalgorithm = \"{name}\""));
+        assert_eq!((config.vips[0].algorithm, algorithm.to_string().as_str()), (algorithm, name));
+    }
+}
+
+/// What is said once for all holds where it can.
+#[test]
+fn options_of_flows_are_inherited_where_they_fit() {
+    let config = config(
+        r#"
+        [pool.web]
+        servers = [{ name = "web1", address = "10.0.0.11" }]
+        [vip_defaults]
+        address = "10.0.0.1"
+        pool = "web"
+        health = { check = "none" }
+        mss = 1300
+        flow_state = false
+        empty = "pass"
+        max_new_flows = 5
+        [vip.web]
+        port = 80
+        mode = "dr"
+        [vip.dns]
+        port = 53
+        protocol = "udp"
+        mode = "dr"
+        [vip.translated]
+        port = 54
+        protocol = "udp"
+        mode = "snat"
+        [vip.proxied]
+        port = 81
+        mode = "http"
+        "#,
+    );
+    let of = |name| {
+        let vip = vip(&config, name);
+        (vip.mss, vip.flow_state, vip.empty, vip.max_new_flows)
+    };
+    assert_eq!(of("web"), (Some(1_300), true, Empty::Pass, Some(5)));
+    assert_eq!(of("dns"), (None, false, Empty::Pass, Some(5)));
+    assert_eq!(of("translated"), (None, true, Empty::Pass, Some(5)));
+    assert_eq!(of("proxied"), (None, true, Empty::Drop, None));
+}
+
+#[test]
+fn the_flow_tables_have_sizes_and_limits() {
+    assert_eq!(config("[flows]").flows, FlowTables::default());
+    let all = config("[flows]\ntranslated = 2048\ntags = 4096\nsyn_limit = 0\nlearn = \"500ms\"").flows;
+    let learn = Duration::from_millis(500);
+    assert_eq!(all, FlowTables { translated: 2_048, tags: 4_096, syn_limit: 0, learn });
 }
 
 #[test]

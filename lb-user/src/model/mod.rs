@@ -4,15 +4,19 @@
 //! fits the mode it stands in. The rest of the daemon decides from these types and never looks at the
 //! configuration text again. Order is the order of the file.
 
+mod flows;
 mod health;
 mod pool;
 mod ports;
 mod vip;
 
+pub use flows::FlowTables;
 pub use health::{Check, HealthCheck, StatusRanges};
 pub use pool::{Pool, Server};
 pub use ports::{PortRange, Ports};
-pub use vip::{Mode, Persistence, Protocol, Redirect, Scheme, Timeouts, Tls, Vip};
+pub use vip::{
+    Algorithm, Empty, GUE_PORT, Mode, Persistence, Protocol, Redirect, Scheme, Timeouts, Tls, Vip,
+};
 
 /// A whole configuration: what `lb-user` shall do until the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct Config {
     pub manage_addresses: bool,
     /// Source ports for SNAT; `None` lets the daemon choose a range outside the host's ephemeral ports.
     pub snat_ports: Option<PortRange>,
+    /// What is remembered of flows.
+    pub flows: FlowTables,
     /// Virtual services, in file order. Names are unique; no two share an address, port and protocol.
     pub vips: Vec<Vip>,
     /// Pools, in file order. Names are unique.
@@ -29,7 +35,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { manage_addresses: true, snat_ports: None, vips: Vec::new(), pools: Vec::new() }
+        Self {
+            manage_addresses: true,
+            snat_ports: None,
+            flows: FlowTables::default(),
+            vips: Vec::new(),
+            pools: Vec::new(),
+        }
     }
 }
 

@@ -69,6 +69,19 @@ impl Ports {
         &self.0
     }
 
+    /// Whether they are all ports there are.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.0.iter().map(|range| range.len()).sum::<u32>() == u32::from(u16::MAX)
+    }
+
+    /// The ports under which the kernel's tables have it: each one, or 0 for all that no other VIP has.
+    pub fn keys(&self) -> impl Iterator<Item = u16> + '_ {
+        const EVERY: &[PortRange] = &[PortRange { first: 0, last: 0 }];
+        let ranges = if self.is_all() { EVERY } else { &self.0 };
+        ranges.iter().flat_map(|range| range.first..=range.last)
+    }
+
     /// Every single port, in the order written.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         self.0.iter().flat_map(|range| range.first..=range.last)
@@ -92,6 +105,9 @@ impl Ports {
 
 impl fmt::Display for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_all() {
+            return f.write_str("all");
+        }
         for (index, range) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str(",")?;

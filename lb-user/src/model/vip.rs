@@ -11,7 +11,8 @@ use super::{HealthCheck, Ports};
 pub struct Vip {
     /// Unique name.
     pub name: String,
-    /// Address clients connect to; of the same family as the servers for `snat`, `nat` and `dr`.
+    /// Address clients connect to; of the same family as the servers for `snat`, `nat` and `dr`. Through a tunnel
+    /// servers of either family are reached.
     pub address: IpAddr,
     /// Ports clients connect to.
     pub ports: Ports,
@@ -23,8 +24,20 @@ pub struct Vip {
     pub pool: Option<String>,
     /// Port on the servers; `None` keeps the port the client used.
     pub server_port: Option<u16>,
+    /// How the server of a new flow is chosen.
+    pub algorithm: Algorithm,
     /// Which clients stay with which server.
     pub persistence: Persistence,
+    /// What becomes of new flows while no server takes them.
+    pub empty: Empty,
+    /// New flows that are taken in a second; `None` for any number.
+    pub max_new_flows: Option<u32>,
+    /// Largest TCP segment that either end may announce, 536 to 9000; `None` leaves announcements alone.
+    pub mss: Option<u16>,
+    /// Whether flows are remembered. Only UDP through `dr` and tunnels can do without.
+    pub flow_state: bool,
+    /// UDP port where servers take packets out of GUE; of use to mode `gue` only.
+    pub gue_port: u16,
     /// The check for this VIP's servers.
     pub health: HealthCheck,
     /// TLS towards clients; modes `http` and `tcp` only.
@@ -51,6 +64,9 @@ pub enum Protocol {
     Udp,
 }
 
+/// Where servers take packets out of GUE unless told otherwise (the port registered for it).
+pub const GUE_PORT: u16 = 6_080;
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -69,6 +85,10 @@ pub enum Mode {
     Nat,
     /// In the kernel; only the destination MAC changes, servers answer the client directly.
     Dr,
+    /// In the kernel; packets travel to the server within another IP packet, and it answers the client directly.
+    Ipip,
+    /// In the kernel; the same within UDP (GUE variant 1).
+    Gue,
     /// In l7-proxy, as HTTP.
     Http,
     /// In l7-proxy, as a TCP relay.
@@ -79,7 +99,19 @@ impl Mode {
     /// Whether the kernel program forwards this mode (and not l7-proxy).
     #[must_use]
     pub fn is_layer4(self) -> bool {
-        matches!(self, Self::Snat | Self::Nat | Self::Dr)
+        matches!(self, Self::Snat | Self::Nat | Self::Dr | Self::Ipip | Self::Gue)
+    }
+
+    /// Whether flows are translated: their answers come back through the balancer.
+    #[must_use]
+    pub fn translates(self) -> bool {
+        matches!(self, Self::Snat | Self::Nat)
+    }
+
+    /// Whether packets travel to the server within others.
+    #[must_use]
+    pub fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
     }
 }
 
@@ -89,10 +121,50 @@ impl fmt::Display for Mode {
             Self::Snat => "snat",
             Self::Nat => "nat",
             Self::Dr => "dr",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
             Self::Http => "http",
             Self::Tcp => "tcp",
         })
     }
+}
+
+/// How the server of a new flow is chosen among those that take some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// By the flow's addresses and ports: every balancer with the same configuration chooses alike.
+    Maglev,
+    /// One after the other, as often as their weights say.
+    RoundRobin,
+    /// The one of two with fewer connections for its weight.
+    LeastConnections,
+    /// By the client's address: all flows of a client go to one server.
+    Source,
+    /// The first in the order of the file.
+    First,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Maglev => "maglev",
+            Self::RoundRobin => "round-robin",
+            Self::LeastConnections => "least-conn",
+            Self::Source => "source",
+            Self::First => "first",
+        })
+    }
+}
+
+/// What becomes of new flows while no server takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// Dropped: clients try again.
+    Drop,
+    /// Refused: clients learn at once.
+    Reject,
+    /// Left to this host.
+    Pass,
 }
 
 /// Which clients stay with which server.
@@ -101,7 +173,10 @@ pub enum Persistence {
     /// Every new flow is balanced anew.
     None,
     /// All flows of one client address go to one server.
-    SourceIp,
+    SourceIp {
+        /// A client without new flows for this long is chosen for anew; `None` for as long as it is remembered.
+        timeout: Option<Duration>,
+    },
     /// All flows of all clients go to one server until it fails; no fail-back.
     LastSuccessful,
     /// A cookie set by the proxy names the server; mode `http` only.
@@ -115,7 +190,7 @@ impl fmt::Display for Persistence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "none",
-            Self::SourceIp => "source-ip",
+            Self::SourceIp { .. } => "source-ip",
             Self::LastSuccessful => "last-successful",
             Self::Cookie { .. } => "cookie",
         })

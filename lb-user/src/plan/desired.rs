@@ -1,25 +1,26 @@
 //! What the maps must contain, in full, for a configuration and a state of the world.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
 use lb_common::{
     abi::{
-        ABI_VERSION, Interface, Mac, Mode as KernelMode, Server as KernelServer, ServerRef, Settings,
-        Vip as KernelVip, VipKey, protocol, server_flags, settings_flags, vip_flags,
+        ABI_VERSION, Interface, Mac, Server as KernelServer, Settings, Vip as KernelVip, VipKey, protocol,
+        server_flags, settings_flags,
     },
     family::{words4, words6},
 };
 
 use super::{
     Ids, RingSpec,
+    entries::{self, per_tick, way},
     select::{self, Condition},
 };
 use crate::{
     health::TargetId,
-    model::{Config, Mode, Persistence, PortRange, Protocol, Server, Vip},
+    model::{Config, Mode, PortRange, Protocol, Server, Vip},
     snapshot::Health,
 };
 
@@ -39,6 +40,8 @@ pub struct Way {
     pub routed: bool,
     /// Address of this host that the kernel would send from.
     pub source: Option<IpAddr>,
+    /// Largest IP packet that the interface sends, in bytes.
+    pub mtu: u32,
 }
 
 /// Everything the picture depends on.
@@ -57,6 +60,8 @@ pub struct Inputs<'a> {
     pub hops: &'a HashMap<IpAddr, Hop>,
     /// MACs of this host's interfaces.
     pub interfaces: &'a BTreeMap<u32, Mac>,
+    /// Addresses that this host has for itself: it answers echo requests to them.
+    pub own_addresses: &'a HashSet<IpAddr>,
 }
 
 /// All maps that user space writes.
@@ -103,6 +108,12 @@ pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Desired {
         let number = inputs.ids.vip(&vip.name).expect("every VIP was given a number");
         desired.add_vip_keys(vip, number);
         if vip.mode.is_layer4() {
+            if !inputs.own_addresses.contains(&vip.address) {
+                desired.add_echo_key(vip.address);
+            }
+            if let Some(limit) = vip.max_new_flows {
+                desired.limits.insert(number, per_tick(limit));
+            }
             desired.add_servers(inputs, vip, number, settled);
         }
     }
@@ -110,25 +121,24 @@ pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Desired {
 }
 
 fn settings(inputs: &Inputs<'_>) -> Settings {
-    let uses = |mode| inputs.config.vips.iter().any(|vip| vip.mode == mode);
-    let (nat, snat) = (uses(Mode::Nat), uses(Mode::Snat));
+    let any = |is: &dyn Fn(&Vip) -> bool| inputs.config.vips.iter().any(is);
+    let (nat, snat) = (any(&|vip| vip.mode == Mode::Nat), any(&|vip| vip.mode == Mode::Snat));
+    let flag = |holds: bool, flag: u32| if holds { flag } else { 0 };
     let mask = |lines: u32| lines.wrapping_sub(1);
     Settings {
         abi_version: ABI_VERSION,
-        flags: if nat { settings_flags::NAT_IN_USE } else { 0 },
+        flags: flag(nat, settings_flags::NAT_IN_USE)
+            | flag(any(&|vip| vip.ports.is_all()), settings_flags::ALL_PORTS),
         snat_first: inputs.snat_ports.first,
         snat_count: if nat || snat { inputs.snat_ports.len() as u16 } else { 0 },
         seed: inputs.shape.seed,
         lines4: mask(inputs.shape.flow_lines),
         lines6: mask(inputs.shape.flow_lines),
         tag_lines: mask(inputs.shape.tag_lines),
-        syn_limit: SYN_LIMIT,
+        syn_limit: per_tick(inputs.config.flows.syn_limit),
         ..Settings::default()
     }
 }
-
-/// SYNs in a tick and on a CPU that are noted in the flow tags: ten times what a busy site has.
-const SYN_LIMIT: u32 = 200_000;
 
 /// A place for each interface, and the factor that leads from an interface's index to it.
 ///
@@ -150,29 +160,32 @@ fn places(interfaces: &BTreeMap<u32, Mac>) -> (u32, BTreeMap<u32, Interface>) {
 
 impl Desired {
     fn add_vip_keys(&mut self, vip: &Vip, id: u16) {
-        let mode = match vip.mode {
-            Mode::Snat => KernelMode::Snat,
-            Mode::Nat => KernelMode::Nat,
-            Mode::Dr => KernelMode::Dr,
-            Mode::Http | Mode::Tcp => KernelMode::Local,
-        };
-        let flags = if vip.persistence == Persistence::SourceIp { vip_flags::BY_SOURCE } else { 0 };
-        let value = KernelVip { id, mode: mode as u8, flags, ..KernelVip::default() };
+        let value = entries::vip(vip, id);
         let protocol = match vip.protocol {
             Protocol::Tcp => protocol::TCP,
             Protocol::Udp => protocol::UDP,
         };
         let protocol = u16::from(protocol);
-        for port in vip.ports.iter() {
-            match vip.address {
-                IpAddr::V4(address) => {
-                    let address = words4(address.octets())[0];
-                    self.vips4.insert(VipKey { address, port, protocol }, value);
-                }
-                IpAddr::V6(address) => {
-                    let address = words6(address.octets());
-                    self.vips6.insert(VipKey { address, port, protocol }, value);
-                }
+        for port in vip.ports.keys() {
+            self.add_key(vip.address, port, protocol, value);
+        }
+    }
+
+    /// Marks an address as a VIP's: echo requests to it are answered.
+    fn add_echo_key(&mut self, address: IpAddr) {
+        let protocol = if address.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
+        self.add_key(address, 0, u16::from(protocol), KernelVip::default());
+    }
+
+    fn add_key(&mut self, address: IpAddr, port: u16, protocol: u16, value: KernelVip) {
+        match address {
+            IpAddr::V4(address) => {
+                let address = words4(address.octets())[0];
+                self.vips4.insert(VipKey { address, port, protocol }, value);
+            }
+            IpAddr::V6(address) => {
+                let address = words6(address.octets());
+                self.vips6.insert(VipKey { address, port, protocol }, value);
             }
         }
     }
@@ -190,41 +203,14 @@ impl Desired {
             if active {
                 members.push((reference, server.weight, server.address));
             }
-            let entry = entry(vip, server, reference, number, active, inputs.hops.get(&server.address));
+            let mut entry = entries::server(vip, server, reference, number, inputs.hops.get(&server.address));
+            if active {
+                entry.flags |= server_flags::ACCEPTS_NEW | server_flags::KEEPS_FLOWS;
+            }
             self.servers.insert(reference.index(), entry);
         }
         self.rings.insert(number, RingSpec::new(members));
     }
-}
-
-fn entry(
-    vip: &Vip,
-    server: &Server,
-    reference: ServerRef,
-    number: u16,
-    active: bool,
-    hop: Option<&Hop>,
-) -> KernelServer {
-    let mut entry = KernelServer {
-        address: words(server.address),
-        port: vip.server_port.unwrap_or(0),
-        generation: reference.generation(),
-        vip: number,
-        flags: if active { server_flags::ACCEPTS_NEW | server_flags::KEEPS_FLOWS } else { 0 }
-            | if server.address.is_ipv6() { server_flags::IPV6 } else { 0 },
-        weight: server.weight,
-        ..KernelServer::default()
-    };
-    if let Ok(way) = way(vip, hop) {
-        entry.ifindex = way.ifindex;
-        entry.source_mac = way.source_mac;
-        entry.source = way.source.map(words).unwrap_or_default();
-        if let Some(mac) = way.next_hop {
-            entry.next_hop = mac;
-            entry.flags |= server_flags::HOP_KNOWN;
-        }
-    }
-    entry
 }
 
 /// Whether new flows can be sent to a server at once: it is often found up before its MAC is read.
@@ -240,47 +226,16 @@ fn condition(vip: &Vip, health: Health, hop: Option<&Hop>) -> Condition {
     }
 }
 
-/// Why this VIP's packets cannot be sent to a server; `None` if they can.
-#[must_use]
-pub fn hop_problem(vip: &Vip, hop: Option<&Hop>) -> Option<String> {
-    match way(vip, hop) {
-        Err(problem) => Some(problem),
-        Ok(way) if way.next_hop.is_none() => Some("the MAC address of the next hop is not known yet".into()),
-        Ok(_) => None,
-    }
-}
-
-/// The way to a server, if it is one for this VIP's mode.
-fn way<'a>(vip: &Vip, hop: Option<&'a Hop>) -> Result<&'a Way, String> {
-    match hop {
-        None => Err("the way to it is not known yet".into()),
-        Some(Err(problem)) => Err(problem.clone()),
-        Some(Ok(way)) if way.routed && vip.mode == Mode::Dr => Err(
-            "mode dr changes only the MAC address, so the server must be on a network of this host, but the \
-             route to it leads over a router"
-                .into(),
-        ),
-        Some(Ok(way)) if way.source.is_none() && vip.mode == Mode::Snat => {
-            Err("mode snat needs an address of this host as source, but the route to the server has none"
-                .into())
-        }
-        Some(Ok(way)) => Ok(way),
-    }
-}
-
-fn words(address: IpAddr) -> [u32; 4] {
-    match address {
-        IpAddr::V4(address) => words4(address.octets()),
-        IpAddr::V6(address) => words6(address.octets()),
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use std::{collections::HashSet, time::Duration};
+    use std::time::Duration;
 
     use super::*;
-    use crate::model::{Check, HealthCheck, Pool, Ports};
+    use crate::{
+        model::{Algorithm, Check, Empty, GUE_PORT, HealthCheck, Persistence, Pool, Ports},
+        plan::hop_problem,
+    };
+    use lb_common::abi::Mode as KernelMode;
 
     pub(in crate::plan) fn server(name: &str, last: u8) -> Server {
         Server {
@@ -301,7 +256,13 @@ pub(super) mod tests {
             mode: Mode::Snat,
             pool: Some(name.into()),
             server_port: None,
+            algorithm: Algorithm::Maglev,
             persistence: Persistence::None,
+            empty: Empty::Drop,
+            max_new_flows: None,
+            mss: None,
+            flow_state: true,
+            gue_port: GUE_PORT,
             health: check(),
             tls: None,
             redirect: None,
@@ -333,6 +294,7 @@ pub(super) mod tests {
         ids: Ids,
         hops: HashMap<IpAddr, Hop>,
         interfaces: BTreeMap<u32, Mac>,
+        own_addresses: HashSet<IpAddr>,
     }
 
     impl World {
@@ -345,10 +307,12 @@ pub(super) mod tests {
                 next_hop: Some(Mac::new([2, 0, 0, 0, 0, 9])),
                 routed: false,
                 source: Some(IpAddr::from([10, 0, 0, 254])),
+                mtu: 1_500,
             };
             let servers = config.pools.iter().flat_map(|pool| &pool.servers);
             let hops = servers.map(|server| (server.address, Ok(way))).collect();
-            Self { ids, hops, interfaces: BTreeMap::from([(3, way.source_mac)]) }
+            let interfaces = BTreeMap::from([(3, way.source_mac)]);
+            Self { ids, hops, interfaces, own_addresses: HashSet::new() }
         }
 
         fn desired(&self, config: &Config, up: &[&str]) -> Desired {
@@ -361,6 +325,7 @@ pub(super) mod tests {
                 health: &|id| if up.contains(id.server.as_str()) { Health::Up } else { Health::Down },
                 hops: &self.hops,
                 interfaces: &self.interfaces,
+                own_addresses: &self.own_addresses,
             };
             desired(&inputs, &mut select::Settled::new())
         }
@@ -372,9 +337,49 @@ pub(super) mod tests {
         let ranges = vec![PortRange { first: 80, last: 80 }, PortRange { first: 1_000, last: 1_002 }];
         config.vips[0].ports = Ports::new(ranges).unwrap();
         let desired = World::new(&config).desired(&config, &["s1"]);
-        let ports: Vec<_> = desired.vips4.keys().map(|key| key.port).collect();
+        let of =
+            |protocol: u8| desired.vips4.iter().filter(move |(key, _)| key.protocol == u16::from(protocol));
+        let ports: Vec<_> = of(protocol::TCP).map(|(key, _)| key.port).collect();
         assert_eq!(ports, [80, 1_000, 1_001, 1_002]);
-        assert!(desired.vips4.values().all(|vip| vip.id == 1 && vip.mode == KernelMode::Snat as u8));
+        assert!(of(protocol::TCP).all(|(_, vip)| vip.id == 1 && vip.mode == KernelMode::Snat as u8));
+        let echo: Vec<_> = of(protocol::ICMP).map(|(key, vip)| (key.port, *vip)).collect();
+        assert_eq!(echo, [(0, KernelVip::default())], "and the address is one that answers echo requests");
+    }
+
+    #[test]
+    fn all_ports_are_one_key_and_the_kernel_is_told_to_look_for_it() {
+        let mut config = config(&[("a", &["s1"])]);
+        assert_eq!(World::new(&config).desired(&config, &[]).settings.flags & settings_flags::ALL_PORTS, 0);
+        config.vips[0].ports = Ports::new(vec![PortRange { first: 1, last: u16::MAX }]).unwrap();
+        let desired = World::new(&config).desired(&config, &[]);
+        assert_ne!(desired.settings.flags & settings_flags::ALL_PORTS, 0);
+        let keys: Vec<_> = desired.vips4.keys().map(|key| (key.port, key.protocol)).collect();
+        assert_eq!(keys, [(0, protocol::ICMP.into()), (0, protocol::TCP.into())]);
+    }
+
+    #[test]
+    fn echo_to_the_hosts_own_addresses_is_left_to_it() {
+        let mut config = config(&[("a", &["s1"])]);
+        config.vips[0].address = "2001:db8::1".parse().unwrap();
+        let mut world = World::new(&config);
+        let echo = VipKey {
+            address: words6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).octets()),
+            port: 0,
+            protocol: protocol::ICMPV6.into(),
+        };
+        assert!(world.desired(&config, &[]).vips6.contains_key(&echo));
+        world.own_addresses.insert(config.vips[0].address);
+        assert!(!world.desired(&config, &[]).vips6.contains_key(&echo));
+    }
+
+    #[test]
+    fn limits_are_per_tick() {
+        let mut config = config(&[("a", &["s1"]), ("b", &["s1"])]);
+        config.vips[1].max_new_flows = Some(1_000);
+        config.flows.syn_limit = 100;
+        let desired = World::new(&config).desired(&config, &[]);
+        assert_eq!(desired.limits, [(2, 1_074)].into());
+        assert_eq!(desired.settings.syn_limit, 108);
     }
 
     #[test]
@@ -403,6 +408,7 @@ pub(super) mod tests {
             health: &|id| if id.vip == "a" { Health::Up } else { Health::Down },
             hops: &world.hops,
             interfaces: &world.interfaces,
+            own_addresses: &HashSet::new(),
         };
         let desired = desired(&inputs, &mut select::Settled::new());
         let empty: Vec<_> = desired.rings.values().map(RingSpec::is_empty).collect();

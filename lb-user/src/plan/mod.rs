@@ -10,6 +10,7 @@
 
 pub mod desired;
 pub mod diff;
+mod entries;
 pub mod ids;
 pub mod ring;
 pub mod select;
@@ -17,5 +18,6 @@ pub mod snat;
 
 pub use desired::{Desired, Hop, Inputs, desired};
 pub use diff::{Operation, diff};
+pub use entries::hop_problem;
 pub use ids::Ids;
 pub use ring::RingSpec;

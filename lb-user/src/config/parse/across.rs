@@ -23,6 +23,9 @@ use crate::{
 /// (VIP, server) pairs; the program numbers them from 1.
 const MAX_PAIRS: usize = MAX_SERVERS - 1;
 
+/// (address, port, protocol) entries; each VIP may take one more, for its address.
+const MAX_PORTS: usize = MAX_VIP_PORTS - MAX_VIPS;
+
 /// Checks everything that concerns more than one VIP.
 pub(super) fn check(report: &Report<'_>, raw: &RawConfig, index: &Index<'_>, vips: &[Inherited<'_>]) {
     check_server_addresses(report, index, vips);
@@ -60,7 +63,7 @@ fn check_overlaps(report: &Report<'_>, vips: &[Inherited<'_>]) {
             continue;
         };
         let mut clashes: BTreeMap<usize, PortRange> = BTreeMap::new();
-        for port in ports.iter() {
+        for port in ports.keys() {
             let owner = *owners.entry((address, vip.protocol(), port)).or_insert(index);
             if owner != index {
                 let shared = clashes.entry(owner).or_insert(PortRange { first: port, last: port });
@@ -73,7 +76,7 @@ fn check_overlaps(report: &Report<'_>, vips: &[Inherited<'_>]) {
             report_overlap(report, &vips[owner], vip, (address, vip.protocol(), shared));
         }
         // More cannot be used and is reported as too much; this bounds the table and the time.
-        if owners.len() > MAX_VIP_PORTS {
+        if owners.len() > MAX_PORTS {
             return;
         }
     }
@@ -85,9 +88,13 @@ fn report_overlap(
     second: &Inherited<'_>,
     (address, protocol, ports): (IpAddr, Protocol, PortRange),
 ) {
-    let (what, verb) = if ports.first == ports.last { ("port", "belongs") } else { ("ports", "belong") };
+    let (what, verb) = match ports {
+        PortRange { last: 0, .. } => (format!("all {protocol} ports"), "belong"),
+        PortRange { first, last } if first == last => (format!("{protocol} port {ports}"), "belongs"),
+        _ => (format!("{protocol} ports {ports}"), "belong"),
+    };
     let problem = format!(
-        "{protocol} {what} {ports} of {address} {verb} to VIP {:?} already (line {}); take another port or address",
+        "{what} of {address} {verb} to VIP {:?} already (line {}); take another port or address",
         first.name(),
         report.line(own_place(first))
     );
@@ -107,10 +114,8 @@ fn check_limits(report: &Report<'_>, index: &Index<'_>, vips: &[Inherited<'_>]) 
         let problem = format!("there are {} VIPs; at most {MAX_VIPS} are possible", vips.len());
         report.vip_error(vip.raw.name.at, vip.name(), problem);
     }
-    let ports = |vip: &Inherited<'_>| {
-        vip.port.value().map_or(0, |ports| ports.ranges().iter().map(|range| range.len() as usize).sum())
-    };
-    check_sum(report, vips, MAX_VIP_PORTS, ports, "ports", own_place);
+    let ports = |vip: &Inherited<'_>| vip.port.value().map_or(0, |ports| ports.keys().count());
+    check_sum(report, vips, MAX_PORTS, ports, "ports", own_place);
     let servers = |vip: &Inherited<'_>| {
         let pool = vip.pool.value().and_then(|name| index.pool(name));
         pool.map_or(0, |pool| servers_of(pool.raw).len())

@@ -5,12 +5,13 @@
 
 mod across;
 mod health;
+mod options;
 mod pools;
 mod quic;
 mod vips;
 
 use super::{raw::RawConfig, report::Report};
-use crate::model::Config;
+use crate::model::{Config, FlowTables};
 
 /// Builds the model and reports every rule that is broken.
 pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Config {
@@ -24,7 +25,18 @@ pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Config {
     Config {
         manage_addresses: raw.manage_addresses.value().copied().unwrap_or(true),
         snat_ports: raw.snat_ports.value().copied(),
+        flows: flows(raw),
         vips: built,
         pools,
+    }
+}
+
+fn flows(raw: &RawConfig) -> FlowTables {
+    let default = FlowTables::default();
+    FlowTables {
+        translated: raw.flows.translated.value().copied().unwrap_or(default.translated),
+        tags: raw.flows.tags.value().copied().unwrap_or(default.tags),
+        syn_limit: raw.flows.syn_limit.value().copied().unwrap_or(default.syn_limit),
+        learn: raw.flows.learn.value().copied().unwrap_or(default.learn),
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    health,
+    health, options,
     pools::{Index, PoolFacts},
     quic,
 };
@@ -14,10 +14,13 @@ use crate::{
         report::{Place, Report},
         words::{choices, names, nearest, quote},
     },
-    model::{Check, HealthCheck, Mode, Persistence, Ports, Protocol, Redirect, Scheme, Timeouts, Tls, Vip},
+    model::{
+        Algorithm, Check, HealthCheck, Mode, Persistence, Ports, Protocol, Redirect, Scheme, Timeouts, Tls,
+        Vip,
+    },
 };
 
-const LAYER4: [Mode; 3] = [Mode::Snat, Mode::Nat, Mode::Dr];
+pub(super) const LAYER4: [Mode; 5] = [Mode::Snat, Mode::Nat, Mode::Dr, Mode::Ipip, Mode::Gue];
 const PROXIED: [Mode; 2] = [Mode::Http, Mode::Tcp];
 const HTTP: [Mode; 1] = [Mode::Http];
 
@@ -86,8 +89,10 @@ pub(super) fn build(
     }
 
     quic::check(report, vip, pool.ok().flatten(), &error);
+    options::check(vip, &error);
 
     let health = health_of(report, raw, vip, pool.ok().flatten(), &error);
+    options::check_probed_port(vip, &health, &error);
     warn_of_udp(report, vip, &health);
 
     Some(Vip {
@@ -99,6 +104,12 @@ pub(super) fn build(
         pool: vip.pool.value().cloned(),
         server_port: vip.key(|keys| &keys.server_port).value().copied(),
         persistence: vip.key(|keys| &keys.persistence).value().cloned().unwrap_or(Persistence::None),
+        algorithm: vip.key(|keys| &keys.algorithm).value().copied().unwrap_or(Algorithm::Maglev),
+        empty: options::empty(vip),
+        max_new_flows: options::max_new_flows(vip),
+        mss: options::mss(vip),
+        flow_state: options::flow_state(vip),
+        gue_port: options::gue_port(vip),
         health,
         tls: vip.key(|keys| &keys.tls).value().map(|files| Tls { certificates: files.clone() }),
         redirect: vip.redirect.value().map(|&scheme| Redirect { scheme }),
@@ -154,7 +165,7 @@ fn check_needed(report: &Report<'_>, vip: &Inherited<'_>) {
     let missing = [
         (vip.address.is_absent(), "an address", r#"address = "192.0.2.10""#),
         (vip.port.is_absent(), "a port", "port = 80"),
-        (vip.mode.is_absent(), "a mode", r#"mode = "snat" (or "nat", "dr", "http", "tcp")"#),
+        (vip.mode.is_absent(), "a mode", r#"mode = "snat" (or "nat", "dr", "ipip", "gue", "http", "tcp")"#),
     ];
     for (_, what, example) in missing.into_iter().filter(|(is_missing, ..)| *is_missing) {
         let problem = format!("{what} is missing; add {example} here or in [vip_defaults]");
@@ -165,15 +176,8 @@ fn check_needed(report: &Report<'_>, vip: &Inherited<'_>) {
 /// Keys that only some modes have.
 fn check_mode(vip: &Inherited<'_>, error: &impl Fn(Place, String)) {
     let Some(&mode) = vip.mode.value() else { return };
-    let needs = |place: Option<Place>, what: &str, modes: &[Mode]| {
-        if let Some(place) = place
-            && !modes.contains(&mode)
-        {
-            let shown: Vec<String> = modes.iter().map(Mode::to_string).collect();
-            let modes = choices(shown.iter().map(String::as_str));
-            error(place, format!("{what} needs mode {modes}, but the mode is \"{mode}\""));
-        }
-    };
+    let needs =
+        |place: Option<Place>, what: &str, modes: &[Mode]| needs_mode(mode, place, what, modes, error);
     needs(place(vip.key(|keys| &keys.tls)), "tls", &PROXIED);
     needs(place(vip.key(|keys| &keys.timeouts)), "timeouts", &PROXIED);
     needs(place(vip.key(|keys| &keys.trusted_proxies)), "trusted_proxies", &HTTP);
@@ -189,22 +193,39 @@ fn check_mode(vip: &Inherited<'_>, error: &impl Fn(Place, String)) {
     }
 }
 
+/// Reports a key, written at `place`, that only these modes have.
+pub(super) fn needs_mode(
+    mode: Mode,
+    place: Option<Place>,
+    what: &str,
+    modes: &[Mode],
+    error: &impl Fn(Place, String),
+) {
+    if let Some(place) = place
+        && !modes.contains(&mode)
+    {
+        let shown: Vec<String> = modes.iter().map(Mode::to_string).collect();
+        let modes = choices(shown.iter().map(String::as_str));
+        error(place, format!("{what} needs mode {modes}, but the mode is \"{mode}\""));
+    }
+}
+
 /// Where the key of a field was written.
-fn place<T>(field: &Field<T>) -> Option<Place> {
+pub(super) fn place<T>(field: &Field<T>) -> Option<Place> {
     field.get().map(|located| located.key)
 }
 
 fn check_server_port(vip: &Inherited<'_>, error: &impl Fn(Place, String)) {
     let server_port = vip.key(|keys| &keys.server_port).get();
-    let (Some(Mode::Dr), Some(ports), Some(server_port)) = (vip.mode.value(), vip.port.value(), server_port)
+    let (Some(mode), Some(ports), Some(server_port)) = (vip.mode.value(), vip.port.value(), server_port)
     else {
         return;
     };
-    if ports.single() != Some(server_port.value) {
+    if matches!(mode, Mode::Dr | Mode::Ipip | Mode::Gue) && ports.single() != Some(server_port.value) {
         error(
             server_port.at,
             format!(
-                "mode \"dr\" cannot change the port {ports} to server_port {}; remove server_port, or use mode \
+                "mode \"{mode}\" cannot change the port {ports} to server_port {}; remove server_port, or use mode \
                  \"snat\" or \"nat\"",
                 server_port.value
             ),
@@ -248,16 +269,16 @@ fn unknown_pool(raw: &RawConfig, name: &Located<String>) -> String {
     format!("there is no pool {}{hint}", quote(&name.value))
 }
 
-/// The kernel program does not translate between IPv4 and IPv6.
+/// The kernel program does not translate between IPv4 and IPv6. Tunnels carry either through either.
 fn check_families(report: &Report<'_>, vip: &Inherited<'_>, pool: &PoolFacts<'_>) {
     let (Some(address), Some(mode)) = (vip.address.get(), vip.mode.value()) else { return };
     let (family, other, server) =
         if address.value.is_ipv4() { ("IPv4", "IPv6", pool.v6) } else { ("IPv6", "IPv4", pool.v4) };
-    let Some(server) = server.filter(|_| mode.is_layer4()) else { return };
+    let Some(server) = server.filter(|_| mode.is_layer4() && !mode.is_tunnel()) else { return };
     let (Some(name), Some(server)) = (server.name.value(), server.address.get()) else { return };
     let problem = format!(
         "its address {} is {family}, but server {name:?} of pool {:?} (line {}) is {other}; mode \"{mode}\" cannot \
-         translate, modes \"http\" and \"tcp\" can",
+         translate; modes \"ipip\", \"gue\", \"http\" and \"tcp\" can reach it",
         address.value,
         pool.raw.name.value,
         report.line(server.at)

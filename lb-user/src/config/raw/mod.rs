@@ -6,11 +6,13 @@ mod health;
 mod quic;
 mod vip;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     reader::{Field, Located, Table},
-    values::{boolean, name, quic_id, server_address, snat_ports, weight},
+    values::{
+        boolean, learn_time, name, quic_id, server_address, snat_ports, syn_limit, tags, translated, weight,
+    },
 };
 use crate::model::PortRange;
 
@@ -21,10 +23,20 @@ pub(super) use vip::{RawTimeouts, RawVip};
 pub(super) struct RawConfig {
     pub(super) manage_addresses: Field<bool>,
     pub(super) snat_ports: Field<PortRange>,
+    pub(super) flows: RawFlows,
     pub(super) health: RawHealth,
     pub(super) vip_defaults: RawVip,
     pub(super) pools: Vec<RawPool>,
     pub(super) vips: Vec<RawNamedVip>,
+}
+
+/// `[flows]`.
+#[derive(Default)]
+pub(super) struct RawFlows {
+    pub(super) translated: Field<u32>,
+    pub(super) tags: Field<u32>,
+    pub(super) syn_limit: Field<u32>,
+    pub(super) learn: Field<Duration>,
 }
 
 /// `[pool.NAME]`.
@@ -64,6 +76,7 @@ impl RawConfig {
         let config = Self {
             manage_addresses: root.get("manage_addresses", boolean),
             snat_ports: root.get("snat_ports", snat_ports),
+            flows: root.table("flows", "[flows]", RawFlows::read).into_value().unwrap_or_default(),
             health: RawHealth::read(root),
             vip_defaults: section(root, "vip_defaults", "[vip_defaults]", RawVip::read),
             pools: section(root, "pool", "[pool.web]", |pools| pools.named("a pool", RawPool::read)),
@@ -90,6 +103,17 @@ fn section<T: Default>(
         root.report().set_incomplete();
     }
     field.into_value().unwrap_or_default()
+}
+
+impl RawFlows {
+    fn read(flows: &mut Table<'_, '_>) -> Self {
+        Self {
+            translated: flows.get("translated", translated),
+            tags: flows.get("tags", tags),
+            syn_limit: flows.get("syn_limit", syn_limit),
+            learn: flows.get("learn", learn_time),
+        }
+    }
 }
 
 impl RawPool {

@@ -9,10 +9,11 @@ use crate::{
     config::{
         reader::{Field, Located, Table},
         values::{
-            cookie_name, error_status, file, idle_time, network, one_of, pool_name, port, ports, vip_address,
+            boolean, cookie_name, error_status, file, idle_time, max_new_flows, mss, network, one_of,
+            persistence_time, pool_name, port, ports, vip_address,
         },
     },
-    model::{Mode, Persistence, Ports, Protocol, Scheme},
+    model::{Algorithm, Empty, Mode, Persistence, Ports, Protocol, Scheme},
 };
 
 /// The keys of a VIP, or of `[vip_defaults]`.
@@ -24,7 +25,13 @@ pub(in crate::config) struct RawVip {
     pub(in crate::config) mode: Field<Mode>,
     pub(in crate::config) pool: Field<String>,
     pub(in crate::config) server_port: Field<u16>,
+    pub(in crate::config) algorithm: Field<Algorithm>,
     pub(in crate::config) persistence: Field<Persistence>,
+    pub(in crate::config) empty: Field<Empty>,
+    pub(in crate::config) max_new_flows: Field<u32>,
+    pub(in crate::config) mss: Field<u16>,
+    pub(in crate::config) flow_state: Field<bool>,
+    pub(in crate::config) gue_port: Field<u16>,
     pub(in crate::config) health: RawHealth,
     pub(in crate::config) tls: Field<Vec<PathBuf>>,
     pub(in crate::config) trusted_proxies: Field<Vec<(IpAddr, u8)>>,
@@ -41,10 +48,27 @@ pub(in crate::config) struct RawTimeouts {
     pub(in crate::config) tunnel: Field<Duration>,
 }
 
-const MODES: [(&str, Mode); 5] =
-    [("snat", Mode::Snat), ("nat", Mode::Nat), ("dr", Mode::Dr), ("http", Mode::Http), ("tcp", Mode::Tcp)];
+const MODES: [(&str, Mode); 7] = [
+    ("snat", Mode::Snat),
+    ("nat", Mode::Nat),
+    ("dr", Mode::Dr),
+    ("ipip", Mode::Ipip),
+    ("gue", Mode::Gue),
+    ("http", Mode::Http),
+    ("tcp", Mode::Tcp),
+];
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+
+const ALGORITHMS: [(&str, Algorithm); 5] = [
+    ("maglev", Algorithm::Maglev),
+    ("round-robin", Algorithm::RoundRobin),
+    ("least-conn", Algorithm::LeastConnections),
+    ("source", Algorithm::Source),
+    ("first", Algorithm::First),
+];
+
+const EMPTIES: [(&str, Empty); 3] = [("drop", Empty::Drop), ("reject", Empty::Reject), ("pass", Empty::Pass)];
 
 const SCHEMES: [(&str, Scheme); 2] = [("https", Scheme::Https), ("http", Scheme::Http)];
 
@@ -93,7 +117,13 @@ impl RawVip {
             mode: vip.get("mode", |value| one_of(value, "mode", &MODES)),
             pool: vip.get("pool", pool_name),
             server_port: vip.get("server_port", port),
+            algorithm: vip.get("algorithm", |value| one_of(value, "algorithm", &ALGORITHMS)),
             persistence: vip.table("persistence", r#"{ type = "source-ip" }"#, read_persistence).flatten(),
+            empty: vip.get("empty", |value| one_of(value, "answer", &EMPTIES)),
+            max_new_flows: vip.get("max_new_flows", max_new_flows),
+            mss: vip.get("mss", mss),
+            flow_state: vip.get("flow_state", boolean),
+            gue_port: vip.get("gue_port", port),
             health: RawHealth::read(vip),
             tls: vip.table("tls", r#"{ certificates = ["certs/server.pem"] }"#, read_certificates).flatten(),
             trusted_proxies: vip.list("trusted_proxies", r#"["10.0.0.0/24"]"#, network),
@@ -132,7 +162,16 @@ fn read_persistence(table: &mut Table<'_, '_>) -> Field<Persistence> {
     let kind = table
         .need("type", r#"type = "source-ip""#, |value| one_of(value, "kind of persistence", &PERSISTENCES));
     let name = table.get("name", cookie_name);
+    let timeout = table.get("timeout", persistence_time);
     let Some(kind) = kind.get() else { return Field::Broken };
+    if let (Some(timeout), false) = (timeout.get(), kind.value == PersistenceKind::SourceIp) {
+        let label = table.label();
+        table
+            .report()
+            .error(timeout.key, format!("timeout in {label} belongs to type = \"source-ip\"; remove it"));
+        return Field::Broken;
+    }
+    let Ok(timeout) = timeout.known() else { return Field::Broken };
     let value = match (kind.value, &name) {
         (PersistenceKind::Cookie, Field::Set(name)) => Persistence::Cookie { name: name.value.clone() },
         (PersistenceKind::Cookie, Field::Broken) => return Field::Broken,
@@ -152,7 +191,9 @@ fn read_persistence(table: &mut Table<'_, '_>) -> Field<Persistence> {
             return Field::Broken;
         }
         (PersistenceKind::None, _) => Persistence::None,
-        (PersistenceKind::SourceIp, _) => Persistence::SourceIp,
+        (PersistenceKind::SourceIp, _) => {
+            Persistence::SourceIp { timeout: timeout.map(|timeout| timeout.value) }
+        }
         (PersistenceKind::LastSuccessful, _) => Persistence::LastSuccessful,
     };
     Field::Set(Located { value, key: kind.key, at: kind.at })

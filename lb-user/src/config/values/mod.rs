@@ -1,6 +1,7 @@
 //! One value of the file: text or number → typed value, or one sentence about what is wrong with it and
 //! what would be right. No places here: the reader knows which key of which table it asked for.
 
+mod flows;
 mod http;
 mod net;
 mod ports;
@@ -13,6 +14,7 @@ use toml::de::DeValue;
 
 use super::words::{choices, quote};
 
+pub(super) use flows::{learn_time, max_new_flows, mss, persistence_time, syn_limit, tags, translated};
 pub(super) use http::{cookie_name, error_status, http_path, statuses};
 pub(crate) use net::network_of;
 pub(super) use net::{network, server_address, vip_address};

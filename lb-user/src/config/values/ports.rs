@@ -1,4 +1,4 @@
-//! Ports: one (`80`), a list with ranges (`"80,443,1024-1123"`), and the range for SNAT.
+//! Ports: one (`80`), a list with ranges (`"80,443,1024-1123"`), all (`"all"`), and the range for SNAT.
 
 use toml::de::DeValue;
 
@@ -42,6 +42,7 @@ pub(in crate::config) fn ports(value: &DeValue<'_>) -> Read<Ports> {
         }
         _ => return Err(format!("expected a port, or a string such as \"80,443\", found {}", found(value))),
     };
+    let text = if text == "all" { "1-65535" } else { text };
     let ranges = text.split(',').map(|item| range(item, text)).collect::<Read<_>>()?;
     Ports::new(ranges).map_err(|overlap| match overlap {
         Some((one, other)) if one == other => format!("port {one} is listed twice"),
@@ -109,7 +110,10 @@ mod tests {
             ("\"443, 80\"", "443,80"),
             ("\"80,443,1024-1123\"", "80,443,1024-1123"),
             ("\"7-7\"", "7"),
-            ("\"1-65535\"", "1-65535"),
+            ("\"1-65535\"", "all"),
+            ("\"2-65535,1\"", "all"),
+            ("\"all\"", "all"),
+            ("\"2-65535\"", "2-65535"),
         ] {
             assert_eq!(read(toml, ports).unwrap().to_string(), shown);
         }

@@ -30,7 +30,7 @@ pub(in crate::config) fn show(duration: Duration) -> String {
     format!("{}{unit}", millis / u128::from(length))
 }
 
-fn duration(value: &DeValue<'_>, most: Duration) -> Read<Duration> {
+pub(super) fn duration(value: &DeValue<'_>, most: Duration) -> Read<Duration> {
     let text = match value {
         DeValue::String(text) => text,
         DeValue::Integer(number) => {
