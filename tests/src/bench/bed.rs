@@ -2,7 +2,7 @@
 //! the bench that knows about either.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -75,6 +75,7 @@ impl Bed {
                 next_hop: Some(SERVER_MAC),
                 routed: false,
                 source: Some(packets::snat_source(family)),
+                mtu: 0,
             };
             (address, Ok(way))
         };
@@ -88,6 +89,7 @@ impl Bed {
             health: &|_| Health::Up,
             hops: &hops,
             interfaces: &BTreeMap::from([(IFINDEX, OWN_MAC)]),
+            own_addresses: &HashSet::new(),
         };
         let mut desired = desired(&inputs, &mut Settled::new());
         // Millions of SYNs a second are no flood here.
