@@ -219,7 +219,7 @@ impl Claim {
         let stage = (self.0 >> 30) as u32 & 3;
         let over = (stage.wrapping_sub(1) >> 31) << 30;
         let gives_way = (stage >> 1).wrapping_sub(1);
-        (self.age(now) + 1 | over) & gives_way
+        ((self.age(now) + 1) | over) & gives_way
     }
 }
 

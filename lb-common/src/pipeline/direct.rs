@@ -99,7 +99,7 @@ fn enter<F: Family>(work: &mut Work<F>, mode: Mode, server: &Server) -> Result<C
 /// tick in every [`SIGNS_OF_LIFE`].
 #[inline(always)]
 fn is_sign_of_life<F: Family>(work: &Work<F>, hash: u32, tables: &impl Tables<F>) -> bool {
-    work.packet.key.protocol == protocol::TCP as u32 && (hash ^ tables.now()) % SIGNS_OF_LIFE == 0
+    work.packet.key.protocol == protocol::TCP as u32 && (hash ^ tables.now()).is_multiple_of(SIGNS_OF_LIFE)
 }
 
 /// Asks the flow tags, and tells them. `begins`: the packet is the first of a flow.
