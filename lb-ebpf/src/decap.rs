@@ -41,7 +41,18 @@ static OUTCOMES: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new();
 /// Runs for every frame that an interface of the server receives.
 #[xdp]
 fn decap(ctx: XdpContext) -> u32 {
-    let outcome = decapsulate(&mut XdpFrame::new(&ctx), &Rules);
+    packet(&ctx)
+}
+
+/// The same where the kernel knows of frames in several pieces (5.18): it is then also given jumbo frames.
+#[xdp(frags)]
+fn decap_frags(ctx: XdpContext) -> u32 {
+    packet(&ctx)
+}
+
+#[inline(always)]
+fn packet(ctx: &XdpContext) -> u32 {
+    let outcome = decapsulate(&mut XdpFrame::new(ctx), &Rules);
     if let Some(counter) = OUTCOMES.get_ptr_mut(outcome as u32) {
         // SAFETY: the map gave a non-null pointer to this CPU's own value, and the program is not preempted by
         // another run of itself on the same CPU.

@@ -20,7 +20,7 @@ use lb_tests::{
     packet::{self, Draft},
     stack,
 };
-use lb_user::datapath::decap::{OBJECT, PROGRAM};
+use lb_user::datapath::decap::{OBJECT, PROGRAM, PROGRAM_FRAGS};
 
 use crate::kernel::{LARGEST, place};
 
@@ -32,6 +32,7 @@ const FRAMES: usize = 100_000;
 
 /// The program in the kernel and the code on the host, with the same rules.
 struct Pair {
+    name: &'static str,
     ebpf: Ebpf,
     rules: Rules,
     outcomes: PerCpuArray<MapData, u64>,
@@ -40,10 +41,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(rules: Rules) -> Self {
+    fn new(name: &'static str, rules: Rules) -> Self {
         let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object is one that aya understands");
-        let xdp: &mut Xdp =
-            ebpf.program_mut(PROGRAM).expect("the program").try_into().expect("an XDP program");
+        let xdp: &mut Xdp = ebpf.program_mut(name).expect("the program").try_into().expect("an XDP program");
         xdp.load().expect("the verifier accepts the program");
         let mut port: Array<_, u32> =
             ebpf.take_map("GUE_PORT").expect("its map").try_into().expect("an array");
@@ -55,7 +55,7 @@ impl Pair {
         }
         let outcomes = ebpf.take_map("OUTCOMES").expect("its map").try_into().expect("counters");
         // A map lives as long as the program that uses it.
-        Self { ebpf, rules, outcomes, counted: HashMap::new() }
+        Self { name, ebpf, rules, outcomes, counted: HashMap::new() }
     }
 
     /// Sends a frame through both; gives what became of it, and its bytes.
@@ -66,7 +66,7 @@ impl Pair {
         let mut after = vec![0; frame.len() + 64];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut after), ..TestRunOptions::new() };
-        let program = self.ebpf.program(PROGRAM).expect("it was loaded");
+        let program = self.ebpf.program(self.name).expect("it was loaded");
         let xdp: &Xdp = program.try_into().expect("it is an XDP program");
         let result = xdp.test_run(options).expect("a frame that the kernel runs");
         after.truncate(result.data_size_out as usize);
@@ -96,7 +96,7 @@ impl Pair {
 /// Runs a test with those rules; both must have counted the same at its end.
 fn with(rules: Rules, test: impl FnOnce(&mut Pair) + Send) {
     place(|| {
-        let mut pair = Pair::new(rules);
+        let mut pair = Pair::new(PROGRAM, rules);
         test(&mut pair);
         pair.agree();
     });
@@ -234,17 +234,35 @@ fn the_kernel_does_what_the_host_does_over_drawn_frames() {
 }
 
 #[test]
+fn frames_in_several_pieces_come_out_as_well() {
+    needs_kernel_program!();
+    place(|| {
+        let mut pair = Pair::new(PROGRAM_FRAGS, some_rules());
+        for (mut frame, inside) in every_mix() {
+            let whole = frame.len() - inside.len();
+            frame.resize(9_000, 0xa5);
+            let (outcome, after) = pair.frame(&frame);
+            assert_eq!((outcome, after.len()), (Outcome::Decapsulated, 9_000 - whole));
+        }
+        pair.agree();
+    });
+}
+
+#[test]
 fn the_verifier_accepts_it_with_room_to_spare() {
     needs_kernel_program!();
-    let stack = stack::of_programs(OBJECT).expect("an object whose calls can be followed")[PROGRAM];
-    let pair = Pair::new(Rules::default());
-    let program: &Xdp = pair.ebpf.program(PROGRAM).expect("it").try_into().expect("an XDP program");
-    let info: ProgramInfo = program.info().expect("what the kernel knows of it");
-    let verified = info.verified_instruction_count().expect("counted since Linux 5.16");
-    let _ =
-        writeln!(std::io::stderr(), "{PROGRAM}: {verified} instructions verified, {stack} bytes of stack");
-    assert!(
-        verified < MOST_VERIFIED && stack <= stack::LIMIT,
-        "{verified} instructions, {stack} bytes of stack"
-    );
+    let stacks = stack::of_programs(OBJECT).expect("an object whose calls can be followed");
+    for name in [PROGRAM, PROGRAM_FRAGS] {
+        let pair = Pair::new(name, Rules::default());
+        let program: &Xdp = pair.ebpf.program(name).expect("it").try_into().expect("an XDP program");
+        let info: ProgramInfo = program.info().expect("what the kernel knows of it");
+        let verified = info.verified_instruction_count().expect("counted since Linux 5.16");
+        let stack = stacks[name];
+        let _ =
+            writeln!(std::io::stderr(), "{name}: {verified} instructions verified, {stack} bytes of stack");
+        assert!(
+            verified < MOST_VERIFIED && stack <= stack::LIMIT,
+            "{name}: {verified}, {stack} bytes of stack"
+        );
+    }
 }

@@ -229,7 +229,7 @@ fn what_cannot_be_is_refused_in_one_line() {
     refused(&["--iface", "eth0"], "already runs the XDP program \"bystander\"");
     drop(foreign);
     let first = Decapsulator::start(&host.ns, &[]);
-    refused(&["--iface", "eth0"], "already runs the XDP program \"decap\"");
+    refused(&["--iface", "eth0"], "already runs the XDP program \"decap");
     let outcomes = first.stop();
     assert_eq!(outcomes["resize-failed"], 0);
     assert_eq!(attached_program(&host.ns, "eth0"), None, "detached at the end");

@@ -143,7 +143,7 @@ fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
 }
 
 /// Loads one program of the object.
-fn load_one(ebpf: &mut Ebpf, name: &str) -> Result<(), Error> {
+pub(super) fn load_one(ebpf: &mut Ebpf, name: &str) -> Result<(), Error> {
     let loaded = xdp(ebpf, name)?.load();
     loaded.map_err(|error| explain(&format!("the kernel refuses the kernel program ({name})"), &error))
 }

@@ -3,13 +3,12 @@
 use aya::{
     EbpfLoader,
     maps::{Array, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
-    programs::Xdp,
 };
 use lb_common::decap::{Outcome, Rule};
 
 use super::{
     Error,
-    attach::Program,
+    attach::{Program, load_one},
     kernel,
     load::{explain, take},
 };
@@ -19,6 +18,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// The program's name in the object, and what `bpftool prog` and other instances see.
 pub const PROGRAM: &str = "decap";
+
+/// The same for kernels that know of frames in several pieces.
+pub const PROGRAM_FRAGS: &str = "decap_frags";
 
 /// The loaded program in its parts.
 pub struct Loaded {
@@ -52,12 +54,11 @@ pub fn load(gue_port: u16) -> Result<Loaded, Error> {
     let (rules, counters) = (Rules(take(&mut ebpf, "RULES")?), Counters(take(&mut ebpf, "OUTCOMES")?));
     let mut port: Array<MapData, u32> = take(&mut ebpf, "GUE_PORT")?;
     port.set(0, u32::from(gue_port), 0)?;
-    let program: &mut Xdp = ebpf
-        .program_mut(PROGRAM)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| Error(format!("the kernel program has no XDP program {PROGRAM:?}")))?;
-    program.load().map_err(|error| explain("the kernel refuses the kernel program", &error))?;
-    Ok(Loaded { program: Program::named(PROGRAM, ebpf), rules, counters })
+    let name = if load_one(&mut ebpf, PROGRAM_FRAGS).is_ok() { PROGRAM_FRAGS } else { PROGRAM };
+    if name == PROGRAM {
+        load_one(&mut ebpf, name)?;
+    }
+    Ok(Loaded { program: Program::named(name, ebpf), rules, counters })
 }
 
 impl Rules {
