@@ -8,9 +8,9 @@
 //! mistake or a decision; `git diff` shows it byte by byte.
 
 use lb_common::{
-    abi::{Mode, RING_SIZE, protocol},
+    abi::{Mode, RING_SIZE, protocol, vip_flags},
     host::process,
-    wire::tcp::{ACK, FIN, SYN},
+    wire::tcp::{ACK, FIN, RST, SYN},
 };
 use lb_testkit::{
     draft::Draft,
@@ -28,7 +28,8 @@ const HEAD: &str = "\
 #
 # == title
 # in <interface>      the frame, as indented lines
-# out <interface>     the frame that must leave; or \"pass <reason>\", \"drop <reason>\"
+# out <interface>     the frame that must leave; or \"answer <name>\" and what it has become when it goes back,
+#                     \"pass <reason>\", \"drop <reason>\"
 ";
 
 /// Makes a frame, and the interface it comes in by, from what the frame before became.
@@ -43,13 +44,13 @@ fn main() {
 
 /// Sends frames through fresh tables.
 fn case(title: &str, steps: &[Make<'_>]) -> Case {
-    let mut world = World::new(RING_SIZE);
+    let world = World::new(RING_SIZE);
     let mut last = Vec::new();
     let mut case = Case { title: title.to_owned(), steps: Vec::new() };
     for step in steps {
         let (ifindex, bytes) = step(&last);
         last.clone_from(&bytes);
-        let outcome = Expected::of(process(&mut last, ifindex, &mut world.tables), last.clone());
+        let outcome = Expected::of(process(&mut last, ifindex, &world.tables), last.clone());
         case.steps.push(Step { ifindex, bytes, outcome });
     }
     case
@@ -87,6 +88,141 @@ fn cases() -> Vec<Case> {
         }
     }
     cases.extend(left_alone(&world));
+    for four in [true, false] {
+        cases.extend(tunnels(&world, four));
+        cases.extend(messages(&world, four));
+        cases.extend(pieces(&world, four));
+        cases.extend(answers(&world, four));
+    }
+    cases
+}
+
+const fn ip(four: bool) -> &'static str {
+    if four { "IPv4" } else { "IPv6" }
+}
+
+/// Every kind of tunnel, through either family.
+fn tunnels(world: &World, four: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for mode in [Mode::Ipip, Mode::Gue] {
+        for outer in [true, false] {
+            for protocol in [protocol::TCP, protocol::UDP] {
+                let is_it = |s: &Service| {
+                    s.is_plain()
+                        && (s.mode, s.protocol, s.at.is_ipv4(), s.servers_four)
+                            == (mode, protocol, four, outer)
+                };
+                let open = opening(&world.find(is_it));
+                let name = if mode == Mode::Gue { "GUE" } else { "IP" };
+                let number = if protocol == protocol::TCP { "TCP" } else { "UDP" };
+                let mut add = |what: &str, draft: Draft| {
+                    let title = format!("{} in {name} over {}, {number}: {what}", ip(four), ip(outer));
+                    cases.push(case(&title, &[&|_| from_client(&draft)]));
+                };
+                add("to the server", open.clone().payload(b"hello"));
+                add(
+                    "two VLAN tags stay, and padding behind",
+                    open.clone().tag(0x88a8, 3).tag(0x8100, 4).trailer(7),
+                );
+                add("its type of service is that of the tunnel", open.clone().class(0xb9));
+                if four {
+                    add("what may not be fragmented", open.clone().fragment(0x4000));
+                    add("with options", open.clone().options(&[1; 8]));
+                } else {
+                    add("with an extension header", open.clone().extension(60, &[0, 0, 1, 4, 0, 0, 0, 0]));
+                }
+                if protocol == protocol::UDP {
+                    add("without a checksum", open.clone().without_checksum());
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// ICMP errors about packets of flows, quoting as little as they may, and more.
+fn messages(world: &World, four: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let (too_big, unreachable) = if four { ([3, 4], [3, 3]) } else { ([2, 0], [1, 4]) };
+    let (mtu, none) = ([0, 0, 5, 0x14], [0; 4]);
+    for mode in [Mode::Dr, Mode::Ipip, Mode::Gue, Mode::Nat, Mode::Snat] {
+        let service =
+            world.find(|s| s.is_plain() && (s.mode, s.at.is_ipv4(), s.servers_four) == (mode, four, four));
+        let open = opening(&service);
+        let name = format!("{mode:?}, {}, an error", ip(four)).to_lowercase();
+        let client = world::client(four, 9, 40_000);
+        let router = (world::address(four, 0, 77), 0).into();
+        let sent = Draft::ack(service.at, client).payload(&[7; 64]).bytes();
+        for bytes in [8, 40] {
+            let error = Draft::error(router, too_big, mtu, &sent, bytes);
+            cases.push(case(
+                &format!("{name} about an answer, quoting {bytes} bytes"),
+                &[&|_| from_client(&open), &|_| from_client(&error)],
+            ));
+            if !matches!(mode, Mode::Nat | Mode::Snat) {
+                continue;
+            }
+            cases.push(case(
+                &format!("{name} about a request, quoting {bytes} bytes"),
+                &[&|_| from_client(&open.clone().payload(&[7; 64])), &|got| {
+                    let seen = inspect::read(got).expect("what the server got");
+                    let here = world::interface_of_server(seen.to[5].into());
+                    let error = Draft::error((seen.dst.ip(), 0).into(), unreachable, none, got, bytes);
+                    (here, error.macs(world::mac_of_interface(here), seen.to).bytes())
+                }],
+            ));
+        }
+    }
+    cases
+}
+
+/// Datagrams in two pieces.
+fn pieces(world: &World, four: bool) -> Vec<Case> {
+    let of_mode = |mode| {
+        let service = world
+            .find(|s| s.is_plain() && (s.mode, s.protocol, s.at.is_ipv4()) == (mode, protocol::UDP, four));
+        let open = || Draft::udp(world::client(four, 9, 40_000), service.at);
+        let first = open().payload(&[1; 16]).piece(0x77, 0, true);
+        let second = open().payload(&[2; 16]).piece(0x77, 24, false);
+        case(
+            &format!("{mode:?}, {}: pieces go where the first goes", ip(four)).to_lowercase(),
+            &[&|_| from_client(&second), &|_| from_client(&first), &|_| from_client(&second)],
+        )
+    };
+    [Mode::Dr, Mode::Ipip, Mode::Gue, Mode::Nat, Mode::Snat].into_iter().map(of_mode).collect()
+}
+
+/// What the balancer answers itself, and what it lowers.
+fn answers(world: &World, four: bool) -> Vec<Case> {
+    let wanted = |wanted: &dyn Fn(&Service) -> bool| world.find(|s| s.at.is_ipv4() == four && wanted(s));
+    let client = world::client(four, 9, 40_000);
+    let mut cases = Vec::new();
+    let mut add = |what: &str, draft: Draft| {
+        cases.push(case(&format!("{}: {what}", ip(four)), &[&|_| from_client(&draft)]));
+    };
+    let small = wanted(&|s| s.mtu != 0 && s.protocol == protocol::TCP);
+    add("too big for the tunnel", Draft::ack(client, small.at).payload(&[7; 180]));
+    add("too big for the tunnel, tagged", Draft::ack(client, small.at).payload(&[7; 180]).tag(0x8100, 5));
+    let refusing = |protocol| {
+        wanted(&|s| s.flags & vip_flags::EMPTY_REJECT != 0 && (s.protocol, s.mode) == (protocol, Mode::Dr))
+    };
+    let tcp = refusing(protocol::TCP);
+    add("a SYN is refused with a reset", Draft::syn(client, tcp.at).tcp_options(&[2, 4, 5, 0xb4]));
+    add(
+        "a segment is refused with a reset",
+        Draft::tcp(client, tcp.at, ACK).payload(b"hello").tag(0x8100, 5),
+    );
+    add("a reset is not answered", Draft::tcp(client, tcp.at, RST));
+    add(
+        "a datagram is refused",
+        Draft::udp(client, refusing(protocol::UDP).at).payload(b"hello, are you there?"),
+    );
+    add("an echo request that is tagged", Draft::echo(client, tcp.at).payload(b"hello").tag(0x8100, 5));
+    let clamped = wanted(&|s| s.mss != 0 && s.mode == Mode::Dr);
+    let syn = Draft::syn(client, clamped.at);
+    add("the MSS is lowered", syn.clone().tcp_options(&[2, 4, 5, 0xb4]));
+    add("the MSS is lowered at an odd offset", syn.clone().tcp_options(&[1, 2, 4, 5, 0xb4, 0, 0, 0]));
+    add("an MSS that is small enough stays", syn.tcp_options(&[2, 4, 2, 0]));
     cases
 }
 
@@ -205,8 +341,7 @@ fn left_alone(world: &World) -> Vec<Case> {
         add("to a group", open.clone().macs([1, 0, 0x5e, 0, 0, 1], world::CLIENT_MAC).bytes());
         add("broadcast", open.clone().macs([0xff; 6], world::CLIENT_MAC).bytes());
         add("three VLAN tags", open.clone().tag(0x8100, 1).tag(0x8100, 2).tag(0x8100, 3).bytes());
-        let (icmp, echo) = if four { (1, 8) } else { (58, 128) };
-        add("an echo request to the VIP", Draft::other(client, service.at, icmp).payload(&[echo; 8]).bytes());
+        add("an echo request to the VIP", Draft::echo(client, service.at).payload(b"hello").bytes());
         let local = world.service(Mode::Local, protocol::TCP, four);
         add("to a VIP that the host serves", Draft::syn(client, local.at).bytes());
         let nobody =

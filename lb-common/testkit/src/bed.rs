@@ -2,7 +2,7 @@
 
 use lb_common::{
     abi::{Mode, RING_SIZE, protocol},
-    host::Outcome,
+    host::{HostTables, Outcome},
 };
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     inspect::{self, Seen},
     laws::Laws,
     traffic::Change,
-    world::{self, Service, World},
+    world::{self, Health, Service, World},
 };
 
 /// The world of a story.
@@ -32,6 +32,12 @@ impl Bed {
     #[must_use]
     pub fn full_size() -> Self {
         Self { world: World::new(RING_SIZE), laws: Laws::default() }
+    }
+
+    /// With flow tables of another size.
+    #[must_use]
+    pub fn with_tables(tables: HostTables) -> Self {
+        Self { world: World::with_tables(251, tables), laws: Laws::default() }
     }
 
     /// What becomes of a frame that comes in by the clients' interface, and its bytes afterwards.
@@ -83,14 +89,24 @@ impl Bed {
     /// Takes a server out of a VIP's ring as user space does when it fails.
     pub fn down(&mut self, server: u16) {
         let service = self.world.service_of_server(server);
-        self.change(Change::Accepts(server, false));
+        self.change(Change::Health(server, Health::Down));
         self.change(Change::Ring(service));
     }
 
     /// The translated VIPs, one of each kind.
     #[must_use]
     pub fn translated(&self) -> Vec<Service> {
-        let is_one = |s: &&Service| matches!(s.mode, Mode::Nat | Mode::Snat) && s.servers > 0;
+        self.ways(|mode| matches!(mode, Mode::Nat | Mode::Snat))
+    }
+
+    /// The VIPs whose packets are not translated, one of each kind.
+    #[must_use]
+    pub fn direct(&self) -> Vec<Service> {
+        self.ways(|mode| matches!(mode, Mode::Dr | Mode::Ipip | Mode::Gue))
+    }
+
+    fn ways(&self, wanted: impl Fn(Mode) -> bool) -> Vec<Service> {
+        let is_one = |s: &&Service| wanted(s.mode) && s.is_plain();
         self.world.services.iter().filter(is_one).copied().collect()
     }
 }

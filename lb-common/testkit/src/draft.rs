@@ -17,6 +17,8 @@ pub enum Transport {
     Udp(bool),
     /// Another protocol; the payload is all there is.
     Other(u8),
+    /// ICMP or ICMPv6: type, code, the four bytes behind the checksum; the payload follows.
+    Icmp([u8; 2], [u8; 4]),
 }
 
 /// A frame that is not written yet.
@@ -28,6 +30,8 @@ pub struct Draft {
     src: SocketAddr,
     dst: SocketAddr,
     ttl: u8,
+    class: u8,
+    ident: u16,
     fragment: u16,
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
@@ -46,6 +50,8 @@ impl Draft {
             src,
             dst,
             ttl: 64,
+            class: 0,
+            ident: 0x1234,
             fragment: 0,
             options: Vec::new(),
             extensions: Vec::new(),
@@ -83,6 +89,31 @@ impl Draft {
     #[must_use]
     pub fn other(src: SocketAddr, dst: SocketAddr, number: u8) -> Self {
         Self::new(src, dst, Transport::Other(number))
+    }
+
+    /// An ICMP or ICMPv6 message; ports do not count.
+    #[must_use]
+    pub fn icmp(src: SocketAddr, dst: SocketAddr, [kind, code]: [u8; 2], rest: [u8; 4]) -> Self {
+        Self::new(src, dst, Transport::Icmp([kind, code], rest))
+    }
+
+    /// An echo request.
+    #[must_use]
+    pub fn echo(src: SocketAddr, dst: SocketAddr) -> Self {
+        let kind = if src.is_ipv4() { 8 } else { 128 };
+        Self::icmp(src, dst, [kind, 0], [0x12, 0x34, 0, 1])
+    }
+
+    /// An error of a host or router at `src`, type and code as given, about a frame: it goes to whom that came from,
+    /// and quotes its headers and `bytes` bytes of what follows its IP header.
+    ///
+    /// # Panics
+    /// When the frame is no packet.
+    #[must_use]
+    pub fn error(src: SocketAddr, kind: [u8; 2], rest: [u8; 4], about: &[u8], bytes: usize) -> Self {
+        let net = crate::inspect::network(about).expect("a packet to complain about");
+        let end = (net.l4 + bytes).min(about.len());
+        Self::icmp(src, (net.src, 0).into(), kind, rest).payload(&about[net.l3..end])
     }
 
     /// TCP without flags or UDP, by protocol number.
@@ -139,6 +170,34 @@ impl Draft {
         self
     }
 
+    /// IPv4: identification.
+    #[must_use]
+    pub fn ident(mut self, ident: u16) -> Self {
+        self.ident = ident;
+        self
+    }
+
+    /// IPv4: type of service; IPv6: traffic class.
+    #[must_use]
+    pub fn class(mut self, class: u8) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// A piece of a datagram: identification, offset in bytes (a multiple of 8), whether more follow. What of a
+    /// transport header this is, is for the payload to say unless it is the first.
+    #[must_use]
+    pub fn piece(self, ident: u16, offset: u16, more: bool) -> Self {
+        let number = self.number();
+        let draft = if offset > 0 { Self { transport: Transport::Other(number), ..self } } else { self };
+        if draft.src.is_ipv4() {
+            draft.ident(ident).fragment(offset / 8 | if more { 0x2000 } else { 0 })
+        } else {
+            let ([a, b], [c, d]) = ((offset | u16::from(more)).to_be_bytes(), ident.to_be_bytes());
+            draft.extension(44, &[0, 0, a, b, 0, 0, c, d])
+        }
+    }
+
     /// IPv4: flags and fragment offset.
     #[must_use]
     pub fn fragment(mut self, word: u16) -> Self {
@@ -193,9 +252,9 @@ impl Draft {
     fn ipv4(&self, frame: &mut Vec<u8>, src: [u8; 4], dst: [u8; 4]) {
         let segment = self.segment(&[&src[..], &dst].concat());
         let words = 5 + self.options.len() / 4;
-        let mut header = vec![0x40 | words as u8, 0];
+        let mut header = vec![0x40 | words as u8, self.class];
         header.extend(((words * 4 + segment.len()) as u16).to_be_bytes());
-        header.extend([0x12, 0x34]);
+        header.extend(self.ident.to_be_bytes());
         header.extend(self.fragment.to_be_bytes());
         header.extend([self.ttl, self.number(), 0, 0]);
         header.extend([src, dst].concat());
@@ -217,7 +276,7 @@ impl Draft {
         }
         body.extend(segment);
         frame.extend(ethernet::IPV6.to_be_bytes());
-        frame.extend([0x60, 0, 0, 0]);
+        frame.extend([0x60 | self.class >> 4, self.class << 4, 0, 0]);
         frame.extend((body.len() as u16).to_be_bytes());
         frame.extend([kinds[0], self.ttl]);
         frame.extend([src, dst].concat());
@@ -229,6 +288,8 @@ impl Draft {
             Transport::Tcp(..) => protocol::TCP,
             Transport::Udp(_) => protocol::UDP,
             Transport::Other(number) => number,
+            Transport::Icmp(..) if self.src.is_ipv4() => protocol::ICMP,
+            Transport::Icmp(..) => protocol::ICMPV6,
         }
     }
 
@@ -236,6 +297,10 @@ impl Draft {
     fn segment(&self, addresses: &[u8]) -> Vec<u8> {
         let mut segment = [self.src.port().to_be_bytes(), self.dst.port().to_be_bytes()].concat();
         let checksum_at = match &self.transport {
+            Transport::Icmp([kind, code], rest) => {
+                segment = [&[*kind, *code, 0, 0], &rest[..]].concat();
+                lb_common::wire::icmp::CHECKSUM
+            }
             Transport::Other(_) => return self.payload.clone(),
             Transport::Tcp(flags, options) => {
                 segment.extend([0, 0, 0, 1, 0, 0, 0, 2]);
@@ -253,7 +318,9 @@ impl Draft {
         if self.transport != Transport::Udp(false) {
             let pseudo =
                 [addresses, &(segment.len() as u32).to_be_bytes(), &[0, 0, 0, self.number()]].concat();
-            let sum = checksum::finish(checksum::sum(&pseudo) + checksum::sum(&segment));
+            // The only one that covers no addresses.
+            let pseudo = if self.number() == protocol::ICMP { &[][..] } else { &pseudo };
+            let sum = checksum::finish(checksum::sum(pseudo) + checksum::sum(&segment));
             let sum = if self.number() == protocol::UDP { checksum::never_zero(sum) } else { sum };
             segment[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_ne_bytes());
         }

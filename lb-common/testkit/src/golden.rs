@@ -36,6 +36,8 @@ pub enum Expected {
     Pass(String),
     /// It ends, for this reason.
     Drop(String),
+    /// It goes back as these bytes: the answer to itself, of this name.
+    Answer(String, Vec<u8>),
 }
 
 impl Expected {
@@ -46,6 +48,7 @@ impl Expected {
             Outcome::Forward { ifindex, .. } => Self::Out(ifindex, bytes),
             Outcome::Pass(reason) => Self::Pass(reason.label().into()),
             Outcome::Drop(reason) => Self::Drop(reason.label().into()),
+            Outcome::Answer(event) => Self::Answer(event.label().into(), bytes),
         }
     }
 }
@@ -80,6 +83,7 @@ pub fn parse(text: &str) -> Vec<Case> {
             Some(("out", index)) => Expected::Out(index.parse().expect("an interface"), hex(&mut lines)),
             Some(("pass", reason)) => Expected::Pass(reason.to_owned()),
             Some(("drop", reason)) => Expected::Drop(reason.to_owned()),
+            Some(("answer", name)) => Expected::Answer(name.to_owned(), hex(&mut lines)),
             _ => panic!("expected an outcome, found {line:?}"),
         };
         let case = cases.last_mut().expect("a title comes first");
@@ -108,6 +112,7 @@ pub fn write(case: &Case) -> String {
             Expected::Out(ifindex, bytes) => writeln!(text, "out {ifindex}\n{}", dump(bytes)),
             Expected::Pass(reason) => writeln!(text, "pass {reason}"),
             Expected::Drop(reason) => writeln!(text, "drop {reason}"),
+            Expected::Answer(name, bytes) => writeln!(text, "answer {name}\n{}", dump(bytes)),
         };
     }
     text
@@ -138,6 +143,7 @@ mod tests {
             step(Expected::Out(2, vec![0xab; 13])),
             step(Expected::Pass("not-vip".into())),
             step(Expected::Drop("no-server".into())),
+            step(Expected::Answer("echo-answered".into(), vec![1; 50])),
         ];
         let cases =
             vec![Case { title: "a title".into(), steps: steps.clone() }, Case { title: "b".into(), steps }];

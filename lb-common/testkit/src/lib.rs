@@ -6,6 +6,8 @@
 //! | [`draft`] | frames, described field by field |
 //! | [`inspect`] | what is in a frame, read by other code than what is tested |
 //! | [`world`] | tables with VIPs of every mode, always the same |
+//! | [`service`] | which VIPs those are |
+//! | [`change`] | what user space and time do to the tables |
 //! | [`entry`] | what the flow tables hold |
 //! | [`golden`] | the frames of `lb-common/tests/vectors/packets.txt` |
 //! | [`dice`] | choices made from bytes: of a fuzzer, of a seed |
@@ -21,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bed;
+pub mod change;
 pub mod damage;
 pub mod dice;
 pub mod draft;
@@ -29,6 +32,7 @@ pub mod golden;
 pub mod inspect;
 pub mod laws;
 pub mod quic;
+pub mod service;
 pub mod traffic;
 pub mod tunnel;
 pub mod world;

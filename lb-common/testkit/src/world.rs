@@ -1,27 +1,30 @@
-//! The tables that all these tests run against: VIPs of every mode, for TCP and UDP, in both families.
+//! The tables that all these tests run against: VIPs of every mode and option, for TCP and UDP, in both families.
 //!
 //! ```text
 //! clients 10.0.0.0/24, fd00:0::/64 ── interface 1  ─┐
 //! servers 10.2.0.1, fd00:2::1      ── interface 12 ─┼─ balancer, VIPs 10.1.0.x, fd00:1::x
 //!         10.2.0.2, fd00:2::2      ── interface 1  ─┤
-//!         10.2.0.3, fd00:2::3      ── interface 13 ─┘  SNAT from 10.2.0.254, fd00:2::fe
+//!         10.2.0.3, fd00:2::3      ── interface 13 ─┘  SNAT and tunnels from 10.2.0.254, fd00:2::fe
 //! ```
 //!
-//! All VIPs use the same three machines, so that their translations can get into each other's way.
+//! All VIPs use the same three machines, so that their translations can get into each other's way. Which VIPs there
+//! are is in [`crate::service`].
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
     abi::{
-        ABI_VERSION, FlowKey, Mac, MacBytes, Mode, Server, ServerRef, Settings, Vip, VipKey, protocol,
-        server_flags, settings_flags, vip_flags,
+        ABI_VERSION, FlowKey, FlowTag, Mac, MacBytes, Mode, Server, ServerRef, Settings, Slot, Vip, VipKey,
+        VipLimit, protocol, server_flags, settings_flags,
     },
-    family::{words4, words6},
+    family::{V4, V6, words4, words6},
+    hash,
     host::HostTables,
     maglev::{self, Member},
 };
 
-use crate::inspect::Tuple;
+pub use crate::service::{SERVERS, Service, Tagging};
+use crate::{inspect::Tuple, service};
 
 /// The interface that clients come in by.
 pub const FRONT: u32 = 1;
@@ -33,13 +36,15 @@ pub const SIDE: u32 = 13;
 /// The machine, or router, that clients come by if nothing else is said.
 pub const CLIENT_MAC: MacBytes = [2, 0, 0, 0, 1, 9];
 
-/// Servers of each VIP.
-pub const SERVERS: u16 = 3;
-
 /// First source port of SNAT.
 pub const SNAT_FIRST: u16 = 20_000;
 /// How many there are: few, so that they run out.
 pub const SNAT_COUNT: u16 = 20;
+
+/// Translated flows of each family that the world's tables hold.
+pub const FLOWS: usize = 1_024;
+/// Flow tags that they hold.
+pub const TAGS: usize = 16_384;
 
 /// MAC of an interface of the balancer.
 #[must_use]
@@ -60,39 +65,6 @@ pub const fn interface_of_server(number: u16) -> u32 {
         1 => BACK,
         2 => FRONT,
         _ => SIDE,
-    }
-}
-
-/// A VIP of the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Its number.
-    pub id: u16,
-    /// How it forwards.
-    pub mode: Mode,
-    /// Address and port.
-    pub at: SocketAddr,
-    /// TCP or UDP.
-    pub protocol: u8,
-    /// Port of its servers; 0 keeps the client's.
-    pub server_port: u16,
-    /// Whether the server depends on the client's address alone.
-    pub by_source: bool,
-    /// How many of the machines serve it.
-    pub servers: u16,
-}
-
-impl Service {
-    /// The index of its server `number`, from 1 on.
-    #[must_use]
-    pub fn server(&self, number: u16) -> u16 {
-        self.id * 10 + number
-    }
-
-    /// The port its packets have at the server.
-    #[must_use]
-    pub fn port_at_server(&self) -> u16 {
-        if self.server_port == 0 { self.at.port() } else { self.server_port }
     }
 }
 
@@ -134,13 +106,32 @@ pub fn ip6(words: [u32; 4]) -> IpAddr {
     <[u8; 16]>::try_from(bytes.as_flattened()).expect("four times four bytes").into()
 }
 
+/// The address in words that serve both families.
+#[must_use]
+pub fn ip(words: [u32; 4], six: bool) -> IpAddr {
+    if six { ip6(words) } else { ip4(words[0]) }
+}
+
 /// The key of a flow over IPv4, or over IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// Of `FLOWS4`.
+    /// Over IPv4.
     V4(FlowKey<u32>),
-    /// Of `FLOWS6`.
+    /// Over IPv6.
     V6(FlowKey<[u32; 4]>),
+}
+
+impl Key {
+    /// Its flow's hash, or that of its client.
+    #[must_use]
+    pub fn ring_hash(self, by_source: bool) -> u32 {
+        match (self, by_source) {
+            (Self::V4(key), false) => hash::flow::<V4>(&key),
+            (Self::V6(key), false) => hash::flow::<V6>(&key),
+            (Self::V4(key), true) => hash::source::<V4>(key.src),
+            (Self::V6(key), true) => hash::source::<V6>(key.src),
+        }
+    }
 }
 
 impl From<Tuple> for Key {
@@ -162,6 +153,10 @@ pub struct World {
     pub tables: HostTables,
     /// The VIPs in them.
     pub services: Vec<Service>,
+    /// Raised whenever user space takes away what was remembered of flows: what was known before is not any more.
+    pub epoch: u32,
+    /// Ticks by which everything was made older.
+    pub aged: u32,
 }
 
 impl World {
@@ -169,17 +164,23 @@ impl World {
     /// kernel).
     #[must_use]
     pub fn new(slots: usize) -> Self {
-        let mut world = Self { tables: HostTables::default(), services: services() };
+        Self::with_tables(slots, HostTables::new(FLOWS, TAGS))
+    }
+
+    /// The same with flow tables of another size.
+    #[must_use]
+    pub fn with_tables(slots: usize, tables: HostTables) -> Self {
+        let mut world = Self { tables, services: service::all(), epoch: 0, aged: 0 };
         world.tables.now = 1_000;
         world.tables.settings = Settings {
             abi_version: ABI_VERSION,
-            flags: settings_flags::NAT_IN_USE,
+            flags: settings_flags::NAT_IN_USE | settings_flags::ALL_PORTS,
             snat_first: SNAT_FIRST,
             snat_count: SNAT_COUNT,
-            pad: [0; 4],
+            interface_factor: 1 << 24,
+            seed: 0x5eed_5eed_5eed_5eed,
+            ..world.tables.settings
         };
-        // The kernel's table is an array: this entry is there, although nobody has it.
-        world.tables.servers.insert(0, Server::default());
         for ifindex in [FRONT, BACK, SIDE] {
             world.tables.interfaces.insert(ifindex, Mac::new(mac_of_interface(ifindex)));
         }
@@ -190,30 +191,23 @@ impl World {
     }
 
     fn add(&mut self, service: &Service, slots: usize) {
-        let flags = if service.by_source { vip_flags::SOURCE_HASH } else { 0 };
-        let vip = Vip { id: service.id, mode: service.mode as u8, flags };
-        let (port, protocol) = (service.at.port(), service.protocol.into());
-        let address = words(service.at.ip());
-        if service.at.is_ipv4() {
-            self.tables.v4.vips.insert(VipKey { address: address[0], port, protocol }, vip);
-        } else {
-            self.tables.v6.vips.insert(VipKey { address, port, protocol }, vip);
-        }
+        let vip = Vip {
+            id: service.id,
+            mode: service.mode as u8,
+            selection: service.selection as u8,
+            flags: service.flags,
+            mss: service.mss,
+            persistence: service.persistence,
+            pad: 0,
+        };
+        self.set_vip(service.at, service.protocol, vip);
+        // Echo requests to a VIP are answered.
+        let icmp = if service.at.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
+        self.set_vip((service.at.ip(), 0).into(), icmp, vip);
+        let limit = VipLimit { per_tick: service.limit, ..VipLimit::default() };
+        self.tables.limits.insert(service.id, limit.into());
         for number in 1..=service.servers {
-            let ifindex = interface_of_server(number);
-            let server = Server {
-                address: words(self::address(service.at.is_ipv4(), 2, number as u8)),
-                snat_source: words(self::address(service.at.is_ipv4(), 2, 254)),
-                next_hop: Mac::new(mac_of_server(number)),
-                source_mac: Mac::new(mac_of_interface(ifindex)),
-                ifindex,
-                port: service.server_port,
-                generation: 1,
-                vip: service.id,
-                flags: server_flags::ACCEPTS_NEW | server_flags::HOP_KNOWN,
-                pad: [0; 4],
-            };
-            self.tables.servers.insert(service.server(number), server);
+            self.add_server(service, number);
         }
         if service.mode != Mode::Local {
             self.tables.rings.insert(service.id, vec![0; slots]);
@@ -221,7 +215,43 @@ impl World {
         }
     }
 
-    /// Makes the ring of a VIP anew from some of its servers, by number.
+    fn set_vip(&mut self, at: SocketAddr, protocol: u8, vip: Vip) {
+        let (address, port, protocol) = (words(at.ip()), at.port(), protocol.into());
+        if at.is_ipv4() {
+            self.tables.v4.vips.insert(VipKey { address: address[0], port, protocol }, vip);
+        } else {
+            self.tables.v6.vips.insert(VipKey { address, port, protocol }, vip);
+        }
+    }
+
+    fn add_server(&mut self, service: &Service, number: u16) {
+        let ifindex = interface_of_server(number);
+        let own = server_flags::HOP_KNOWN | if service.servers_four { 0 } else { server_flags::IPV6 };
+        let server = Server {
+            address: words(self.address_of(service, number)),
+            source: words(self::address(service.servers_four, 2, 254)),
+            next_hop: Mac::new(mac_of_server(number)),
+            source_mac: Mac::new(mac_of_interface(ifindex)),
+            ifindex,
+            port: service.server_port,
+            generation: 1,
+            vip: service.id,
+            flags: own | Health::Up.flags(),
+            mtu: service.mtu,
+            weight: 100,
+        };
+        self.tables.servers.insert(service.server(number), server);
+        self.tables.loads.insert(service.server(number), 0.into());
+    }
+
+    /// The address of a server.
+    #[must_use]
+    pub fn address_of(&self, service: &Service, number: u16) -> IpAddr {
+        address(service.servers_four, 2, number as u8)
+    }
+
+    /// Makes the ring of a VIP anew from some of its servers, by number. Slots that change are tagged from now on, as
+    /// far as the VIP tags any, and so are those that were.
     pub fn fill_ring(&mut self, service: &Service, numbers: &[u16]) {
         let servers = &self.tables.servers;
         let mut members: Vec<_> = numbers
@@ -229,75 +259,133 @@ impl World {
             .map(|&number| {
                 let index = service.server(number);
                 let generation = servers[&index].generation;
-                let identity = words(address(service.at.is_ipv4(), 2, number as u8)).map(u32::to_ne_bytes);
+                let identity = words(self.address_of(service, number)).map(u32::to_ne_bytes);
                 Member::new(ServerRef::new(index, generation), 100, identity.as_flattened())
             })
             .collect();
-        maglev::populate(&mut members, self.tables.rings.get_mut(&service.id).expect("made with the VIP"));
+        let ring = self.tables.rings.get_mut(&service.id).expect("made with the VIP");
+        let before = ring.clone();
+        maglev::populate(&mut members, ring);
+        for (slot, (new, old)) in ring.iter_mut().zip(before).enumerate() {
+            let (server, old) = (ServerRef(*new), Slot(old));
+            let moved = old.server() != server && !old.server().is_none();
+            let tagged = match service.tagging {
+                Tagging::All => true,
+                Tagging::Every(step) if slot % step == 0 => true,
+                _ => moved || old.tagged(),
+            };
+            *new = Slot::new(server, tagged).0;
+        }
+    }
+
+    /// Tags all slots of a VIP, as before a planned change; or settles those that may be settled, and forgets tags that
+    /// say otherwise.
+    pub fn tag_ring(&mut self, service: &Service, tagged: bool) {
+        let ring = self.tables.rings.get_mut(&service.id).expect("made with the VIP");
+        for (slot, entry) in ring.iter_mut().enumerate() {
+            let always = match service.tagging {
+                Tagging::All => true,
+                Tagging::Every(step) => slot % step == 0,
+                Tagging::Changed => false,
+            };
+            *entry = Slot::new(Slot(*entry).server(), tagged || always).0;
+        }
+        if !tagged {
+            self.forget_tags(|tag| tag.server() / 10 == service.id);
+        }
+    }
+
+    /// Takes flow tags away, as the sweep does.
+    pub fn forget_tags(&mut self, which: impl Fn(FlowTag) -> bool) {
+        let ways = self.tables.tags.iter().flatten();
+        ways.filter(|way| which(FlowTag(way.get()))).for_each(|way| way.set(0));
+        self.epoch += 1;
+    }
+
+    /// The slot of the ring where packets with this 5-tuple, to the VIP, fall.
+    #[must_use]
+    pub fn slot(&self, service: &Service, tuple: Tuple) -> Slot {
+        let ring = &self.tables.rings[&service.id];
+        let hash = Key::from(tuple).ring_hash(service.by_source());
+        Slot(ring[hash::scale(hash, ring.len() as u32) as usize])
+    }
+
+    /// The flow tag of packets with this 5-tuple, to the VIP.
+    #[must_use]
+    pub fn tag(&self, service: &Service, tuple: Tuple) -> Option<FlowTag> {
+        let (key, settings) = (Key::from(tuple), self.tables.settings);
+        let place = match (key, service.by_source()) {
+            (Key::V4(key), false) => hash::place::<V4>(&key, settings.seed),
+            (Key::V6(key), false) => hash::place::<V6>(&key, settings.seed),
+            (Key::V4(key), true) => hash::place_of_client::<V4>(key.src, service.id, settings.seed),
+            (Key::V6(key), true) => hash::place_of_client::<V6>(key.src, service.id, settings.seed),
+        };
+        let wanted = key.ring_hash(service.by_source());
+        let line = &self.tables.tags[(place as u32 & settings.tag_lines) as usize];
+        let mut tags = line.iter().map(|way| FlowTag(way.get()));
+        tags.find(|tag| tag.hash() == wanted && tag.server() / 10 == service.id)
+    }
+
+    /// The time by everything's age.
+    #[must_use]
+    pub fn clock(&self) -> u32 {
+        self.tables.now + self.aged
     }
 
     /// The VIP of a mode and protocol in a family: the first, if there are several.
     #[must_use]
     pub fn service(&self, mode: Mode, protocol: u8, four: bool) -> Service {
-        let is_it =
-            |s: &&Service| s.mode == mode && s.protocol == protocol && s.at.is_ipv4() == four && !s.by_source;
-        *self.services.iter().find(is_it).expect("there is one of every kind")
+        self.find(|s| s.mode == mode && s.protocol == protocol && s.at.is_ipv4() == four)
     }
 
-    /// The VIP at an address, port and protocol.
+    /// The first VIP that is wanted.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn find(&self, wanted: impl Fn(&Service) -> bool) -> Service {
+        *self.services.iter().find(|service| wanted(service)).expect("there is one of every kind")
+    }
+
+    /// The VIP that packets to an address, port and protocol are for.
     #[must_use]
     pub fn service_at(&self, at: SocketAddr, protocol: u8) -> Option<Service> {
-        self.services.iter().find(|service| service.at == at && service.protocol == protocol).copied()
+        let at_port = |port| {
+            let at = SocketAddr::new(at.ip(), port);
+            self.services.iter().find(|service| service.at == at && service.protocol == protocol).copied()
+        };
+        at_port(at.port()).or_else(|| at_port(0))
     }
 
     /// The VIP whose server has this index.
     #[must_use]
     pub fn service_of_server(&self, index: u16) -> Service {
-        *self.services.iter().find(|service| service.id == index / 10).expect("of a VIP of this world")
+        self.find(|service| service.id == index / 10)
     }
 }
 
-/// Every VIP, for both families.
-fn services() -> Vec<Service> {
-    let (tcp, udp) = (protocol::TCP, protocol::UDP);
-    // mode, host, port, protocol, port of the servers, by source, servers
-    let kinds = [
-        (Mode::Dr, 10, 80, tcp, 0, false, SERVERS),
-        (Mode::Dr, 10, 53, udp, 0, false, SERVERS),
-        (Mode::Nat, 20, 80, tcp, 8_080, false, SERVERS),
-        (Mode::Nat, 20, 53, udp, 5_353, false, SERVERS),
-        // A second VIP to the same ports of the same machines.
-        (Mode::Nat, 21, 80, tcp, 8_080, false, SERVERS),
-        (Mode::Snat, 30, 80, tcp, 8_080, false, SERVERS),
-        (Mode::Snat, 30, 53, udp, 5_353, false, SERVERS),
-        (Mode::Snat, 31, 443, tcp, 0, true, SERVERS),
-        // Nobody serves this one.
-        (Mode::Snat, 32, 80, tcp, 8_080, false, 0),
-        (Mode::Local, 40, 80, tcp, 0, false, 0),
-    ];
-    let mut services = Vec::new();
-    for four in [true, false] {
-        for (mode, host, port, protocol, server_port, by_source, servers) in kinds {
-            services.push(Service {
-                id: services.len() as u16 + 1,
-                mode,
-                at: (address(four, 1, host), port).into(),
-                protocol,
-                server_port,
-                by_source,
-                servers,
-            });
+/// How a server is, as user space sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Takes new flows.
+    Up,
+    /// Keeps those it has.
+    Draining,
+    /// Has failed.
+    Down,
+    /// Its flows are to end.
+    Halted,
+}
+
+impl Health {
+    /// What the tables say then.
+    #[must_use]
+    pub fn flags(self) -> u16 {
+        match self {
+            Self::Up => server_flags::ACCEPTS_NEW | server_flags::KEEPS_FLOWS,
+            Self::Draining => server_flags::KEEPS_FLOWS,
+            Self::Down => 0,
+            Self::Halted => server_flags::HALTED,
         }
-        // A VIP on the very address and port that SNAT could take.
-        services.push(Service {
-            id: services.len() as u16 + 1,
-            mode: Mode::Local,
-            at: (address(four, 2, 254), SNAT_FIRST + 5).into(),
-            protocol: tcp,
-            server_port: 0,
-            by_source: false,
-            servers: 0,
-        });
     }
-    services
 }
