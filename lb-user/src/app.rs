@@ -15,7 +15,7 @@ use std::{
     panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -42,7 +42,7 @@ use crate::{
     reconcile::{self, Inbox, Reconciler},
     signals::Signals,
     snapshot::{Interface, Snapshot},
-    sweep::Sweep,
+    sweep,
     vip_addresses::{self, VipAddresses},
 };
 
@@ -88,7 +88,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let mut reconciler = Reconciler::new(maps, config.clone(), snat_ports, shape)?;
     let own_addresses = hops::own_addresses(&netlink).await?;
     reconciler.on_surroundings(Surroundings { own_addresses, ..Surroundings::default() });
-    reconciler.step()?;
+    reconciler.step(Duration::ZERO)?;
     let interfaces = attach_all(&mut program, &links, options.xdp_mode)?;
     confirm(&netlink, &interfaces).await?;
     let addresses = VipAddresses::put_up(&netlink, &config, &links).await;
@@ -240,11 +240,11 @@ async fn serve(
     let attached = about.interfaces.iter().map(|interface| interface.index).collect();
     let checker = Checker::spawn(health_news);
     checker.set_targets(targets(config));
-    let _sweep = Sweep::start(flow_tables, census_news)?;
+    let orders = sweep::start(flow_tables, census_news)?;
 
     let inbox = Inbox { health, surroundings, census, status };
     tokio::select! {
-        () = reconcile::run(reconciler, about, inbox, publish) => bail!("the reconcile loop ended"),
+        () = reconcile::run(reconciler, about, inbox, orders, publish) => bail!("the reconcile loop ended"),
         () = hops::run(Netlink::open()?, attached, Watch::start()?, servers, surroundings_news) =>
             bail!("the watch over the network ended"),
         () = admin::serve(socket, handle) => bail!("the admin interface ended"),

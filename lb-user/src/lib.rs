@@ -14,6 +14,7 @@ pub mod model;
 pub mod netlink;
 pub mod picture;
 pub mod plan;
+pub mod poke;
 pub mod reconcile;
 pub mod signals;
 pub mod snapshot;

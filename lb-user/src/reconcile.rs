@@ -14,16 +14,17 @@ use tracing::{debug, error, warn};
 
 use crate::{
     admin::StatusRequest,
-    datapath::{Datapath, Error, flows::Census},
+    datapath::{Datapath, Error},
     health::{HealthEvent, TargetId},
     hops::Surroundings,
     model::{Config, PortRange},
     picture::{self, About},
     plan::{
-        Desired, Ids, Inputs,
-        desired::{Shape, desired},
+        Admin, Census, Desired, Ids, Inputs, Orders, Rings,
+        desired::{Shape, desired, sheet},
         diff,
         ids::Exhausted,
+        orders::{Fate, Sheet},
         select::Settled,
     },
     snapshot::{Health, Snapshot},
@@ -31,6 +32,9 @@ use crate::{
 
 /// After the kernel refused a change, try again this much later.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Slots that may move soon after each other move together.
+const BREATH: Duration = Duration::from_millis(50);
 
 /// Without any message, the loop wakes this often.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -49,7 +53,9 @@ pub struct Reconciler<D> {
     pub(crate) health: HashMap<TargetId, HealthEvent>,
     pub(crate) surroundings: Surroundings,
     pub(crate) census: Census,
+    pub(crate) admin: HashMap<TargetId, Admin>,
     settled: Settled,
+    rings: Rings,
     current: Desired,
 }
 
@@ -60,7 +66,8 @@ impl<D: Datapath> Reconciler<D> {
     /// When the configuration has more VIPs or servers than the maps.
     pub fn new(datapath: D, config: Config, snat_ports: PortRange, shape: Shape) -> Result<Self, Exhausted> {
         let mut ids = Ids::default();
-        ids.assign(&config)?;
+        let rings = Rings::new(config.flows.learn);
+        ids.assign(&config, rings.next_step())?;
         Ok(Self {
             datapath,
             config,
@@ -70,7 +77,9 @@ impl<D: Datapath> Reconciler<D> {
             health: HashMap::new(),
             surroundings: Surroundings::default(),
             census: Census::default(),
+            admin: HashMap::new(),
             settled: Settled::new(),
+            rings,
             current: Desired::default(),
         })
     }
@@ -94,16 +103,20 @@ impl<D: Datapath> Reconciler<D> {
         self.surroundings = surroundings;
     }
 
-    /// The result of a sweep of the flow tables.
-    pub fn on_census(&mut self, census: Census) {
+    /// The result of a sweep of the flow tables. Gives whether it calls for a new step.
+    pub fn on_census(&mut self, census: Census) -> bool {
+        self.ids.on_census(&census);
+        let of_use = self.rings.on_census(&census);
         self.census = census;
+        of_use
     }
 
-    /// Brings the maps to what they must contain now. Gives the number of operations it took.
+    /// Brings the maps to what they must contain `now`, a time since any fixed moment. Gives the number of operations it
+    /// took.
     ///
     /// # Errors
     /// When the kernel refuses one; those before it stay, and the next step goes on from there.
-    pub fn step(&mut self) -> Result<usize, Error> {
+    pub fn step(&mut self, now: Duration) -> Result<usize, Error> {
         let health = &self.health;
         let health = |id: &TargetId| health.get(id).map_or(Health::Unknown, |event| event.state);
         let inputs = Inputs {
@@ -112,17 +125,50 @@ impl<D: Datapath> Reconciler<D> {
             shape: self.shape,
             snat_ports: self.snat_ports,
             health: &health,
+            admin: &|id| self.admin.get(id).copied().unwrap_or_default(),
             hops: &self.surroundings.hops,
             interfaces: &self.surroundings.interfaces,
             own_addresses: &self.surroundings.own_addresses,
         };
-        let operations = diff(&self.current, &desired(&inputs, &mut self.settled));
+        let wanted = desired(&inputs, &mut self.settled);
+        let operations = diff(&self.current, &self.rings.advance(&wanted, now));
         let count = operations.len();
         for operation in operations {
             self.datapath.apply(&operation)?;
             self.current.note(operation);
         }
+        self.rings.carried_out(now);
         Ok(count)
+    }
+
+    /// When a step is due although nothing has happened, if ever.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        self.rings.due()
+    }
+
+    /// What the sweep is to go by, now that the last step was carried out.
+    #[must_use]
+    pub fn orders(&self) -> Orders {
+        let mut servers = Vec::new();
+        let mut set = |index: u16, sheet: Sheet| {
+            let index = usize::from(index);
+            if servers.len() <= index {
+                servers.resize(index + 1, Sheet::default());
+            }
+            servers[index] = sheet;
+        };
+        let vips: HashMap<_, _> = self.config.vips.iter().map(|vip| (vip.name.as_str(), vip)).collect();
+        for (id, server) in self.ids.servers() {
+            let entry = self.current.servers.get(&server.index());
+            if let (Some(entry), Some(vip)) = (entry, vips.get(id.vip.as_str())) {
+                set(server.index(), sheet(vip, entry));
+            }
+        }
+        for index in self.ids.gone() {
+            set(index, Sheet { fate: Fate::Gone, ..Sheet::default() });
+        }
+        Orders { step: self.rings.step(), rings: self.rings.under_way(), servers }
     }
 
     /// Whether new flows may reach a server now.
@@ -139,7 +185,7 @@ pub struct Inbox {
     pub health: mpsc::Receiver<HealthEvent>,
     /// From the watch over the network.
     pub surroundings: mpsc::Receiver<Surroundings>,
-    /// From the sweep.
+    /// From the sweep: what it found.
     pub census: mpsc::Receiver<Census>,
     /// From the admin interface.
     pub status: mpsc::Receiver<StatusRequest>,
@@ -150,13 +196,16 @@ pub async fn run<D: Datapath>(
     mut reconciler: Reconciler<D>,
     about: About,
     mut inbox: Inbox,
+    orders: std::sync::mpsc::Sender<Orders>,
     publish: watch::Sender<Arc<Snapshot>>,
 ) {
+    let began = Instant::now();
     let mut stale = true;
     let mut refused: Option<(Instant, Error)> = None;
     let mut published: Option<Instant> = None;
     loop {
-        let again = refused.as_ref().map_or_else(|| Instant::now() + IDLE, |(at, _)| *at + RETRY);
+        let due = reconciler.due().map_or(IDLE, |due| due.saturating_sub(began.elapsed()).max(BREATH));
+        let again = refused.as_ref().map_or_else(|| Instant::now() + due, |(at, _)| *at + RETRY);
         let mut asked = None;
         tokio::select! {
             event = inbox.health.recv() => {
@@ -174,16 +223,18 @@ pub async fn run<D: Datapath>(
             }
             census = inbox.census.recv() => {
                 let Some(census) = census else { return };
-                reconciler.on_census(census);
+                stale |= reconciler.on_census(census);
             }
             request = inbox.status.recv() => asked = request,
-            () = sleep_until(again) => {}
+            () = sleep_until(again) => stale |= reconciler.due().is_some(),
         }
         let wait = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
         if stale && !wait {
-            match reconciler.step() {
+            match reconciler.step(began.elapsed()) {
                 Ok(operations) => {
                     debug!("{operations} map operations");
+                    // Without a sweep there is nobody to go by them, and the census ends this loop.
+                    let _ = orders.send(reconciler.orders());
                     (stale, refused) = (false, None);
                 }
                 Err(error) => {
@@ -271,12 +322,12 @@ mod tests {
                 reconciler.on_health(health(vip, server, Health::Up));
             }
         }
-        reconciler.step().unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
         let before = reconciler.datapath.contents.clone();
-        assert_eq!(reconciler.step(), Ok(0), "nothing happened, nothing is written");
+        assert_eq!(reconciler.step(Duration::ZERO), Ok(0), "nothing happened, nothing is written");
 
         reconciler.on_health(health("a", "s1", Health::Down));
-        assert_eq!(reconciler.step(), Ok(2), "the server's entry and the ring of its VIP");
+        assert_eq!(reconciler.step(Duration::ZERO), Ok(2), "the server's entry and the ring of its VIP");
         let after = &reconciler.datapath.contents;
         assert_ne!(before.rings[&1], after.rings[&1]);
         assert_eq!(before.rings[&2], after.rings[&2]);
@@ -287,10 +338,10 @@ mod tests {
     fn after_a_refusal_the_next_step_goes_on() {
         let mut reconciler = reconciler();
         reconciler.datapath.refuse_after = Some(2);
-        reconciler.step().unwrap_err();
+        reconciler.step(Duration::ZERO).unwrap_err();
         reconciler.datapath.refuse_after = None;
-        reconciler.step().unwrap();
-        assert_eq!(reconciler.step(), Ok(0));
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(reconciler.step(Duration::ZERO), Ok(0));
         assert_eq!(reconciler.datapath.contents, reconciler.current);
     }
 
@@ -308,7 +359,8 @@ mod tests {
                 census: census_inbox,
                 status,
             };
-            let running = tokio::spawn(run(reconciler(), about(), inbox, publish));
+            let running =
+                tokio::spawn(run(reconciler(), about(), inbox, std::sync::mpsc::channel().0, publish));
             let mut reporters = (Some(health), Some(surroundings), Some(census));
             match silent {
                 0 => reporters.0 = None,
@@ -331,7 +383,7 @@ mod tests {
             *hop = Err("no way".into());
         }
         reconciler.on_surroundings(surroundings);
-        reconciler.step().unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
         let vip = &picture::snapshot(&reconciler, &about()).vips[0];
         assert_eq!(vip.health, PoolHealth::Down);
         assert_eq!(vip.servers[0].next_hop_problem.as_deref(), Some("no way"));
@@ -345,7 +397,7 @@ mod tests {
         reconciler.on_health(health("proxied", "s1", Health::Up));
         reconciler.census.alive = 5;
         reconciler.census.by_server.insert(1, 5);
-        reconciler.step().unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
         let snapshot = picture::snapshot(&reconciler, &about());
         let [a, b, proxied] = &snapshot.vips[..] else { panic!("three VIPs") };
         assert_eq!((a.health, b.health), (PoolHealth::Degraded, PoolHealth::Unknown));

@@ -1,25 +1,36 @@
-//! The sweep: takes flows out of the tables that have been silent for too long, and counts the rest.
+//! The sweep: takes out of the tables what is over, forgotten or orphaned, and counts the rest.
 
 use std::{
-    collections::HashMap as Counts,
+    marker::PhantomData,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
 };
 
 use aya::Ebpf;
 use lb_common::{
-    abi::{Claim, Flow, FlowStage, FlowTag, RECORD4, RECORD6, Reply, TAG_UNIT, TagStage, WAYS},
+    abi::{
+        Claim, Flow, FlowStage, FlowTag, RECORD4, RECORD6, RING_SIZE, Reply, Slot, TAG_UNIT, TagStage, WAYS,
+        protocol,
+    },
     conntrack,
     family::{Family, V4, V6},
     hash,
 };
 
 use super::{Error, mapped::Mapped};
+use crate::plan::orders::{Census, Fate, Orders, Sheet};
 
 type Lines = Mapped<[AtomicU64; WAYS]>;
 
 /// Ticks without a sign of life after which a flow tag is forgotten: as long as an established connection may be
 /// silent (RFC 5382 REQ-5), and a little more, as only some of its packets are signs.
 const TAG_TIMEOUT: u32 = 7_440 + 760;
+
+/// Units of a tag's time that a connection which its client has ended may still need its slot tagged: the other side
+/// may go on sending, and what the client says to that keeps the tag fresh.
+const LAST_WORDS: u32 = 30;
+
+/// Ticks for which the ends of a halted server's connections are told; then what is left is removed.
+const HALTING: u32 = 5;
 
 /// The flow tables of both families, and the flow tags.
 #[derive(Debug)]
@@ -37,21 +48,27 @@ struct Table<F, const RECORD: usize> {
     claims: Lines,
     flows: Mapped<[u64; RECORD]>,
     replies: Lines,
-    family: std::marker::PhantomData<F>,
+    family: PhantomData<F>,
 }
 
-/// What a sweep found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Translated flows and flow tags alive, by server index. One that has ended is not, although its entry stays a
-    /// while for stragglers.
-    pub by_server: Counts<u16, u64>,
-    /// Translated flows alive.
-    pub alive: u64,
-    /// Flow tags of flows that are alive.
-    pub tags: u64,
-    /// Flows and tags removed.
-    pub removed: u64,
+/// What a sweep goes by: the orders, and how long servers have been halted.
+#[derive(Clone, Copy)]
+pub struct Round<'a> {
+    /// The orders.
+    pub orders: &'a Orders,
+    /// The present tick.
+    pub now: u32,
+    /// For how many ticks the server with this index has been halted.
+    pub halted_for: &'a dyn Fn(u16) -> u32,
+}
+
+/// A connection both of whose ends are to be told that its server is halted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halted {
+    /// Over IPv4.
+    V4(Flow<u32>),
+    /// Over IPv6.
+    V6(Flow<[u32; 4]>),
 }
 
 impl FlowTables {
@@ -77,43 +94,99 @@ impl FlowTables {
         (self.tags.len() * WAYS) as u64
     }
 
-    /// Goes through all tables once, at the tick `now`: some ten nanoseconds for each flow.
-    pub fn sweep(&self, now: u32) -> Census {
-        let mut census = Census::default();
-        self.v4.sweep(now, self.seed, &mut census);
-        self.v6.sweep(now, self.seed, &mut census);
-        self.sweep_tags(now, &mut census);
-        self.correct_loads(&census);
+    /// Goes through all tables once: some ten nanoseconds for each flow. `halted` is told of every connection of a
+    /// server that has been halted just now.
+    pub fn sweep(&self, round: &Round<'_>, halted: &mut dyn FnMut(Halted)) -> Census {
+        let loads: Vec<u32> = (0..round.orders.servers.len()).map(|index| self.load(index)).collect();
+        let mut census = Census { step: round.orders.step, ..Census::default() };
+        self.v4.sweep(round, self.seed, &mut census, &mut |flow| halted(Halted::V4(flow)));
+        self.v6.sweep(round, self.seed, &mut census, &mut |flow| halted(Halted::V6(flow)));
+        self.sweep_tags(round, &mut census);
+        census.lingering.sort_unstable();
+        census.lingering.dedup();
+        self.correct_loads(&loads, &census);
         census
     }
 
-    fn sweep_tags(&self, now: u32, census: &mut Census) {
+    fn sweep_tags(&self, round: &Round<'_>, census: &mut Census) {
         for line in 0..self.tags.len() {
             for way in self.tags.get(line) {
                 let tag = FlowTag(way.load(SeqCst));
                 if tag.server() == 0 {
                     continue;
                 }
-                if tag.age(now) * TAG_UNIT > TAG_TIMEOUT {
+                let sheet = round.orders.sheet(tag.server());
+                if is_forgotten(tag, &sheet, round.now) {
                     // If the kernel has just refreshed it, it stays.
                     census.removed += u64::from(way.compare_exchange(tag.0, 0, SeqCst, SeqCst).is_ok());
-                } else if tag.stage() != TagStage::Closed {
-                    census.tags += 1;
-                    *census.by_server.entry(tag.server()).or_default() += 1;
+                    continue;
                 }
+                count_tag(tag, &sheet, round, census);
             }
         }
     }
 
-    /// The kernel counts connections up and down as it sees them begin and end; some ends it cannot see. A flow that
-    /// began or ended during the sweep is a mistake of one, until the next.
-    fn correct_loads(&self, census: &Census) {
-        for index in 0..self.loads.len() {
-            let counted = census.by_server.get(&(index as u16)).copied().unwrap_or(0) as u32;
-            let load = self.loads.get(index);
-            if load.load(SeqCst) != counted {
-                load.store(counted, SeqCst);
+    fn load(&self, index: usize) -> u32 {
+        if index < self.loads.len() { self.loads.get(index).load(SeqCst) } else { 0 }
+    }
+
+    /// The kernel counts connections up and down as it sees them begin and end; some ends it cannot see. What it counted
+    /// while the sweep was under way explains any number between the one before, `loads`, and the one now: only what is
+    /// beyond them is a mistake.
+    fn correct_loads(&self, loads: &[u32], census: &Census) {
+        for (index, &before) in loads.iter().enumerate().take(self.loads.len()) {
+            let counted = census.by_server.get(&(index as u16)).copied().unwrap_or(0) as i64;
+            let now = self.load(index);
+            // A count below zero has wrapped around.
+            let (before, after) = (i64::from(before as i32), i64::from(now as i32));
+            let mistake = counted - counted.clamp(before.min(after), before.max(after));
+            if mistake != 0 {
+                self.loads.get(index).fetch_add(mistake as u32, SeqCst);
             }
+        }
+    }
+}
+
+impl Orders {
+    /// What is known of a server.
+    fn sheet(&self, server: u16) -> Sheet {
+        self.servers.get(usize::from(server)).copied().unwrap_or_default()
+    }
+}
+
+/// Whether a tag is of no use any more: it has been silent for too long, or leads nowhere. One that is as young as the
+/// sweep may be of a server that came back since the orders were given.
+fn is_forgotten(tag: FlowTag, sheet: &Sheet, now: u32) -> bool {
+    let silent = tag.age(now);
+    // A packet that arrives while the sweep runs is "seen" after `now`: less than no time ago.
+    if silent >= (1 << 14) - 2 {
+        return false;
+    }
+    let leads_nowhere = matches!(sheet.fate, Fate::Down | Fate::Halted | Fate::Gone);
+    leads_nowhere && silent > 0 || silent * TAG_UNIT > TAG_TIMEOUT.max(sheet.remember)
+}
+
+/// Counts a tag that stays.
+fn count_tag(tag: FlowTag, sheet: &Sheet, round: &Round<'_>, census: &mut Census) {
+    census.tags_taken += 1;
+    if sheet.fate == Fate::Gone {
+        census.lingering.push(tag.server());
+    }
+    let closed = tag.stage() == TagStage::Closed;
+    if closed && tag.age(round.now) > LAST_WORDS {
+        return;
+    }
+    if let Some(ring) = round.orders.rings.get(&sheet.vip) {
+        let at = hash::scale(tag.hash(), RING_SIZE as u32) as usize;
+        let slot = Slot(ring.words()[at]);
+        if slot.tagged() && slot.server().index() != tag.server() {
+            census.held.entry(sheet.vip).or_default().add(at);
+        }
+    }
+    if !closed {
+        census.tags += 1;
+        if sheet.counts_tags {
+            *census.by_server.entry(tag.server()).or_default() += 1;
         }
     }
 }
@@ -124,11 +197,17 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
             claims: Mapped::take(ebpf, claims)?,
             flows: Mapped::take(ebpf, flows)?,
             replies: Mapped::take(ebpf, replies)?,
-            family: std::marker::PhantomData,
+            family: PhantomData,
         })
     }
 
-    fn sweep(&self, now: u32, seed: u64, census: &mut Census) {
+    fn sweep(
+        &self,
+        round: &Round<'_>,
+        seed: u64,
+        census: &mut Census,
+        halted: &mut dyn FnMut(Flow<F::Addr>),
+    ) {
         for line in 0..self.claims.len() {
             for (way, entry) in self.claims.get(line).iter().enumerate() {
                 let claim = Claim(entry.load(SeqCst));
@@ -137,11 +216,22 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
                 }
                 let number = line * WAYS + way;
                 let flow: Flow<F::Addr> = self.flows.read(number);
-                if conntrack::expired(flow.protocol as u8, flow.state, flow.seen, now) {
+                let server = flow.server_ref.index();
+                let fate = round.orders.sheet(server).fate;
+                if is_to_go(&flow, fate, round) {
                     census.removed += u64::from(self.remove(number, entry, claim, &flow, seed));
-                } else if claim.stage() != FlowStage::Over {
+                    continue;
+                }
+                census.records += 1;
+                if fate == Fate::Gone {
+                    census.lingering.push(server);
+                }
+                if fate == Fate::Halted && flow.protocol == u16::from(protocol::TCP) {
+                    halted(flow);
+                }
+                if claim.stage() != FlowStage::Over {
                     census.alive += 1;
-                    *census.by_server.entry(flow.server_ref.index()).or_default() += 1;
+                    *census.by_server.entry(server).or_default() += 1;
                 }
             }
         }
@@ -171,9 +261,22 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
     }
 }
 
+/// Whether a record is of no use any more. That of a server which is gone would keep its answers coming while the
+/// client's packets lead nowhere: without it the host resets both ends.
+fn is_to_go<A>(flow: &Flow<A>, fate: Fate, round: &Round<'_>) -> bool {
+    match fate {
+        Fate::Gone => true,
+        Fate::Halted if (round.halted_for)(flow.server_ref.index()) > HALTING => true,
+        _ => conntrack::expired(flow.protocol as u8, flow.state, flow.seen, round.now),
+    }
+}
+
 /// The present tick of the clock that the program uses: nanoseconds since boot, without suspend.
 #[must_use]
 pub fn tick() -> u32 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     conntrack::tick(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }
+
+#[cfg(test)]
+mod tests;

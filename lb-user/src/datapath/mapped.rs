@@ -22,7 +22,8 @@ pub(super) struct Mapped<T> {
     start: NonNull<T>,
     length: usize,
     bytes: usize,
-    _map: MapData,
+    /// Keeps the map open; none where it is ordinary memory.
+    _map: Option<MapData>,
     elements: PhantomData<T>,
 }
 
@@ -48,7 +49,27 @@ impl<T> Mapped<T> {
         let start = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, fd, 0) }
             .map_err(|error| Error::new(&format!("cannot map {name} into memory"), &error))?;
         let start = NonNull::new(start.cast()).ok_or_else(|| Error(format!("{name} is mapped nowhere")))?;
-        Ok(Self { start, length, bytes, _map: map, elements: PhantomData })
+        Ok(Self { start, length, bytes, _map: Some(map), elements: PhantomData })
+    }
+
+    /// Ordinary memory in the place of a map, all zero.
+    #[cfg(test)]
+    pub(super) fn ordinary(length: usize) -> Self {
+        let bytes = size_of::<T>().next_multiple_of(8) * length;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at a place of the kernel's choice.
+        let start =
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::SHARED) }.unwrap();
+        let start = NonNull::new(start.cast()).unwrap();
+        Self { start, length, bytes, _map: None, elements: PhantomData }
+    }
+
+    /// Writes what an element begins with.
+    #[cfg(test)]
+    pub(super) fn write<C: Copy>(&self, index: usize, value: C) {
+        const { assert!(size_of::<C>() <= size_of::<T>() && align_of::<C>() <= 8) }
+        // SAFETY: within the element; nobody else uses ordinary memory.
+        unsafe { self.element(index).cast::<C>().as_ptr().write_volatile(value) }
     }
 
     /// How many elements there are.

@@ -71,7 +71,7 @@ impl Datapath for Maps {
             Operation::Server(index, server) => {
                 self.servers.set(u32::from(*index), server.unwrap_or_default(), 0)?;
             }
-            Operation::Ring(vip, Some(spec)) => self.set_ring(*vip, &spec.build())?,
+            Operation::Ring(vip, Some(image)) => self.set_ring(*vip, image.words())?,
             Operation::Ring(vip, None) => self.set_ring(*vip, &[0; RING_SIZE + 1])?,
             Operation::Vip4(key, vip) => set(&mut self.vips4, *key, *vip)?,
             Operation::Vip6(key, vip) => set(&mut self.vips6, *key, *vip)?,

@@ -7,16 +7,19 @@ use std::{
 
 use lb_common::{
     abi::{
-        ABI_VERSION, Interface, Mac, Server as KernelServer, Settings, Vip as KernelVip, VipKey, protocol,
-        server_flags, settings_flags,
+        ABI_VERSION, Interface, Mac, Server as KernelServer, Settings, TAG_UNIT, Vip as KernelVip, VipKey,
+        protocol, server_flags, settings_flags,
     },
     family::{words4, words6},
 };
 
 use super::{
-    Ids, RingSpec,
-    entries::{self, per_tick, way},
+    Ids, Image, RingSpec, Wanted,
+    entries::{self, Turns, per_tick, way},
+    orders::{Fate, Sheet},
+    ring::Fill,
     select::{self, Condition},
+    transition::{Goal, Memory},
 };
 use crate::{
     health::TargetId,
@@ -44,6 +47,29 @@ pub struct Way {
     pub mtu: u32,
 }
 
+/// What the operator wants of a server for the time being (R26).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// To serve.
+    #[default]
+    Ready,
+    /// To take no new flows and keep those it has.
+    Drain,
+    /// To take no new flows, and those it has are to end now.
+    Halt,
+}
+
+impl std::fmt::Display for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Halt => "halt",
+        })
+    }
+}
+
 /// Everything the picture depends on.
 pub struct Inputs<'a> {
     /// What the operator wants.
@@ -56,6 +82,8 @@ pub struct Inputs<'a> {
     pub snat_ports: PortRange,
     /// Which servers are well.
     pub health: &'a dyn Fn(&TargetId) -> Health,
+    /// What the operator wants of a server for the time being.
+    pub admin: &'a dyn Fn(&TargetId) -> Admin,
     /// Ways to the servers' addresses.
     pub hops: &'a HashMap<IpAddr, Hop>,
     /// MACs of this host's interfaces.
@@ -74,7 +102,7 @@ pub struct Desired {
     /// `VIPS6`.
     pub vips6: BTreeMap<VipKey<[u32; 4]>, KernelVip>,
     /// `RINGS`, by VIP number.
-    pub rings: BTreeMap<u16, RingSpec>,
+    pub rings: BTreeMap<u16, Image>,
     /// `SERVERS`, by index.
     pub servers: BTreeMap<u16, KernelServer>,
     /// `INTERFACES`, by place.
@@ -94,30 +122,32 @@ pub struct Shape {
     pub seed: u64,
 }
 
-/// The picture of all maps. `settled` is brought up to date.
+/// The picture of all maps, and where the rings should get to. `settled` is brought up to date.
 ///
 /// # Panics
 /// When something in the configuration was not given a number; see [`Ids::assign`].
 #[must_use]
-pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Desired {
+pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Wanted {
     let (interface_factor, interfaces) = places(inputs.interfaces);
     let settings = Settings { interface_factor, ..settings(inputs) };
-    let mut desired = Desired { settings, interfaces, ..Desired::default() };
+    let maps = Desired { settings, interfaces, ..Desired::default() };
+    let mut wanted = Wanted { maps, rings: BTreeMap::new() };
     settled.retain(|name, _| inputs.config.vips.iter().any(|vip| vip.name == *name));
     for vip in &inputs.config.vips {
         let number = inputs.ids.vip(&vip.name).expect("every VIP was given a number");
-        desired.add_vip_keys(vip, number);
+        wanted.maps.add_vip_keys(vip, number);
         if vip.mode.is_layer4() {
             if !inputs.own_addresses.contains(&vip.address) {
-                desired.add_echo_key(vip.address);
+                wanted.maps.add_echo_key(vip.address);
             }
             if let Some(limit) = vip.max_new_flows {
-                desired.limits.insert(number, per_tick(limit));
+                wanted.maps.limits.insert(number, per_tick(limit));
             }
-            desired.add_servers(inputs, vip, number, settled);
+            let goal = wanted.maps.add_servers(inputs, vip, number, settled);
+            wanted.rings.insert(number, goal);
         }
     }
-    desired
+    wanted
 }
 
 fn settings(inputs: &Inputs<'_>) -> Settings {
@@ -190,26 +220,74 @@ impl Desired {
         }
     }
 
-    fn add_servers(&mut self, inputs: &Inputs<'_>, vip: &Vip, number: u16, settled: &mut select::Settled) {
+    /// Enters the servers of a VIP; gives where its ring should get to.
+    fn add_servers(
+        &mut self,
+        inputs: &Inputs<'_>,
+        vip: &Vip,
+        number: u16,
+        settled: &mut select::Settled,
+    ) -> Goal {
         let servers = inputs.config.servers_of(vip);
         let id = |server: &Server| TargetId { vip: vip.name.clone(), server: server.name.clone() };
         let condition =
             |server: &Server| condition(vip, (inputs.health)(&id(server)), inputs.hops.get(&server.address));
-        let active = select::active(vip, servers, condition, settled);
-        let mut members = Vec::with_capacity(active.len());
+        let usable = |server: &Server| match (inputs.admin)(&id(server)) {
+            Admin::Ready => condition(server),
+            Admin::Drain | Admin::Halt => Condition::Unusable,
+        };
+        let active = select::active(vip, servers, usable, settled);
+        let (mut members, mut keeping, mut willing) = (Vec::new(), HashSet::new(), HashSet::new());
         for (position, server) in servers.iter().enumerate() {
-            let reference = inputs.ids.server(&id(server)).expect("every server was given a number");
-            let active = active.contains(&position);
-            if active {
-                members.push((reference, server.weight, server.address));
-            }
+            let id = id(server);
+            let reference = inputs.ids.server(&id).expect("every server was given a number");
             let mut entry = entries::server(vip, server, reference, number, inputs.hops.get(&server.address));
-            if active {
-                entry.flags |= server_flags::ACCEPTS_NEW | server_flags::KEEPS_FLOWS;
+            if active.contains(&position) {
+                members.push((reference, server.weight, server.address));
+                entry.flags |= server_flags::ACCEPTS_NEW;
+            }
+            let halted = (inputs.admin)(&id) == Admin::Halt;
+            if halted {
+                entry.flags |= server_flags::HALTED;
+            } else if condition(server) != Condition::Unusable {
+                entry.flags |= server_flags::KEEPS_FLOWS;
+                keeping.insert(reference);
+            }
+            if server.weight > 0 && usable(server) == Condition::Usable {
+                willing.insert(reference);
             }
             self.servers.insert(reference.index(), entry);
         }
-        self.rings.insert(number, RingSpec::new(members));
+        let turns = entries::turns(vip);
+        let fill = if turns == Some(Turns::RoundRobin) { Fill::Turns } else { Fill::Places };
+        Goal { spec: RingSpec::filled(members, fill), memory: memory(vip), keeping, willing }
+    }
+}
+
+/// What the sweep has to know of a server whose entry this is.
+#[must_use]
+pub fn sheet(vip: &Vip, entry: &KernelServer) -> Sheet {
+    let fate = if entry.flags & server_flags::HALTED != 0 {
+        Fate::Halted
+    } else if entry.flags & server_flags::KEEPS_FLOWS != 0 {
+        Fate::Kept
+    } else {
+        Fate::Down
+    };
+    let remember = u32::from(entries::persistence(vip)) * TAG_UNIT;
+    Sheet { vip: entry.vip, fate, counts_tags: !vip.mode.translates(), remember }
+}
+
+/// What must be remembered of a VIP's flows when its ring changes.
+fn memory(vip: &Vip) -> Memory {
+    // A translated flow has a record, which only its first packet does without.
+    let translated = vip.mode.translates() && !entries::is_by_source(vip);
+    if translated || !vip.flow_state {
+        Memory::Nothing
+    } else if entries::turns(vip).is_some() {
+        Memory::Everything
+    } else {
+        Memory::Changes
     }
 }
 
@@ -235,7 +313,7 @@ pub(super) mod tests {
         model::{Algorithm, Check, Empty, GUE_PORT, HealthCheck, Persistence, Pool, Ports},
         plan::hop_problem,
     };
-    use lb_common::abi::Mode as KernelMode;
+    use lb_common::abi::{Mode as KernelMode, ServerRef, Slot};
 
     pub(in crate::plan) fn server(name: &str, last: u8) -> Server {
         Server {
@@ -295,12 +373,13 @@ pub(super) mod tests {
         hops: HashMap<IpAddr, Hop>,
         interfaces: BTreeMap<u32, Mac>,
         own_addresses: HashSet<IpAddr>,
+        admin: HashMap<String, Admin>,
     }
 
     impl World {
         fn new(config: &Config) -> Self {
             let mut ids = Ids::default();
-            ids.assign(config).unwrap();
+            ids.assign(config, 1).unwrap();
             let way = Way {
                 ifindex: 3,
                 source_mac: Mac::new([2, 0, 0, 0, 0, 3]),
@@ -312,10 +391,14 @@ pub(super) mod tests {
             let servers = config.pools.iter().flat_map(|pool| &pool.servers);
             let hops = servers.map(|server| (server.address, Ok(way))).collect();
             let interfaces = BTreeMap::from([(3, way.source_mac)]);
-            Self { ids, hops, interfaces, own_addresses: HashSet::new() }
+            Self { ids, hops, interfaces, own_addresses: HashSet::new(), admin: HashMap::new() }
         }
 
         fn desired(&self, config: &Config, up: &[&str]) -> Desired {
+            self.wanted(config, up).at_once()
+        }
+
+        fn wanted(&self, config: &Config, up: &[&str]) -> Wanted {
             let up: HashSet<_> = up.iter().copied().collect();
             let inputs = Inputs {
                 config,
@@ -323,6 +406,7 @@ pub(super) mod tests {
                 shape: Shape::default(),
                 snat_ports: PortRange { first: 1_024, last: 2_023 },
                 health: &|id| if up.contains(id.server.as_str()) { Health::Up } else { Health::Down },
+                admin: &|id| self.admin.get(&id.server).copied().unwrap_or_default(),
                 hops: &self.hops,
                 interfaces: &self.interfaces,
                 own_addresses: &self.own_addresses,
@@ -391,9 +475,58 @@ pub(super) mod tests {
         let accepts: Vec<_> =
             desired.servers.values().map(|server| server.flags & server_flags::ACCEPTS_NEW != 0).collect();
         assert_eq!(accepts, [false, true]);
-        let ring = desired.rings[&1].build();
         let s2 = world.ids.server(&TargetId { vip: "a".into(), server: "s2".into() }).unwrap();
-        assert!(ring[..lb_common::abi::RING_SIZE].iter().all(|&slot| slot == s2.0));
+        assert!(desired.rings[&1].slots().all(|slot| slot == Slot::new(s2, false)));
+    }
+
+    /// R26, and R25's weight 0.
+    #[test]
+    fn who_takes_new_flows_and_who_keeps_old_ones() {
+        use server_flags::{ACCEPTS_NEW, HALTED, KEEPS_FLOWS};
+        let mut config = config(&[("a", &["plain", "idle", "spare", "drained", "halted", "down"])]);
+        config.pools[0].servers[1].weight = 0;
+        config.pools[0].servers[2].backup = true;
+        let mut world = World::new(&config);
+        world.admin = [("drained".into(), Admin::Drain), ("halted".into(), Admin::Halt)].into();
+        let up = ["plain", "idle", "spare", "drained", "halted"];
+        let wanted = world.wanted(&config, &up);
+        let flags: Vec<_> = wanted
+            .maps
+            .servers
+            .values()
+            .map(|server| server.flags & (ACCEPTS_NEW | KEEPS_FLOWS | HALTED))
+            .collect();
+        let serving = ACCEPTS_NEW | KEEPS_FLOWS;
+        assert_eq!(flags, [serving, KEEPS_FLOWS, KEEPS_FLOWS, KEEPS_FLOWS, HALTED, 0]);
+        let goal = &wanted.rings[&1];
+        let indices = |set: &HashSet<ServerRef>| {
+            let mut indices: Vec<_> = set.iter().map(|server| server.index()).collect();
+            indices.sort_unstable();
+            indices
+        };
+        assert_eq!(indices(&goal.keeping), [1, 2, 3, 4]);
+        assert_eq!(indices(&goal.willing), [1, 3], "the backup may go on until it is relieved");
+        world.admin.insert("plain".into(), Admin::Drain);
+        assert!(world.wanted(&config, &up).maps.servers[&3].flags & ACCEPTS_NEW != 0, "the backup steps in");
+    }
+
+    #[test]
+    fn what_is_remembered_of_flows() {
+        for (mode, algorithm, persistence, flow_state, expected) in [
+            (Mode::Snat, Algorithm::Maglev, Persistence::None, true, Memory::Nothing),
+            (Mode::Nat, Algorithm::RoundRobin, Persistence::None, true, Memory::Nothing),
+            (Mode::Snat, Algorithm::Maglev, Persistence::SourceIp { timeout: None }, true, Memory::Changes),
+            (Mode::Snat, Algorithm::Source, Persistence::None, true, Memory::Changes),
+            (Mode::Dr, Algorithm::Maglev, Persistence::None, true, Memory::Changes),
+            (Mode::Ipip, Algorithm::First, Persistence::None, true, Memory::Changes),
+            (Mode::Gue, Algorithm::LeastConnections, Persistence::None, true, Memory::Everything),
+            (Mode::Dr, Algorithm::RoundRobin, Persistence::None, true, Memory::Everything),
+            (Mode::Dr, Algorithm::RoundRobin, Persistence::LastSuccessful, true, Memory::Changes),
+            (Mode::Dr, Algorithm::Maglev, Persistence::None, false, Memory::Nothing),
+        ] {
+            let vip = Vip { mode, algorithm, persistence, flow_state, ..vip("v", 80) };
+            assert_eq!(memory(&vip), expected, "{vip:?}");
+        }
     }
 
     #[test]
@@ -406,12 +539,13 @@ pub(super) mod tests {
             shape: Shape::default(),
             snat_ports: PortRange { first: 1_024, last: 2_023 },
             health: &|id| if id.vip == "a" { Health::Up } else { Health::Down },
+            admin: &|_| Admin::Ready,
             hops: &world.hops,
             interfaces: &world.interfaces,
             own_addresses: &HashSet::new(),
         };
-        let desired = desired(&inputs, &mut select::Settled::new());
-        let empty: Vec<_> = desired.rings.values().map(RingSpec::is_empty).collect();
+        let wanted = desired(&inputs, &mut select::Settled::new());
+        let empty: Vec<_> = wanted.rings.values().map(|goal| goal.spec.is_empty()).collect();
         assert_eq!(empty, [false, true]);
     }
 
@@ -422,11 +556,12 @@ pub(super) mod tests {
         for hop in world.hops.values_mut() {
             *hop = hop.clone().map(|way| Way { next_hop: None, ..way });
         }
-        let desired = world.desired(&config, &["s1"]);
-        assert!(desired.rings[&1].is_empty());
-        assert_eq!((desired.servers[&1].flags, desired.servers[&1].ifindex), (0, 3));
+        let wanted = world.wanted(&config, &["s1"]);
+        assert!(wanted.rings[&1].spec.is_empty());
+        let entry = &wanted.maps.servers[&1];
+        assert_eq!((entry.flags, entry.ifindex), (server_flags::KEEPS_FLOWS, 3));
         world.hops.clear();
-        assert!(world.desired(&config, &["s1"]).rings[&1].is_empty());
+        assert!(world.wanted(&config, &["s1"]).rings[&1].spec.is_empty());
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! From what the maps contain to what they must contain, one safe step after the other.
 //!
 //! Order: what is pointed at before what points at it. Servers, then rings, then VIPs; and to remove, the
-//! reverse. Between any two operations the maps are consistent: a packet finds the old way or the new.
+//! reverse. A server that is to lose flows loses its slots before, or gets them tagged: its flows that are new
+//! meanwhile are remembered. Between any two operations the maps are consistent: a packet finds the old way or the new.
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Interface, Server, Settings, Vip, VipKey};
+use lb_common::abi::{Interface, Server, Settings, Vip, VipKey, server_flags};
 
-use super::{Desired, RingSpec};
+use super::{Desired, Image};
 
 /// One change of one map.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +22,7 @@ pub enum Operation {
     /// Replace a server entry; `None` blanks it.
     Server(u16, Option<Server>),
     /// Replace a VIP's ring; `None` empties it.
-    Ring(u16, Option<RingSpec>),
+    Ring(u16, Option<Image>),
     /// Enter an IPv4 VIP port, or take it out.
     Vip4(VipKey<u32>, Option<Vip>),
     /// Enter an IPv6 VIP port, or take it out.
@@ -40,8 +41,11 @@ pub fn diff(old: &Desired, new: &Desired) -> Vec<Operation> {
         add(Operation::Settings(new.settings));
     }
     changed(&old.limits, &new.limits).for_each(|(key, value)| add(Operation::Limit(key, value)));
-    changed(&old.servers, &new.servers).for_each(|(key, value)| add(Operation::Server(key, Some(value))));
+    let (losing, others): (Vec<_>, Vec<_>) = changed(&old.servers, &new.servers)
+        .partition(|(key, server)| old.servers.get(key).is_some_and(|old| loses_flows(old, server)));
+    others.into_iter().for_each(|(key, value)| add(Operation::Server(key, Some(value))));
     changed(&old.rings, &new.rings).for_each(|(key, value)| add(Operation::Ring(key, Some(value))));
+    losing.into_iter().for_each(|(key, value)| add(Operation::Server(key, Some(value))));
     changed(&old.vips4, &new.vips4).for_each(|(key, value)| add(Operation::Vip4(key, Some(value))));
     changed(&old.vips6, &new.vips6).for_each(|(key, value)| add(Operation::Vip6(key, Some(value))));
     gone(&old.vips4, &new.vips4).for_each(|key| add(Operation::Vip4(key, None)));
@@ -51,6 +55,11 @@ pub fn diff(old: &Desired, new: &Desired) -> Vec<Operation> {
     gone(&old.limits, &new.limits).for_each(|key| add(Operation::Limit(key, 0)));
     gone(&old.interfaces, &new.interfaces).for_each(|key| add(Operation::Interface(key, None)));
     operations
+}
+
+/// Whether a server takes fewer flows than it did.
+fn loses_flows(old: &Server, new: &Server) -> bool {
+    old.flags & !new.flags & (server_flags::ACCEPTS_NEW | server_flags::KEEPS_FLOWS) != 0
 }
 
 /// Entries that are new or different.
@@ -98,6 +107,7 @@ mod tests {
     use lb_common::abi::ServerRef;
 
     use super::*;
+    use crate::plan::RingSpec;
 
     fn picture() -> Desired {
         let key = VipKey { address: 1, port: 80, protocol: 6 };
@@ -108,7 +118,7 @@ mod tests {
             settings: Settings { abi_version: 1, ..Settings::default() },
             vips4: [(key, vip)].into(),
             vips6: [(key6, vip)].into(),
-            rings: [(1, RingSpec::new(vec![member]))].into(),
+            rings: [(1, RingSpec::new(vec![member]).build())].into(),
             servers: [(1, Server { vip: 1, ..Server::default() })].into(),
             interfaces: [(3, Interface { ifindex: 3, ..Interface::default() })].into(),
             limits: [(1, 10)].into(),
@@ -119,7 +129,7 @@ mod tests {
     fn operations_lead_from_any_picture_to_any_other() {
         let mut other = picture();
         other.servers.insert(2, Server { vip: 1, port: 8_080, ..Server::default() });
-        other.rings.insert(1, RingSpec::default());
+        other.rings.insert(1, RingSpec::default().build());
         other.interfaces.clear();
         for (old, new) in [
             (Desired::default(), picture()),
@@ -132,6 +142,21 @@ mod tests {
             assert_eq!(current, new);
         }
         assert_eq!(diff(&picture(), &picture()), []);
+    }
+
+    #[test]
+    fn a_server_that_is_to_lose_flows_comes_after_its_ring() {
+        let with = |flags, ring: RingSpec| {
+            let mut picture = picture();
+            picture.servers.insert(1, Server { vip: 1, flags, ..Server::default() });
+            picture.rings.insert(1, ring.build());
+            picture
+        };
+        let (all, keeps) = (server_flags::ACCEPTS_NEW | server_flags::KEEPS_FLOWS, server_flags::KEEPS_FLOWS);
+        let other = || RingSpec::new(vec![(ServerRef::new(2, 1), 100, IpAddr::from([10, 0, 0, 2]))]);
+        let (open, shut) = (with(all, RingSpec::default()), with(keeps, other()));
+        assert!(matches!(diff(&open, &shut)[..], [Operation::Ring(..), Operation::Server(..)]));
+        assert!(matches!(diff(&shut, &open)[..], [Operation::Server(..), Operation::Ring(..)]));
     }
 
     #[test]

@@ -71,7 +71,8 @@ pub(super) fn is_by_source(vip: &Vip) -> bool {
     vip.algorithm == Algorithm::Source || matches!(vip.persistence, Persistence::SourceIp { .. })
 }
 
-fn persistence(vip: &Vip) -> u16 {
+/// How long a client is remembered, in units of a flow tag's time; 0 for as long as may be.
+pub(super) fn persistence(vip: &Vip) -> u16 {
     let Persistence::SourceIp { timeout: Some(timeout) } = vip.persistence else { return 0 };
     let unit = u128::from(TICK_NS) * u128::from(TAG_UNIT);
     timeout.as_nanos().div_ceil(unit).try_into().unwrap_or(u16::MAX)

@@ -2,27 +2,33 @@
 //!
 //! The kernel knows a VIP by a number below [`MAX_VIPS`] and a server by an index below [`MAX_SERVERS`] with
 //! a generation. What keeps its name keeps its number; a number that falls free is given out again as late
-//! as possible, and a server index then with the next generation, so that a flow which still names the old
-//! owner is recognised.
+//! as possible. A server index not before a sweep has found no flow that names it, for a flow tag says no more than
+//! the index; and then with the next generation.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::IpAddr,
+};
 
 use lb_common::abi::{MAX_SERVERS, MAX_VIPS, ServerRef};
 
+use super::Census;
 use crate::{health::TargetId, model::Config};
 
 /// The numbers given out so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Ids {
     vips: HashMap<String, u16>,
     vip_numbers: Numbers,
-    servers: HashMap<TargetId, ServerRef>,
+    servers: HashMap<TargetId, (ServerRef, IpAddr)>,
     server_numbers: Numbers,
+    /// Indices of servers that are gone, with the step that took them out of the maps.
+    gone: BTreeMap<u16, u32>,
     generations: HashMap<u16, u16>,
 }
 
 /// Numbers from 1 on, each new one before any is used again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Numbers {
     used: u16,
     freed: VecDeque<u16>,
@@ -56,11 +62,12 @@ impl std::fmt::Display for Exhausted {
 impl std::error::Error for Exhausted {}
 
 impl Ids {
-    /// Gives a number to everything in `config`, and takes back those of what is no longer there.
+    /// Gives a number to everything in `config`, and takes back those of what is no longer there. A server that has
+    /// another address is another server. `step` is the one that will carry this out.
     ///
     /// # Errors
     /// When the configuration does not fit; some numbers may then be missing.
-    pub fn assign(&mut self, config: &Config) -> Result<(), Exhausted> {
+    pub fn assign(&mut self, config: &Config, step: u32) -> Result<(), Exhausted> {
         let vips: HashSet<_> = config.vips.iter().map(|vip| vip.name.as_str()).collect();
         self.vips.retain(|name, number| {
             let keep = vips.contains(name.as_str());
@@ -69,11 +76,11 @@ impl Ids {
             }
             keep
         });
-        let targets: HashSet<_> = targets(config).collect();
-        self.servers.retain(|id, server| {
-            let keep = targets.contains(id);
+        let targets: HashMap<_, _> = targets(config).collect();
+        self.servers.retain(|id, (server, address)| {
+            let keep = targets.get(id) == Some(address);
             if !keep {
-                self.server_numbers.freed.push_back(server.index());
+                self.gone.insert(server.index(), step);
             }
             keep
         });
@@ -84,17 +91,38 @@ impl Ids {
                 self.vips.insert(vip.name.clone(), number);
             }
         }
-        for id in self::targets(config) {
+        for (id, address) in self::targets(config) {
             if !self.servers.contains_key(&id) {
                 let index = self.server_numbers.take(MAX_SERVERS);
                 let index = index
                     .ok_or(Exhausted { what: "servers, counted once per VIP,", limit: MAX_SERVERS - 1 })?;
                 let generation = self.generations.entry(index).or_default();
                 *generation = (*generation + 1) % ServerRef::GENERATIONS;
-                self.servers.insert(id, ServerRef::new(index, *generation));
+                self.servers.insert(id, (ServerRef::new(index, *generation), address));
             }
         }
         Ok(())
+    }
+
+    /// Indices of servers that are gone and not yet to be given to others.
+    pub fn gone(&self) -> impl Iterator<Item = u16> + '_ {
+        self.gone.keys().copied()
+    }
+
+    /// Frees the indices of servers that were gone when a sweep began that found none of their flows.
+    pub fn on_census(&mut self, census: &Census) {
+        let free = |index: &u16, since: &u32| *since <= census.step && !census.lingering.contains(index);
+        let freed: Vec<_> =
+            self.gone.iter().filter(|(index, since)| free(index, since)).map(|(index, _)| *index).collect();
+        for index in freed {
+            self.gone.remove(&index);
+            self.server_numbers.freed.push_back(index);
+        }
+    }
+
+    /// Every server of every VIP, with its reference.
+    pub fn servers(&self) -> impl Iterator<Item = (&TargetId, ServerRef)> {
+        self.servers.iter().map(|(id, (server, _))| (id, *server))
     }
 
     /// The number of a VIP.
@@ -106,15 +134,16 @@ impl Ids {
     /// The number of a server in a VIP.
     #[must_use]
     pub fn server(&self, id: &TargetId) -> Option<ServerRef> {
-        self.servers.get(id).copied()
+        self.servers.get(id).map(|(server, _)| *server)
     }
 }
 
-/// Every pair of VIP and server, in file order.
-fn targets(config: &Config) -> impl Iterator<Item = TargetId> + '_ {
+/// Every pair of VIP and server, in file order, with the server's address.
+fn targets(config: &Config) -> impl Iterator<Item = (TargetId, IpAddr)> + '_ {
     config.vips.iter().flat_map(|vip| {
         let servers = config.servers_of(vip).iter();
-        servers.map(|server| TargetId { vip: vip.name.clone(), server: server.name.clone() })
+        servers
+            .map(|server| (TargetId { vip: vip.name.clone(), server: server.name.clone() }, server.address))
     })
 }
 
@@ -130,14 +159,14 @@ mod tests {
     #[test]
     fn what_stays_keeps_its_number_and_what_comes_back_gets_another() {
         let mut ids = Ids::default();
-        ids.assign(&config(&[("a", &["s1", "s2"]), ("b", &["s1"])])).unwrap();
+        ids.assign(&config(&[("a", &["s1", "s2"]), ("b", &["s1"])]), 1).unwrap();
         let (vip, kept, gone) = (ids.vip("a"), ids.server(&id("a", "s1")), ids.server(&id("a", "s2")));
         assert_ne!(ids.server(&id("b", "s1")), kept, "the same machine in another VIP is another server");
 
-        ids.assign(&config(&[("a", &["s1"])])).unwrap();
+        ids.assign(&config(&[("a", &["s1"])]), 1).unwrap();
         assert_eq!((ids.vip("b"), ids.server(&id("a", "s2"))), (None, None));
 
-        ids.assign(&config(&[("new", &["s1"]), ("a", &["s2", "s1"])])).unwrap();
+        ids.assign(&config(&[("new", &["s1"]), ("a", &["s1", "s2"])]), 1).unwrap();
         assert_eq!((ids.vip("a"), ids.server(&id("a", "s1"))), (vip, kept));
         assert_ne!(ids.server(&id("a", "s2")), gone);
     }
@@ -147,19 +176,37 @@ mod tests {
         let mut ids =
             Ids { server_numbers: Numbers { used: u16::MAX - 1, ..Numbers::default() }, ..Ids::default() };
         let one = config(&[("a", &["s1"])]);
-        ids.assign(&one).unwrap();
+        ids.assign(&one, 1).unwrap();
         let first = ids.server(&id("a", "s1")).unwrap();
-        ids.assign(&Config::default()).unwrap();
-        ids.assign(&one).unwrap();
+        ids.assign(&Config::default(), 2).unwrap();
+        assert!(ids.clone().assign(&one, 3).is_err(), "flows may still name it");
+        ids.on_census(&Census { step: 1, ..Census::default() });
+        assert!(ids.clone().assign(&one, 3).is_err(), "a sweep that began before it was gone says nothing");
+        ids.on_census(&Census { step: 2, lingering: vec![first.index()], ..Census::default() });
+        assert!(ids.clone().assign(&one, 3).is_err(), "flows do still name it");
+        ids.on_census(&Census { step: 2, ..Census::default() });
+        ids.assign(&one, 3).unwrap();
         let second = ids.server(&id("a", "s1")).unwrap();
         assert_eq!(first.index(), second.index());
         assert_ne!(first.generation(), second.generation());
     }
 
     #[test]
+    fn a_server_with_another_address_is_another_server() {
+        let mut ids = Ids::default();
+        let mut config = config(&[("a", &["s1"])]);
+        ids.assign(&config, 1).unwrap();
+        let before = ids.server(&id("a", "s1"));
+        config.pools[0].servers[0].address = [10, 9, 9, 9].into();
+        ids.assign(&config, 2).unwrap();
+        assert_ne!(ids.server(&id("a", "s1")), before);
+        assert_eq!(ids.gone().collect::<Vec<_>>(), [before.unwrap().index()]);
+    }
+
+    #[test]
     fn number_zero_is_never_given_out() {
         let mut ids = Ids::default();
-        ids.assign(&config(&[("a", &["s1"])])).unwrap();
+        ids.assign(&config(&[("a", &["s1"])]), 1).unwrap();
         assert_eq!(ids.vip("a"), Some(1));
         assert!(!ids.server(&id("a", "s1")).unwrap().is_none());
     }

@@ -3,21 +3,25 @@
 //!
 //! ```text
 //! Config ─┐
-//! health ─┼─ select ─ desired ─ diff ─ operations, in an order that is safe to apply one by one
-//! hops  ──┤              │
-//! ids   ──┘           Desired, the picture of all maps
+//! health ─┼─ select ─ desired ─ transition ─ diff ─ operations, in an order that is safe to apply one by one
+//! hops  ──┤              │          │
+//! ids   ──┘           Wanted     Desired, the picture of all maps
 //! ```
 
 pub mod desired;
 pub mod diff;
 mod entries;
 pub mod ids;
+pub mod orders;
 pub mod ring;
 pub mod select;
 pub mod snat;
+pub mod transition;
 
-pub use desired::{Desired, Hop, Inputs, desired};
+pub use desired::{Admin, Desired, Hop, Inputs, desired};
 pub use diff::{Operation, diff};
 pub use entries::hop_problem;
 pub use ids::Ids;
-pub use ring::RingSpec;
+pub use orders::{Census, Orders};
+pub use ring::{Image, RingSpec};
+pub use transition::{Rings, Wanted};

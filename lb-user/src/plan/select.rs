@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Persistence, Server, Vip};
+use crate::model::{Algorithm, Persistence, Server, Vip};
 
-/// The server that each `last-successful` VIP is settled on, by VIP name. Survives everything but the
+/// The server that each VIP with a single server for all is settled on, by VIP name. Survives everything but the
 /// removal of the VIP.
 pub type Settled = HashMap<String, String>;
 
@@ -23,7 +23,8 @@ pub enum Condition {
 ///
 /// Those are the ones that are usable and have a weight; backups only while there is no other; and for
 /// `last-successful` (R19) a single one: the one settled on for as long as it is usable, else the first that
-/// is, which `settled` then remembers. There is no fail-back. Who answers the first check first decides
+/// is, which `settled` then remembers. There is no fail-back. With the algorithm `first` there is: it is the first
+/// that is usable. Who answers the first check first decides
 /// nothing: a choice waits for the servers that would come before it.
 pub fn active(
     vip: &Vip,
@@ -43,19 +44,23 @@ pub fn active(
     {
         active = having(true, Condition::Usable);
     }
-    if vip.persistence != Persistence::LastSuccessful {
+    let sticky = vip.persistence == Persistence::LastSuccessful;
+    if !sticky && vip.algorithm != Algorithm::First {
         return active;
     }
     // A backup that was settled on stays too, although regular servers have come back.
     let stays = settled.get(&vip.name).and_then(|name| {
         servers.iter().position(|server| server.name == *name && is(server, Condition::Usable))
     });
-    let chosen = stays.or_else(|| {
-        let first = *active.first()?;
-        let before =
-            having(servers[first].backup, Condition::Pending).into_iter().any(|position| position < first);
-        (settled.contains_key(&vip.name) || !before).then_some(first)
+    let first = active.first().copied();
+    let before = first.is_some_and(|first| {
+        having(servers[first].backup, Condition::Pending).into_iter().any(|position| position < first)
     });
+    let may_choose = settled.contains_key(&vip.name) || !before;
+    let chosen = match stays {
+        Some(stays) if sticky || before => Some(stays),
+        _ => first.filter(|_| may_choose),
+    };
     let Some(chosen) = chosen else {
         return Vec::new();
     };
@@ -75,7 +80,10 @@ mod tests {
     }
 
     fn names(persistence: Persistence, up: &[&str], pending: &[&str], settled: &mut Settled) -> Vec<String> {
-        let vip = Vip { persistence, ..vip("v", 80) };
+        chosen(&Vip { persistence, ..vip("v", 80) }, up, pending, settled)
+    }
+
+    fn chosen(vip: &Vip, up: &[&str], pending: &[&str], settled: &mut Settled) -> Vec<String> {
         let servers = servers();
         let condition = |server: &Server| {
             let named = |list: &[&str]| list.contains(&server.name.as_str());
@@ -85,7 +93,7 @@ mod tests {
                 _ => Condition::Unusable,
             }
         };
-        let active = active(&vip, &servers, condition, settled);
+        let active = active(vip, &servers, condition, settled);
         active.into_iter().map(|position| servers[position].name.clone()).collect()
     }
 
@@ -116,6 +124,26 @@ mod tests {
             ("even a spare is not failed back from", &["s1", "s2", "spare"], &["spare"]),
         ] {
             assert_eq!(names(Persistence::LastSuccessful, up, &[], &mut settled), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn first_is_the_first_that_is_up_with_fail_back() {
+        let mut settled = Settled::new();
+        let mut active = |up: &[&str], pending: &[&str]| {
+            let vip = Vip { algorithm: Algorithm::First, ..vip("v", 80) };
+            chosen(&vip, up, pending, &mut settled)
+        };
+        for (what, up, pending, expected) in [
+            ("no choice by a race", &["s2"][..], &["s1"][..], &[][..]),
+            ("the first", &["s1", "s2", "spare"], &[], &["s1"]),
+            ("it fails", &["s2", "spare"], &[], &["s2"]),
+            ("it is being looked at", &["s2"], &["s1"], &["s2"]),
+            ("it returns", &["s1", "s2"], &[], &["s1"]),
+            ("only the spare is left", &["spare"], &[], &["spare"]),
+            ("a regular one is back", &["s2", "spare"], &[], &["s2"]),
+        ] {
+            assert_eq!(active(up, pending), expected, "{what}");
         }
     }
 

@@ -23,7 +23,7 @@ use lb_user::{
     },
     model::{Config, PortRange},
     plan::{
-        Desired, Ids,
+        Admin, Desired, Ids,
         desired::{Inputs, Way, desired},
         diff::diff,
         select::Settled,
@@ -66,7 +66,7 @@ impl Bed {
         let program = programs().find(|info| info.id() == id).context("the loaded program is gone")?.fd()?;
         let config = configuration(service)?;
         let mut ids = Ids::default();
-        ids.assign(&config).map_err(|error| anyhow!("{error}"))?;
+        ids.assign(&config, 1).map_err(|error| anyhow!("{error}"))?;
         let way = |address: IpAddr| {
             let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
             let way = Way {
@@ -87,11 +87,12 @@ impl Bed {
             shape: loaded.shape,
             snat_ports: PortRange { first: 1_024, last: u16::MAX },
             health: &|_| Health::Up,
+            admin: &|_| Admin::Ready,
             hops: &hops,
             interfaces: &BTreeMap::from([(IFINDEX, OWN_MAC)]),
             own_addresses: &HashSet::new(),
         };
-        let mut desired = desired(&inputs, &mut Settled::new());
+        let mut desired = desired(&inputs, &mut Settled::new()).at_once();
         // Millions of SYNs a second are no flood here.
         desired.settings.syn_limit = 0;
         for operation in diff(&Desired::default(), &desired) {
