@@ -18,3 +18,4 @@ mod persistence;
 mod ports;
 mod refusal;
 mod smoke;
+mod tunnels;
