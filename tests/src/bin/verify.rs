@@ -12,6 +12,7 @@ use aya::{
 };
 use aya_obj::generated::bpf_insn;
 use lb_tests::stack;
+use lb_user::datapath::programs::FRAGS;
 
 /// Lines of a verifier's log that are shown: what it says last is what it stumbled over.
 const LOG_LINES: usize = 25;
@@ -36,9 +37,11 @@ fn all() -> Result<()> {
     row(["program", "verified", "instr.", "JIT bytes", "stack bytes"].map(String::from));
     let mut problems = Vec::new();
     for object in &objects {
-        // What no program can be blamed for, e.g. a map that the kernel does not know, is a problem as well.
-        if let Err(error) = verify(object, &mut problems) {
-            problems.push(format!("{error:#}"));
+        for frags in [false, true] {
+            // What no program can be blamed for, e.g. a map that the kernel does not know, is a problem as well.
+            if let Err(error) = verify(object, frags, &mut problems) {
+                problems.push(format!("{error:#}"));
+            }
         }
     }
     if problems.is_empty() {
@@ -48,16 +51,20 @@ fn all() -> Result<()> {
     bail!("not as it should be: {}", problems.len());
 }
 
-/// Loads the programs of one object and prints a line for each; notes what is wrong with them.
-fn verify(object: &[u8], problems: &mut Vec<String>) -> Result<()> {
+/// Loads programs of one object and prints a line for each; notes what is wrong with them. Takes those for frames in
+/// several pieces or the others: the kernel lets no map of stages have both.
+fn verify(object: &[u8], frags: bool, problems: &mut Vec<String>) -> Result<()> {
     ensure!(!object.is_empty(), "built without the kernel programs; use `cargo xtask verify`");
-    let stacks = stack::of_programs(object)?;
     let mut ebpf = EbpfLoader::new().load(object).context("the object does not load")?;
-    for (name, program) in ebpf.programs_mut() {
-        let stack = *stacks.get(name).with_context(|| format!("{name} is not in the object"))?;
+    // In order of their names, unlike aya's.
+    for (name, stack) in stack::of_programs(object)? {
+        if name.ends_with(FRAGS) != frags {
+            continue;
+        }
+        let program = ebpf.program_mut(&name).with_context(|| format!("aya knows of no program {name}"))?;
         match load(program) {
             Ok(info) => row([
-                name.to_owned(),
+                name.clone(),
                 shown(info.verified_instruction_count()),
                 shown(info.size_translated().map(|bytes| bytes / size_of::<bpf_insn>() as u32)),
                 jited(&info),
@@ -65,7 +72,7 @@ fn verify(object: &[u8], problems: &mut Vec<String>) -> Result<()> {
             ]),
             Err(error) => {
                 let none = || "-".to_owned();
-                row([name.to_owned(), "refused".to_owned(), none(), none(), stack.to_string()]);
+                row([name.clone(), "refused".to_owned(), none(), none(), stack.to_string()]);
                 problems.push(format!("{name} is refused: {}", reason(error)));
             }
         }
