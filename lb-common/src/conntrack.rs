@@ -56,15 +56,15 @@ pub fn is_over(state: u32) -> bool {
     state & (CLIENT_RST | SERVER_RST) != 0 || state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN
 }
 
-/// How far the flow has come, as far as the question goes who must make room for others. A TCP connection is
-/// established when its client has answered the server's answer: what a sender of forged addresses cannot do.
+/// How far the flow has come, as far as the question goes who must make room for others. It is established when its
+/// client has spoken after the server's answer: what a sender of forged addresses seldom manages with TCP, and one
+/// who asks only once does not with UDP.
 #[inline(always)]
 #[must_use]
-pub fn stage(protocol: u8, state: u32) -> FlowStage {
-    let proof = if protocol == protocol::TCP { CONFIRMED } else { REPLIED };
+pub fn stage(state: u32) -> FlowStage {
     if is_over(state) {
         FlowStage::Over
-    } else if state & proof != 0 {
+    } else if state & CONFIRMED != 0 {
         FlowStage::Established
     } else {
         FlowStage::Opening

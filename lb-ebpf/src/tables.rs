@@ -12,7 +12,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         FRAGMENTED, Flood, Flow, Fragment, FragmentKey, Line, MAX_VIP_PORTS, Mac, QuicLb, QuicLbKey,
-        QuicServerKey, RING_SIZE, Server, ServerRef, Settings, Slot, Vip, VipKey, VipLimit,
+        QuicServerKey, RING_SIZE, Server, ServerRef, Settings, Slot, Vip, VipKey, VipLimit, server_flags,
     },
     conntrack,
     family::{Family, V4, V6},
@@ -32,8 +32,6 @@ type Fragments<F> = LruHashMap<FragmentKey<<F as Family>::Addr>, Fragment, FRAGM
 
 /// A family with maps of its own.
 pub(crate) trait KernelFamily: Family {
-    /// `AF_INET` or `AF_INET6`.
-    const ADDRESS_FAMILY: u8;
     /// 0 or 1: which of a stage's programs is its.
     const NUMBER: u32;
     /// This CPU's workspace. The caller must be the only one to hold it in a run of a program.
@@ -53,8 +51,7 @@ macro_rules! kernel_family {
      $replies:ident, $flows:ident, $claim_port:ident,
      $route:ident) => {
         impl KernelFamily for $family {
-            const ADDRESS_FAMILY: u8 = $number;
-            const NUMBER: u32 = ($number == 10) as u32;
+            const NUMBER: u32 = $number;
             #[inline(always)]
             fn work() -> Option<&'static mut Work<Self>> {
                 // SAFETY: the map gave a non-null pointer to this CPU's own value; XDP runs with bottom halves
@@ -102,7 +99,7 @@ macro_rules! kernel_family {
         /// what is left in the register for it.)
         #[inline(never)]
         fn $route(ctx: &XdpContext, server: u16, direct: bool, hop: &mut Hop) -> u32 {
-            ask_route::<$family>(ctx, server, direct, hop) as u32
+            ask_route(ctx, server, direct, hop) as u32
         }
 
         /// Verified by itself, because it is global; such a function may only be given numbers.
@@ -117,8 +114,8 @@ macro_rules! kernel_family {
     };
 }
 
-kernel_family!(V4, 2, lines4, WORK4, VIPS4, FRAGMENTS4, CLAIMS4, REPLIES4, FLOWS4, claim_port4, route4);
-kernel_family!(V6, 10, lines6, WORK6, VIPS6, FRAGMENTS6, CLAIMS6, REPLIES6, FLOWS6, claim_port6, route6);
+kernel_family!(V4, 0, lines4, WORK4, VIPS4, FRAGMENTS4, CLAIMS4, REPLIES4, FLOWS4, claim_port4, route4);
+kernel_family!(V6, 1, lines6, WORK6, VIPS6, FRAGMENTS6, CLAIMS6, REPLIES6, FLOWS6, claim_port6, route6);
 
 /// The maps, as seen by one run of a program.
 pub(crate) struct KernelTables<'a> {
@@ -369,10 +366,13 @@ impl<F: KernelFamily> Tables<F> for KernelTables<'_> {
     }
 }
 
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
 /// Asks the host's routing table and neighbours. Works only while the kernel forwards on that interface
 /// (`bpf_fib_lookup` insists on it) and knows the neighbour; user space has usually spared us the question.
 #[inline(always)]
-fn ask_route<F: KernelFamily>(ctx: &XdpContext, server: u16, direct: bool, hop: &mut Hop) -> bool {
+fn ask_route(ctx: &XdpContext, server: u16, direct: bool, hop: &mut Hop) -> bool {
     let (Some(lookup), Some(server)) = (maps::ROUTE.get_ptr_mut(0), maps::SERVERS.get(server as u32)) else {
         return false;
     };
@@ -383,14 +383,14 @@ fn ask_route<F: KernelFamily>(ctx: &XdpContext, server: u16, direct: bool, hop: 
     // integers, for which any bits are valid. The helper is told the true size.
     unsafe {
         lookup.write(core::mem::zeroed());
-        (*lookup).family = F::ADDRESS_FAMILY;
+        // Not always that of the packet: a tunnel may lead through the other one.
+        (*lookup).family = if server.flags & server_flags::IPV6 != 0 { AF_INET6 } else { AF_INET };
         (*lookup).ifindex = server.ifindex;
         (*lookup).__bindgen_anon_4.ipv6_dst = server.address;
         let size = size_of::<FibLookup>() as i32;
         let outcome = bpf_fib_lookup(ctx.as_ptr(), lookup, size, BPF_FIB_LOOKUP_OUTPUT);
         // On success this is the next hop: the server itself, or a router.
-        let next = F::from_words((*lookup).__bindgen_anon_4.ipv6_dst);
-        let routed = next != F::from_words(server.address);
+        let routed = (*lookup).__bindgen_anon_4.ipv6_dst != server.address;
         if outcome != BPF_FIB_LKUP_RET_SUCCESS as i64 || (direct && routed) {
             return false;
         }

@@ -11,8 +11,11 @@ use crate::{
     wire::{ipv4, ipv6, tcp, udp},
 };
 
-/// Of this many packets of a flow in a settled slot about one is noted as a sign of life.
-const SIGNS_OF_LIFE: u32 = 64;
+/// A flow in a settled slot shows a sign of life in one tick of this many, a power of two.
+const SIGN_OF_LIFE: u32 = 64;
+
+/// The same during a flood: flows that begin then are not noted by their SYNs.
+const SIGN_OF_LIFE_IN_FLOOD: u32 = 8;
 
 /// Sends a client's packet to the server of its slot, or leaves it to [`remember`]: where the slot is tagged, where
 /// a connection begins or ends, and now and then.
@@ -29,10 +32,8 @@ pub(super) fn to_server<F: Family>(
         return forward(work, mode, work.named, &server, false, tables);
     }
     let flags = work.packet.flags;
-    let special = flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
-        || slot.tagged()
-        || tags::is_flooded(tables)
-        || is_sign_of_life(work, hash, tables);
+    let special =
+        flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 || slot.tagged() || is_sign_of_life(work, hash, tables);
     if special && vip.flags & vip_flags::NO_FLOW_STATE == 0 {
         return Err(Verdict::Later(Stage::Remember));
     }
@@ -95,11 +96,12 @@ fn enter<F: Family>(work: &mut Work<F>, mode: Mode, server: &Server) -> Result<C
     Ok(Change::Encapsulate)
 }
 
-/// Whether this packet is one of the few that refresh their flow's tag. By hash and time: each flow has its own
-/// tick in every [`SIGNS_OF_LIFE`].
+/// Whether this packet is one of the few that refresh their flow's tag, or make one. By hash and time: each flow has
+/// a tick of its own.
 #[inline(always)]
 fn is_sign_of_life<F: Family>(work: &Work<F>, hash: u32, tables: &impl Tables<F>) -> bool {
-    work.packet.key.protocol == protocol::TCP as u32 && (hash ^ tables.now()).is_multiple_of(SIGNS_OF_LIFE)
+    let period = if tags::is_flooded(tables) { SIGN_OF_LIFE_IN_FLOOD } else { SIGN_OF_LIFE };
+    work.packet.key.protocol == protocol::TCP as u32 && (hash ^ tables.now()) & (period - 1) == 0
 }
 
 /// Asks the flow tags, and tells them. `begins`: the packet is the first of a flow.

@@ -178,8 +178,7 @@ pub(super) fn keep<F: Family>(work: &mut Work<F>, is_client: bool, tables: &impl
     work.flow.seen = now;
     work.flow.state = state;
     tables.touch_flow(work.number, &work.flow, state & !old, old & !state, moved);
-    let protocol = work.packet.key.protocol as u8;
-    let (before, after) = (conntrack::stage(protocol, old), conntrack::stage(protocol, state));
+    let (before, after) = (conntrack::stage(old), conntrack::stage(state));
     if before != after {
         advance(work, after, now, tables);
     }

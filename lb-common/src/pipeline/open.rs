@@ -57,7 +57,7 @@ fn start<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forwa
         return Err(Verdict::Drop(reason));
     }
     tables.write_flow(work.number, &work.flow);
-    let stage = conntrack::stage(work.flow.protocol as u8, work.flow.state);
+    let stage = conntrack::stage(work.flow.state);
     flows::exchange::<F>(work.number, claim, claim.at(stage, work.flow.seen), tables);
     tables.count_connection(reference.index(), true);
     translate::note(work, facts::ENTERED);

@@ -19,8 +19,10 @@ pub(super) fn client<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> 
         return Err(later(work));
     }
     match choose::entry(work.flow.server_ref, tables) {
-        Some(server) if server.flags & server_flags::HALTED != 0 => Err(halted(work)),
         Some(server) if is_usable(work, &server) => {
+            if server.flags & server_flags::HALTED != 0 {
+                return Err(halted(work));
+            }
             flows::keep(work, true, tables);
             note(work, 0);
             to_server(work, &server, false, tables)

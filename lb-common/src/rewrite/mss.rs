@@ -40,7 +40,8 @@ fn lower<B: Frame>(frame: &mut B, l4: usize, at: usize, old: u16, mss: u16) -> O
     let [high, low] = mss.to_be_bytes();
     frame.write(at, [high, low])?;
     // At an odd offset the word straddles two: then its bytes count swapped (RFC 1071 §2.B).
-    let turn = |value: u16| if (at - l4).is_multiple_of(2) { value.to_be() } else { value.to_be().swap_bytes() };
+    let turn =
+        |value: u16| if (at - l4).is_multiple_of(2) { value.to_be() } else { value.to_be().swap_bytes() };
     let sum = u16::from_ne_bytes(frame.read(l4 + tcp::CHECKSUM)?);
     frame.write(l4 + tcp::CHECKSUM, Delta::NONE.word(turn(old), turn(mss)).apply(sum).to_ne_bytes())
 }

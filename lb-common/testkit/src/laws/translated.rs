@@ -181,7 +181,7 @@ pub(super) fn tables(world: &World) {
     let flows = entry::entries(world);
     for flow in &flows {
         assert_ne!(flow.stage, FlowStage::Entering, "{flow:?} was never finished");
-        assert_eq!(conntrack::stage(flow.client.protocol, flow.state), flow.stage, "{flow:?}");
+        assert_eq!(conntrack::stage(flow.state), flow.stage, "{flow:?}");
         for tuple in [flow.client, flow.at_server.reversed()] {
             let found = entry(world, tuple).expect("it is there");
             assert_eq!(found.number, flow.number, "two flows with {tuple:?}");
