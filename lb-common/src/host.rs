@@ -363,19 +363,29 @@ fn process_ip<F: HostFamily>(
         Err(Unread::Extensions) => unreachable!("they were walked"),
     };
     let mut work = Work::new(link, packet, ifindex);
-    let mut verdict = decide(&mut work, tables);
-    // One stage leads to another, in the kernel by a tail call; never in a circle.
-    for _ in 0..4 {
-        let Verdict::Later(stage) = verdict else { break };
-        verdict = self::stage(stage, frame, &mut work, tables);
-    }
-    match verdict {
+    match settle(frame, &mut work, tables) {
         Verdict::Pass(reason) => Outcome::Pass(reason),
         Verdict::Drop(reason) => Outcome::Drop(reason),
         Verdict::Answer(event) => Outcome::Answer(event),
         Verdict::Forward(forward) => forwarded(frame, &work, &forward),
         Verdict::Later(_) => Outcome::Pass(PassReason::NoStage),
     }
+}
+
+/// Decides about the packet in `work`, by way of all stages that the decision takes; they may change the frame, but
+/// what is decided is not carried out.
+pub fn settle<F: Parse + Quote + Answer>(
+    frame: &mut Vec<u8>,
+    work: &mut Work<F>,
+    tables: &impl Tables<F>,
+) -> Verdict {
+    let mut verdict = decide(work, tables);
+    // One stage leads to another, in the kernel by a tail call; never in a circle.
+    for _ in 0..4 {
+        let Verdict::Later(stage) = verdict else { break };
+        verdict = self::stage(stage, frame, work, tables);
+    }
+    verdict
 }
 
 fn forwarded<F: HostFamily>(frame: &mut Vec<u8>, work: &Work<F>, forward: &Forward) -> Outcome {
@@ -385,14 +395,14 @@ fn forwarded<F: HostFamily>(frame: &mut Vec<u8>, work: &Work<F>, forward: &Forwa
     }
 }
 
-fn stage<F: HostFamily>(
+fn stage<F: Parse + Quote + Answer>(
     stage: Stage,
     frame: &mut Vec<u8>,
     work: &mut Work<F>,
-    tables: &HostTables,
+    tables: &impl Tables<F>,
 ) -> Verdict {
     match stage {
-        Stage::Walk | Stage::Six => Verdict::Pass(PassReason::NoStage),
+        Stage::Walk | Stage::Six | Stage::Report => Verdict::Pass(PassReason::NoStage),
         Stage::Quic => quic::quic(work, frame, tables),
         Stage::Open => {
             let verdict = open::open(work, tables);

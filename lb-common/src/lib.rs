@@ -27,5 +27,6 @@ pub mod parse;
 pub mod pipeline;
 pub mod quic;
 pub mod rewrite;
+pub mod trace;
 pub mod verdict;
 pub mod wire;

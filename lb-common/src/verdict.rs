@@ -157,6 +157,8 @@ pub enum Stage {
     Remember = 7,
     /// An IPv6 packet: read and decided there, as IPv4 packets are before any stage.
     Six = 8,
+    /// Decided: those who watch are told. Never a verdict; where all others end while somebody watches.
+    Report = 9,
 }
 
 /// Stages there are; each has a program for IPv4 and one for IPv6.

@@ -2,13 +2,18 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_redirect, programs::XdpContext};
 use lb_common::{
-    family::Family,
     pipeline::Work,
     rewrite::{self, Answer},
-    verdict::{DropReason, Forward, Hop, PassReason, Verdict},
+    trace::End,
+    verdict::{DropReason, Forward, Hop, Verdict},
 };
 
-use crate::{stages, stats, tables::KernelFamily, view::XdpFrame};
+use crate::{
+    stages, stats,
+    tables::{KernelFamily, KernelTables},
+    trace::end,
+    view::XdpFrame,
+};
 
 /// Carries out a verdict on an ordinary packet.
 #[inline(always)]
@@ -17,13 +22,14 @@ pub(crate) fn finish<F: Answer + KernelFamily>(
     mut frame: XdpFrame<'_>,
     work: &Work<F>,
     verdict: &Verdict,
+    tables: &KernelTables<'_>,
 ) -> u32 {
     match verdict {
         Verdict::Forward(forward) => {
             let done = rewrite::apply(&mut frame, work, forward);
-            sent(ctx, work, forward, done)
+            sent(ctx, work, forward, done, tables)
         }
-        other => stop::<F>(ctx, other),
+        other => stop::<F>(ctx, other, tables),
     }
 }
 
@@ -34,30 +40,40 @@ pub(crate) fn finish_rare<F: Answer + KernelFamily>(
     mut frame: XdpFrame<'_>,
     work: &Work<F>,
     verdict: &Verdict,
+    tables: &KernelTables<'_>,
 ) -> u32 {
     match verdict {
         Verdict::Forward(forward) => {
             let done = rewrite::apply_rare(&mut frame, work, forward);
-            sent(ctx, work, forward, done)
+            sent(ctx, work, forward, done, tables)
         }
-        other => stop::<F>(ctx, other),
+        other => stop::<F>(ctx, other, tables),
     }
 }
 
 #[inline(always)]
-fn sent<F: Family>(ctx: &XdpContext, work: &Work<F>, forward: &Forward, done: Option<()>) -> u32 {
+fn sent<F: KernelFamily>(
+    ctx: &XdpContext,
+    work: &Work<F>,
+    forward: &Forward,
+    done: Option<()>,
+    tables: &KernelTables<'_>,
+) -> u32 {
     if done.is_none() {
-        return drop(ctx, DropReason::RewriteFailed);
+        return drop::<F>(ctx, DropReason::RewriteFailed, tables);
     }
     stats::forwarded(forward, work.packet.frame_length());
-    send(&work.hop, work.ifindex)
+    end::<F>(tables, End::forwarded(send(&work.hop, work.ifindex), forward))
 }
 
 #[inline(always)]
-fn stop<F: KernelFamily>(ctx: &XdpContext, verdict: &Verdict) -> u32 {
+fn stop<F: KernelFamily>(ctx: &XdpContext, verdict: &Verdict, tables: &KernelTables<'_>) -> u32 {
     match verdict {
-        Verdict::Pass(reason) => pass(*reason),
-        Verdict::Drop(reason) => drop(ctx, *reason),
+        Verdict::Pass(reason) => {
+            stats::reason(reason.index());
+            end::<F>(tables, End::here(xdp_action::XDP_PASS, reason.index()))
+        }
+        Verdict::Drop(reason) => drop::<F>(ctx, *reason, tables),
         Verdict::Later(stage) => stages::later::<F>(*stage),
         // Not reached: answers are made by their own stage, and the caller has taken the rest.
         Verdict::Answer(_) | Verdict::Forward(_) => xdp_action::XDP_PASS,
@@ -66,7 +82,7 @@ fn stop<F: KernelFamily>(ctx: &XdpContext, verdict: &Verdict) -> u32 {
 
 /// Sends the frame back by the interface it came in, or out by another.
 #[inline(always)]
-pub(crate) fn send(hop: &Hop, ingress: u32) -> u32 {
+fn send(hop: &Hop, ingress: u32) -> u32 {
     if hop.ifindex == ingress {
         xdp_action::XDP_TX
     } else {
@@ -76,14 +92,8 @@ pub(crate) fn send(hop: &Hop, ingress: u32) -> u32 {
 }
 
 #[inline(always)]
-pub(crate) fn pass(reason: PassReason) -> u32 {
-    stats::reason(reason.index());
-    xdp_action::XDP_PASS
-}
-
-#[inline(always)]
-pub(crate) fn drop(ctx: &XdpContext, reason: DropReason) -> u32 {
+pub(crate) fn drop<F: KernelFamily>(ctx: &XdpContext, reason: DropReason, tables: &KernelTables<'_>) -> u32 {
     let count = stats::reason(reason.index());
     stats::log_drop(ctx, reason, count);
-    xdp_action::XDP_DROP
+    end::<F>(tables, End::here(xdp_action::XDP_DROP, reason.index()))
 }

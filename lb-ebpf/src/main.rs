@@ -21,6 +21,7 @@ mod panic;
 mod stages;
 mod stats;
 mod tables;
+mod trace;
 mod view;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
@@ -34,7 +35,7 @@ use lb_common::{
 };
 
 use crate::{
-    act::{finish, pass},
+    act::finish,
     tables::{KernelFamily, KernelTables},
     view::XdpFrame,
 };
@@ -63,9 +64,15 @@ fn packet(ctx: &XdpContext) -> u32 {
             note::<V6>(ctx, &link);
             stages::later::<V6>(Stage::Six)
         }
-        Ok(_) => pass(PassReason::NotIp),
-        Err(reason) => pass(reason),
+        Ok(_) => unread(ctx, PassReason::NotIp),
+        Err(reason) => unread(ctx, reason),
     }
+}
+
+/// Leaves a frame to the host that is none of IP.
+#[inline(always)]
+fn unread(ctx: &XdpContext, reason: PassReason) -> u32 {
+    KernelTables::new(ctx).map_or(xdp_action::XDP_PASS, |tables| trace::unread::<V4>(&tables, reason))
 }
 
 /// Writes down how the packet came.
@@ -95,12 +102,12 @@ fn forward<F: Parse + Answer + KernelFamily>(
     let frame = XdpFrame::new(ctx);
     work.packet = match F::parse::<false, _>(&frame, work.link.l3 & 0x1f) {
         Ok(packet) => packet,
-        Err(Unread::Pass(reason)) => return pass(reason),
+        Err(Unread::Pass(reason)) => return trace::unread::<F>(tables, reason),
         Err(Unread::Extensions) => return stages::later::<F>(Stage::Walk),
     };
     work.begin();
     let verdict = decide(work, tables);
-    finish(ctx, frame, work, &verdict)
+    finish(ctx, frame, work, &verdict, tables)
 }
 
 /// `bpf_ktime_get_ns` and friends may only be called by programs under a licence the kernel knows.

@@ -4,18 +4,19 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
     abi::{
         Counters, DEFAULT_FLOW_TAGS, DEFAULT_FLOWS, FRAGMENTED, Flood, Fragment, FragmentKey,
         INTERFACE_PLACES, Interface, Line, MAX_QUIC, MAX_QUIC_SERVERS, MAX_SERVERS, MAX_VIP_PORTS, MAX_VIPS,
-        QuicLb, QuicLbKey, QuicServerKey, RECORD4, RECORD6, Ring, Server, ServerRef, Settings, Vip, VipKey,
-        VipLimit, WAYS,
+        QuicLb, QuicLbKey, QuicServerKey, RECORD4, RECORD6, Ring, Server, ServerRef, Settings, TRACE_RING,
+        TraceFilter, TraceRecord, Vip, VipKey, VipLimit, WAYS,
     },
     family::{Family, V4, V6},
     pipeline::Work,
+    trace::End,
     verdict::{REASON_COUNT, STAGE_COUNT},
 };
 
@@ -110,3 +111,12 @@ pub(crate) static REASONS: PerCpuArray<u64, { REASON_COUNT as usize }> = PerCpuA
 
 #[btf_map]
 pub(crate) static STAGES: ProgramArray<{ 2 * STAGE_COUNT as usize }> = ProgramArray::new();
+
+#[btf_map]
+pub(crate) static TRACE: Array<TraceFilter, 1> = Array::new();
+
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<TraceRecord, TRACE_RING> = RingBuf::new();
+
+#[btf_map]
+pub(crate) static END: PerCpuArray<End, 1> = PerCpuArray::new();

@@ -7,23 +7,34 @@ use lb_common::{
     parse::{Kind, Parse, Quote, Unread},
     pipeline::{Work, decide, direct, fragment, icmp, open, quic},
     rewrite::{self, Answer},
+    trace::End,
     verdict::{DropReason, PassReason, Stage},
 };
 
 use crate::{
-    act::{drop, finish, finish_rare, pass},
+    act::{drop, finish, finish_rare},
     forward, maps, stats,
     tables::{KernelFamily, KernelTables},
+    trace::{self, end},
     view::XdpFrame,
 };
 
 /// Beyond all XDP actions: the number of a stage's program is added to it.
 const LATER: u32 = 0x100;
 
+/// Where in an answer the action is that was decided upon already.
+const DECIDED: u32 = 16;
+
 /// What a program answers that leaves the packet to a stage.
 #[inline(always)]
 pub(crate) fn later<F: KernelFamily>(stage: Stage) -> u32 {
     LATER + 2 * stage as u32 + F::NUMBER
+}
+
+/// The same once an action is decided upon, which the stage will not change.
+#[inline(always)]
+pub(crate) fn then<F: KernelFamily>(stage: Stage, action: u32) -> u32 {
+    later::<F>(stage) | action << DECIDED
 }
 
 /// Does what a program has answered.
@@ -34,8 +45,12 @@ pub(crate) fn enter(ctx: &XdpContext, answer: u32) -> u32 {
     }
     // SAFETY: the packet and all about it are in the frame and in this CPU's workspace: nothing here is waiting
     // to be dropped.
-    unsafe { maps::STAGES.tail_call(ctx, answer - LATER) };
-    pass(PassReason::NoStage)
+    unsafe { maps::STAGES.tail_call(ctx, answer & (LATER - 1)) };
+    if answer >> DECIDED != 0 {
+        return answer >> DECIDED;
+    }
+    stats::reason(PassReason::NoStage.index());
+    xdp_action::XDP_PASS
 }
 
 /// Two programs for each stage and family: one for the kernels that know of frames in several pieces. All programs
@@ -99,12 +114,12 @@ fn walk<F: Parse + Answer + KernelFamily>(
     let frame = XdpFrame::new(ctx);
     work.packet = match F::parse::<true, _>(&frame, work.link.l3 & 0x1f) {
         Ok(packet) => packet,
-        Err(Unread::Pass(reason)) => return pass(reason),
-        Err(Unread::Extensions) => return pass(PassReason::ExtensionHeaders),
+        Err(Unread::Pass(reason)) => return trace::unread::<F>(tables, reason),
+        Err(Unread::Extensions) => return trace::unread::<F>(tables, PassReason::ExtensionHeaders),
     };
     work.begin();
     let verdict = decide(work, tables);
-    finish(ctx, frame, work, &verdict)
+    finish(ctx, frame, work, &verdict, tables)
 }
 
 /// Starts a translated flow.
@@ -112,7 +127,7 @@ fn walk<F: Parse + Answer + KernelFamily>(
 fn open<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
     let verdict = open::open(work, tables);
     fragment::remember(work, &verdict, tables);
-    finish(ctx, XdpFrame::new(ctx), work, &verdict)
+    finish(ctx, XdpFrame::new(ctx), work, &verdict, tables)
 }
 
 /// Asks the flow tags, and tells them.
@@ -124,7 +139,7 @@ fn remember<F: Answer + KernelFamily>(
 ) -> u32 {
     let verdict = direct::remember(work, tables);
     fragment::remember(work, &verdict, tables);
-    finish(ctx, XdpFrame::new(ctx), work, &verdict)
+    finish(ctx, XdpFrame::new(ctx), work, &verdict, tables)
 }
 
 #[inline(always)]
@@ -135,7 +150,7 @@ fn icmp<F: Quote + Answer + KernelFamily>(
 ) -> u32 {
     let frame = XdpFrame::new(ctx);
     let verdict = icmp::icmp(work, &frame, tables);
-    finish_rare(ctx, frame, work, &verdict)
+    finish_rare(ctx, frame, work, &verdict, tables)
 }
 
 #[inline(always)]
@@ -147,22 +162,22 @@ fn fragment<F: Answer + KernelFamily>(
     let frame = XdpFrame::new(ctx);
     if work.packet.kind() == Kind::FirstFragment {
         let verdict = fragment::first(work, tables);
-        return finish(ctx, frame, work, &verdict);
+        return finish(ctx, frame, work, &verdict, tables);
     }
     let verdict = fragment::later(work, tables);
-    finish_rare(ctx, frame, work, &verdict)
+    finish_rare(ctx, frame, work, &verdict, tables)
 }
 
 /// Makes the packet into its own answer.
 #[inline(always)]
-fn answer<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, _: &KernelTables<'_>) -> u32 {
+fn answer<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
     let mut frame = XdpFrame::of_packet(ctx, work.packet.frame_length());
     match rewrite::answer(&mut frame, work) {
         Some(event) => {
             stats::reason(event.index());
-            xdp_action::XDP_TX
+            end::<F>(tables, End::here(xdp_action::XDP_TX, event.index()))
         }
-        None => drop(ctx, rewrite::unanswered(work)),
+        None => drop::<F>(ctx, rewrite::unanswered(work), tables),
     }
 }
 
@@ -171,11 +186,11 @@ fn answer<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, _: &Ke
 fn mss<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
     let mut frame = XdpFrame::new(ctx);
     if rewrite::clamp(&mut frame, &work.packet, work.vip.mss).is_none() {
-        return drop(ctx, DropReason::RewriteFailed);
+        return drop::<F>(ctx, DropReason::RewriteFailed, tables);
     }
     work.prepared = true;
     let verdict = decide(work, tables);
-    finish(ctx, frame, work, &verdict)
+    finish(ctx, frame, work, &verdict, tables)
 }
 
 /// Looks for a server's name in a QUIC connection ID, then decides.
@@ -183,5 +198,5 @@ fn mss<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &
 fn quic<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
     let frame = XdpFrame::new(ctx);
     let verdict = quic::quic(work, &frame, tables);
-    finish(ctx, frame, work, &verdict)
+    finish(ctx, frame, work, &verdict, tables)
 }

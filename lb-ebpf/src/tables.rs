@@ -13,6 +13,7 @@ use lb_common::{
     abi::{
         FRAGMENTED, Flood, Flow, Fragment, FragmentKey, Line, MAX_VIP_PORTS, Mac, QuicLb, QuicLbKey,
         QuicServerKey, RING_SIZE, Server, ServerRef, Settings, Slot, Vip, VipKey, VipLimit, server_flags,
+        settings_flags,
     },
     conntrack,
     family::{Family, V4, V6},
@@ -129,6 +130,12 @@ impl<'a> KernelTables<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Option<Self> {
         Some(Self { ctx: Some(ctx), ..Self::without_context()? })
+    }
+
+    /// Whether somebody wants to know what becomes of packets.
+    #[inline(always)]
+    pub(crate) fn watched(&self) -> bool {
+        self.settings.flags & settings_flags::TRACE != 0
     }
 
     /// For functions that have no context: the host's routing table cannot be asked then.

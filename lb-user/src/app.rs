@@ -27,6 +27,7 @@ use crate::{
     admin,
     datapath::{
         attach::{self, Attached, Program, Wanted},
+        events::Events,
         flows::FlowTables,
         load::{Loaded, Sizes, load},
         maps::Maps,
@@ -43,6 +44,7 @@ use crate::{
     signals::Signals,
     snapshot::{Interface, Snapshot},
     sweep,
+    trace::Eyes,
     vip_addresses::{self, VipAddresses},
 };
 
@@ -84,7 +86,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let _lock = Lock::take()?;
     let socket = admin::Socket::bind(&options.socket).await?;
 
-    let Loaded { mut program, maps, flows, shape } = load(sizes(&config))?;
+    let Loaded { mut program, maps, flows, events, shape } = load(sizes(&config))?;
     let mut reconciler = Reconciler::new(maps, config.clone(), snat_ports, shape)?;
     let own_addresses = hops::own_addresses(&netlink).await?;
     reconciler.on_surroundings(Surroundings { own_addresses, ..Surroundings::default() });
@@ -110,7 +112,8 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     report(&config, &about);
     let outcome = {
         // A bug in there must not keep the addresses from being taken off.
-        let serving = AssertUnwindSafe(serve(&config, reconciler, flows, socket, about)).catch_unwind();
+        let serving =
+            AssertUnwindSafe(serve(&config, reconciler, flows, events, socket, about)).catch_unwind();
         tokio::select! {
             outcome = serving => outcome.unwrap_or_else(|_| bail!("a bug in lb-user ended it; see above")),
             never = addresses.keep_up(&netlink, notices) => match never {},
@@ -225,6 +228,7 @@ async fn serve(
     config: &Config,
     reconciler: Reconciler<Maps>,
     flow_tables: FlowTables,
+    events: Events,
     socket: admin::Socket,
     about: About,
 ) -> Result<()> {
@@ -233,6 +237,9 @@ async fn serve(
     let (census_news, census) = mpsc::channel(1);
     let (publish, last) = watch::channel(Arc::new(Snapshot::default()));
     let (handle, status) = admin::Handle::new(last);
+    let flow_tables = Arc::new(flow_tables);
+    let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
+    let handle = handle.with_eyes(eyes);
 
     let servers: Vec<_> =
         config.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.address).collect();
@@ -242,7 +249,7 @@ async fn serve(
     checker.set_targets(targets(config));
     let orders = sweep::start(flow_tables, census_news)?;
 
-    let inbox = Inbox { health, surroundings, census, status };
+    let inbox = Inbox { health, surroundings, census, status, eyes: eyes_inbox };
     tokio::select! {
         () = reconcile::run(reconciler, about, inbox, orders, publish) => bail!("the reconcile loop ended"),
         () = hops::run(Netlink::open()?, attached, Watch::start()?, servers, surroundings_news) =>

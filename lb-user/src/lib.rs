@@ -20,4 +20,5 @@ pub mod signals;
 pub mod snapshot;
 pub mod sweep;
 pub mod telemetry;
+pub mod trace;
 pub mod vip_addresses;

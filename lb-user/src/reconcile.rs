@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use lb_common::abi::ServerRef;
+use lb_common::abi::{ServerRef, settings_flags};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -28,6 +28,7 @@ use crate::{
         select::Settled,
     },
     snapshot::{Health, Snapshot},
+    trace,
 };
 
 /// After the kernel refused a change, try again this much later.
@@ -57,6 +58,7 @@ pub struct Reconciler<D> {
     settled: Settled,
     rings: Rings,
     current: Desired,
+    watched: bool,
 }
 
 impl<D: Datapath> Reconciler<D> {
@@ -81,6 +83,7 @@ impl<D: Datapath> Reconciler<D> {
             settled: Settled::new(),
             rings,
             current: Desired::default(),
+            watched: false,
         })
     }
 
@@ -131,7 +134,11 @@ impl<D: Datapath> Reconciler<D> {
             own_addresses: &self.surroundings.own_addresses,
         };
         let wanted = desired(&inputs, &mut self.settled);
-        let operations = diff(&self.current, &self.rings.advance(&wanted, now));
+        let mut next = self.rings.advance(&wanted, now);
+        if self.watched {
+            next.settings.flags |= settings_flags::TRACE;
+        }
+        let operations = diff(&self.current, &next);
         let count = operations.len();
         for operation in operations {
             self.datapath.apply(&operation)?;
@@ -139,6 +146,17 @@ impl<D: Datapath> Reconciler<D> {
         }
         self.rings.carried_out(now);
         Ok(count)
+    }
+
+    /// Whether somebody watches what becomes of packets.
+    pub fn on_watch(&mut self, watched: bool) {
+        self.watched = watched;
+    }
+
+    /// What the maps contain.
+    #[must_use]
+    pub fn written(&self) -> &Desired {
+        &self.current
     }
 
     /// When a step is due although nothing has happened, if ever.
@@ -189,6 +207,8 @@ pub struct Inbox {
     pub census: mpsc::Receiver<Census>,
     /// From the admin interface.
     pub status: mpsc::Receiver<StatusRequest>,
+    /// From those who look into packets.
+    pub eyes: mpsc::UnboundedReceiver<trace::Question>,
 }
 
 /// Runs until one of those who report to it has ended, publishing the state when asked and now and then.
@@ -207,6 +227,8 @@ pub async fn run<D: Datapath>(
         let due = reconciler.due().map_or(IDLE, |due| due.saturating_sub(began.elapsed()).max(BREATH));
         let again = refused.as_ref().map_or_else(|| Instant::now() + due, |(at, _)| *at + RETRY);
         let mut asked = None;
+        // Dropped at the end of this round, by which those who want to watch know that they do.
+        let mut _switched = None;
         tokio::select! {
             event = inbox.health.recv() => {
                 let Some(event) = event else { return };
@@ -226,6 +248,16 @@ pub async fn run<D: Datapath>(
                 stale |= reconciler.on_census(census);
             }
             request = inbox.status.recv() => asked = request,
+            Some(question) = inbox.eyes.recv() => match question {
+                trace::Question::Insight(answer) => {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(Arc::new(trace::Insight::of(&reconciler, &about)));
+                }
+                trace::Question::Watch(on, done) => {
+                    reconciler.on_watch(on);
+                    (stale, _switched) = (true, Some(done));
+                }
+            },
             () = sleep_until(again) => stale |= reconciler.due().is_some(),
         }
         let wait = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
@@ -358,6 +390,7 @@ mod tests {
                 surroundings: surroundings_inbox,
                 census: census_inbox,
                 status,
+                eyes: mpsc::unbounded_channel().1,
             };
             let running =
                 tokio::spawn(run(reconciler(), about(), inbox, std::sync::mpsc::channel().0, publish));

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -27,7 +30,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When there is no thread to be had.
-pub fn start(tables: FlowTables, news: mpsc::Sender<Census>) -> Result<Sender<Orders>> {
+pub fn start(tables: Arc<FlowTables>, news: mpsc::Sender<Census>) -> Result<Sender<Orders>> {
     let (orders, inbox) = channel();
     let work = move || run(&tables, &inbox, &news);
     thread::Builder::new().name("sweep".into()).spawn(work).context("cannot start a thread")?;

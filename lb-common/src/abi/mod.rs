@@ -21,11 +21,15 @@
 //! | `REASONS` | per-CPU array | [`crate::verdict`] index | `u64` packets | kernel | user |
 //! | `WORK4`, `WORK6` | per-CPU array of 1 | 0 | [`crate::pipeline::Work`] | kernel | kernel |
 //! | `ROUTE` | per-CPU array of 1 | 0 | the kernel's `bpf_fib_lookup` | kernel | kernel |
+//! | `TRACE` | array of 1 | 0 | [`TraceFilter`] | both | both |
+//! | `EVENTS` | ring buffer | | [`TraceRecord`] | kernel | user |
+//! | `END` | per-CPU array of 1 | 0 | [`crate::trace::End`] | kernel | kernel |
 //! | `STAGES` | program array | [`crate::verdict::Stage`] | program | user | kernel |
 //!
 //! Every structure has explicit padding and a size asserted below; a change of any of them is a change of
 //! [`ABI_VERSION`]. Zero is a safe value everywhere: an empty settings record forwards nothing.
 
+mod event;
 mod flow;
 mod fragment;
 #[cfg(feature = "user")]
@@ -36,6 +40,7 @@ mod settings;
 mod tag;
 mod vip;
 
+pub use event::{TRACE_BYTES, TRACE_RING, TraceEnds, TraceFilter, TraceRecord};
 pub use flow::{Claim, Flow, FlowKey, Half, Line, RECORD4, RECORD6, Reply, Stage as FlowStage, WAYS};
 pub use fragment::{Fragment, FragmentKey};
 pub use server::{Mac, MacBytes, Ring, Server, ServerRef, Slot, server_flags};

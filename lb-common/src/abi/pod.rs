@@ -36,3 +36,5 @@ plain_data!(
     QuicLb,
     QuicServerKey,
 );
+
+plain_data!(super::TraceFilter);

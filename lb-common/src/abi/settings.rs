@@ -27,10 +27,8 @@ pub struct Settings {
     /// SYNs that one CPU may note in a tick; beyond that is a flood, and packets of established flows are noted
     /// instead. 0 for no limit.
     pub syn_limit: u32,
-    /// One of this many packets is reported to `EVENTS`, with [`settings_flags::TRACE`]; 0 for none.
-    pub sample: u32,
     /// Zero.
-    pub pad: [u8; 20],
+    pub pad: [u8; 24],
 }
 
 impl Settings {
@@ -56,7 +54,7 @@ pub mod settings_flags {
     pub const NAT_IN_USE: u32 = 1;
     /// Some VIP has all ports of its address: a packet to no VIP's port may be for it.
     pub const ALL_PORTS: u32 = 2;
-    /// Decisions are reported to `EVENTS`.
+    /// Somebody watches: decisions about the packets that `TRACE` describes are reported to `EVENTS`.
     pub const TRACE: u32 = 4;
 }
 

@@ -84,6 +84,15 @@ pub struct Tunnel {
     pub entropy: u16,
 }
 
+impl Tunnel {
+    /// Source port of the outer header, if it has ports. In the dynamic range (RFC 6335): this end is no service.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_port(&self) -> u16 {
+        self.entropy | 0xc000
+    }
+}
+
 /// What was found out about a packet on the way, for those who watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {

@@ -163,8 +163,7 @@ fn outer6<B: Resize>(frame: &mut B, l3: usize, tunnel: &Tunnel, inner: &Inner, u
 #[inline(always)]
 fn datagram<B: Resize>(frame: &mut B, at: usize, tunnel: &Tunnel, inner: &Inner) -> Option<()> {
     let length = (udp::HEADER as u16 + inner.length).to_be();
-    // In the dynamic range (RFC 6335): this end is no service.
-    let source = (tunnel.entropy | 0xc000).to_be();
+    let source = tunnel.source_port().to_be();
     let port = tunnel.port.to_be();
     let checksum = match inner.sum {
         Some(sum) => {

@@ -44,6 +44,10 @@ pub enum Refusal {
     },
     /// The request has a body, and nothing here takes one.
     UnexpectedBody,
+    /// Something in the request cannot be.
+    BadRequest(String),
+    /// It can be asked for by one at a time, and somebody has.
+    Busy(String),
     /// lb-user's own fault.
     Internal(String),
 }
@@ -57,6 +61,8 @@ impl Refusal {
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnexpectedBody => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Busy(_) => StatusCode::CONFLICT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -68,15 +74,18 @@ impl Refusal {
             Self::Forbidden { uid } => {
                 ("forbidden", format!("user {uid} may not use lb-user's admin socket; root may"))
             }
-            Self::NotFound { path } => {
-                ("not_found", format!("there is nothing at {path}; there is /v1/status"))
-            }
+            Self::NotFound { path } => (
+                "not_found",
+                format!("there is nothing at {path}; there are /v1/status, /v1/trace and /v1/why"),
+            ),
             Self::MethodNotAllowed { method, path, allow } => {
                 ("method_not_allowed", format!("{method} is not possible on {path}; possible: {allow}"))
             }
             Self::UnexpectedBody => {
                 ("unexpected_body", "the request has a body, which nothing here takes".to_owned())
             }
+            Self::BadRequest(message) => ("bad_request", message.clone()),
+            Self::Busy(message) => ("busy", message.clone()),
             Self::Internal(message) => ("internal", message.clone()),
         };
         Body { error: Problem { code: code.to_owned(), message } }

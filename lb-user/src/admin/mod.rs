@@ -3,6 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | the [`Snapshot`], with counters as fresh as possible |
+//! | `GET /v1/trace?filter=…` | what becomes of packets, a [`crate::trace::Line`] of JSON for each, as they come; see [`eyes`] |
+//! | `GET /v1/why?source=…&destination=…` | what would become of a packet, a [`crate::trace::Why`] |
 //!
 //! Anything else is answered with a matching status and [`error`]'s shape. Only root, or the user lb-user
 //! runs as, gets an answer.
@@ -12,6 +14,8 @@
 
 pub mod api;
 pub mod error;
+pub mod eyes;
+pub mod query;
 pub mod server;
 pub mod socket;
 
@@ -23,7 +27,7 @@ use tokio::{
 };
 
 pub use self::{server::serve, socket::Socket};
-use crate::snapshot::Snapshot;
+use crate::{snapshot::Snapshot, trace::Eyes};
 
 /// Where lb-user listens and lbctl connects unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/admin.sock";
@@ -51,6 +55,7 @@ impl StatusRequest {
 pub struct Handle {
     last: watch::Receiver<Arc<Snapshot>>,
     requests: mpsc::Sender<StatusRequest>,
+    eyes: Option<Eyes>,
 }
 
 impl Handle {
@@ -58,7 +63,13 @@ impl Handle {
     #[must_use]
     pub fn new(last: watch::Receiver<Arc<Snapshot>>) -> (Self, mpsc::Receiver<StatusRequest>) {
         let (requests, inbox) = mpsc::channel(WAITING);
-        (Self { last, requests }, inbox)
+        (Self { last, requests, eyes: None }, inbox)
+    }
+
+    /// The same, with which packets can be looked into.
+    #[must_use]
+    pub fn with_eyes(self, eyes: Eyes) -> Self {
+        Self { eyes: Some(eyes), ..self }
     }
 
     /// The state of the balancer: fresh if the reconcile loop answers within a second, else as it last

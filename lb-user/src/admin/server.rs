@@ -1,14 +1,15 @@
 //! Accepts connections on the admin socket and serves them within limits.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
+use http_body_util::Either;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::UnixStream,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{net::UnixStream, task::JoinSet, time::sleep};
 use tracing::{debug, warn};
 
 use super::{Handle, Socket, api};
@@ -19,7 +20,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// A client has this long to send the head of a request, also of the next one on the same connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// No connection lives longer, however slowly its client reads.
+/// No connection lives longer, however slowly its client reads; but for one that watches packets.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest head of a request, in bytes.
@@ -65,20 +66,38 @@ async fn connection(stream: UnixStream, stranger: Option<u32>, handle: Handle) {
     if let Some(uid) = stranger {
         warn!("admin socket: user {uid} is refused");
     }
-    let service = service_fn(move |request| {
-        let handle = handle.clone();
-        async move { Ok::<_, Infallible>(api::respond(request, stranger, &handle).await) }
+    // Whether what is sent at present has no end by itself.
+    let endless = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        let (handle, endless) = (handle.clone(), &endless);
+        async move {
+            let response = api::respond(request, stranger, &handle).await;
+            endless.store(matches!(response.body(), Either::Right(_)), Relaxed);
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(CONNECTION_TIMEOUT, connection).await {
-        Ok(Ok(())) => {}
-        // The client's affair: it hung up, was too slow or did not speak HTTP.
-        Ok(Err(error)) => debug!("admin socket: {error}"),
-        Err(_) => debug!("admin socket: connection cut after {CONNECTION_TIMEOUT:?}"),
+    tokio::select! {
+        outcome = connection => match outcome {
+            Ok(()) => {}
+            // The client's affair: it hung up, was too slow or did not speak HTTP.
+            Err(error) => debug!("admin socket: {error}"),
+        },
+        () = too_long(&endless) => debug!("admin socket: connection cut after {CONNECTION_TIMEOUT:?}"),
+    }
+}
+
+/// Until a connection has lived for long enough; one that is being told of packets may.
+async fn too_long(endless: &AtomicBool) {
+    loop {
+        sleep(CONNECTION_TIMEOUT).await;
+        if !endless.load(Relaxed) {
+            return;
+        }
     }
 }
 

@@ -19,7 +19,8 @@ use lb_common::{
 use super::{Error, mapped::Mapped};
 use crate::plan::orders::{Census, Fate, Orders, Sheet};
 
-type Lines = Mapped<[AtomicU64; WAYS]>;
+/// Lines of eight entries.
+pub(crate) type Lines = Mapped<[AtomicU64; WAYS]>;
 
 /// Ticks without a sign of life after which a flow tag is forgotten: as long as an established connection may be
 /// silent (RFC 5382 REQ-5), and a little more, as only some of its packets are signs.
@@ -88,6 +89,41 @@ impl FlowTables {
         self.v4.flows.len() as u64
     }
 
+    /// The claims to records of IPv4.
+    pub(crate) fn claims4(&self) -> &Lines {
+        &self.v4.claims
+    }
+
+    /// The claims to records of IPv6.
+    pub(crate) fn claims6(&self) -> &Lines {
+        &self.v6.claims
+    }
+
+    /// The index of IPv4's replies.
+    pub(crate) fn replies4(&self) -> &Lines {
+        &self.v4.replies
+    }
+
+    /// The index of IPv6's replies.
+    pub(crate) fn replies6(&self) -> &Lines {
+        &self.v6.replies
+    }
+
+    /// The flow tags.
+    pub(crate) fn tags(&self) -> &Lines {
+        &self.tags
+    }
+
+    /// A record of IPv4.
+    pub(crate) fn flow4(&self, number: u32) -> Option<Flow<u32>> {
+        self.v4.record(number)
+    }
+
+    /// A record of IPv6.
+    pub(crate) fn flow6(&self, number: u32) -> Option<Flow<[u32; 4]>> {
+        self.v6.record(number)
+    }
+
     /// Flow tags that there is room for.
     #[must_use]
     pub fn tag_capacity(&self) -> u64 {
@@ -126,7 +162,8 @@ impl FlowTables {
         }
     }
 
-    fn load(&self, index: usize) -> u32 {
+    /// Connections of the server with an index that are alive.
+    pub(crate) fn load(&self, index: usize) -> u32 {
         if index < self.loads.len() { self.loads.get(index).load(SeqCst) } else { 0 }
     }
 
@@ -199,6 +236,11 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
             replies: Mapped::take(ebpf, replies)?,
             family: PhantomData,
         })
+    }
+
+    fn record(&self, number: u32) -> Option<Flow<F::Addr>> {
+        let number = number as usize;
+        (number < self.flows.len()).then(|| self.flows.read(number))
     }
 
     fn sweep(

@@ -10,7 +10,7 @@ use aya_log::EbpfLogger;
 use lb_common::abi::{DEFAULT_FLOW_TAGS, DEFAULT_FLOWS, WAYS};
 use tracing::warn;
 
-use super::{Error, OBJECT, attach::Program, flows::FlowTables, kernel, maps::Maps};
+use super::{Error, OBJECT, attach::Program, events::Events, flows::FlowTables, kernel, maps::Maps};
 use crate::plan::desired::Shape;
 
 /// A loaded program in its parts, for those who need them.
@@ -21,6 +21,8 @@ pub struct Loaded {
     pub maps: Maps,
     /// What user space sweeps.
     pub flows: FlowTables,
+    /// What the program reports.
+    pub events: Events,
     /// How large the flow tables are.
     pub shape: Shape,
 }
@@ -68,7 +70,8 @@ pub fn load(sizes: Sizes) -> Result<Loaded, Error> {
     let seed = RandomState::new().hash_one(std::process::id());
     let mut program = Program::load(ebpf)?;
     let (maps, flows) = (Maps::take(program.ebpf())?, FlowTables::take(program.ebpf(), seed)?);
-    Ok(Loaded { program, maps, flows, shape: Shape { flow_lines, tag_lines, seed } })
+    let events = Events::take(program.ebpf())?;
+    Ok(Loaded { program, maps, flows, events, shape: Shape { flow_lines, tag_lines, seed } })
 }
 
 /// A loader that makes the flow tables as large as wanted.

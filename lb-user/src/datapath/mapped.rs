@@ -18,7 +18,7 @@ use super::Error;
 /// An array map as memory: `T` is what an element is made of, and may be changed by the kernel at any time, so it
 /// consists of atomics, or is only ever copied out.
 #[derive(Debug)]
-pub(super) struct Mapped<T> {
+pub(crate) struct Mapped<T> {
     start: NonNull<T>,
     length: usize,
     bytes: usize,
@@ -30,6 +30,9 @@ pub(super) struct Mapped<T> {
 // SAFETY: the memory belongs to this value alone until it is dropped, wherever that is; who reads and writes it at
 // the same time is the kernel, whatever thread we are in.
 unsafe impl<T: Send> Send for Mapped<T> {}
+
+// SAFETY: what is shared by reference are atomics and copies, and the kernel writes at the same time anyway.
+unsafe impl<T: Send> Sync for Mapped<T> {}
 
 impl<T> Mapped<T> {
     /// Maps the array `name`, whose elements must be as large as `T`.
@@ -73,7 +76,7 @@ impl<T> Mapped<T> {
     }
 
     /// How many elements there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.length
     }
 
@@ -85,7 +88,7 @@ impl<T> Mapped<T> {
     }
 
     /// An element that consists of atomics.
-    pub(super) fn get(&self, index: usize) -> &T
+    pub(crate) fn get(&self, index: usize) -> &T
     where
         T: Shared,
     {
@@ -111,7 +114,7 @@ impl<T> Drop for Mapped<T> {
 }
 
 /// What may be shared with the kernel as it is.
-pub(super) trait Shared {}
+pub(crate) trait Shared {}
 
 impl Shared for [std::sync::atomic::AtomicU64; lb_common::abi::WAYS] {}
 impl Shared for std::sync::atomic::AtomicU32 {}

@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod decap;
+pub mod events;
 #[cfg(test)]
 pub mod fake;
 pub mod flows;

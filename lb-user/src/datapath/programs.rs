@@ -13,7 +13,7 @@ pub const FRAGS: &str = "_frags";
 
 /// The programs of the stages, each with its place in the map `STAGES`: twice its number, and one more for IPv6.
 pub fn stages() -> impl Iterator<Item = (u32, String)> {
-    const NAMES: [(Stage, &str); 9] = [
+    const NAMES: [(Stage, &str); 10] = [
         (Stage::Six, "six"),
         (Stage::Walk, "walk"),
         (Stage::Open, "open"),
@@ -23,6 +23,7 @@ pub fn stages() -> impl Iterator<Item = (u32, String)> {
         (Stage::Answer, "answer"),
         (Stage::Mss, "mss"),
         (Stage::Quic, "quic"),
+        (Stage::Report, "report"),
     ];
     let both = NAMES.into_iter().flat_map(|(stage, name)| [4, 6].map(|family| (stage, name, family)));
     // IPv4 has no extension headers to walk over, and needs no program beside the first.

@@ -1,11 +1,16 @@
 //! One request over the admin socket.
 
-use std::{fmt, io::ErrorKind, path::Path, time::Duration};
+use std::{fmt, io::ErrorKind, ops::ControlFlow, path::Path, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
 
 use crate::admin::error::Body;
 
@@ -38,25 +43,85 @@ impl fmt::Display for Failure {
 /// # Errors
 /// When lb-user cannot be reached or the answer is not a success.
 pub fn get(socket: &Path, path: &str) -> Result<String, Failure> {
+    let answer = runtime()?.block_on(async { timeout(PATIENCE, request(socket, path)).await });
+    let (status, body) = answer.unwrap_or_else(|_| Err(no_answer(socket)))?;
+    if status == StatusCode::OK { Ok(body) } else { Err(refusal(status, &body)) }
+}
+
+/// Gets a path whose answer comes line by line; `each` is given every line, and says whether to go on. Ends without
+/// failure when the answer does, and on Ctrl-C.
+///
+/// # Errors
+/// When lb-user cannot be reached, the answer is not a success or is cut off, or `each` fails.
+pub fn lines(
+    socket: &Path,
+    path: &str,
+    mut each: impl FnMut(&str) -> Result<ControlFlow<()>, Failure>,
+) -> Result<(), Failure> {
+    runtime()?.block_on(async {
+        let stream = connect(socket).await?;
+        let not_understood =
+            |error: Error| Failure::Answer(format!("{} was not understood: {error}", socket.display()));
+        let response = timeout(PATIENCE, send(stream, path)).await;
+        let response = response.map_err(|_| no_answer(socket))?.map_err(not_understood)?;
+        let status = response.status();
+        let mut body = response.into_body();
+        if status != StatusCode::OK {
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(not_understood)?.to_bytes();
+            return Err(refusal(status, &String::from_utf8_lossy(&body)));
+        }
+        let mut text = Vec::new();
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            };
+            let Some(frame) = frame else { return Ok(()) };
+            let frame = frame.map_err(|_| Failure::Reach("it ended in the middle of its answer".into()))?;
+            text.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+            while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
+                let rest = text.split_off(end + 1);
+                let line = std::mem::replace(&mut text, rest);
+                if each(String::from_utf8_lossy(&line).trim_end())?.is_break() {
+                    return Ok(());
+                }
+            }
+            if text.len() > MAX_ANSWER {
+                return Err(Failure::Answer("a line of lb-user does not end".into()));
+            }
+        }
+    })
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Reach(format!("cannot start: {error}")))?;
-    let answer = runtime.block_on(async { timeout(PATIENCE, request(socket, path)).await });
-    let (status, body) = answer.unwrap_or_else(|_| {
-        let socket = socket.display();
-        Err(Failure::Reach(format!("no answer on {socket} within {PATIENCE:?}; it may be hanging")))
-    })?;
-    if status == StatusCode::OK {
-        return Ok(body);
-    }
-    let why = match serde_json::from_str::<Body>(&body) {
+    runtime.map_err(|error| Failure::Reach(format!("cannot start: {error}")))
+}
+
+fn no_answer(socket: &Path) -> Failure {
+    let socket = socket.display();
+    Failure::Reach(format!("no answer on {socket} within {PATIENCE:?}; it may be hanging"))
+}
+
+/// What an answer means that is not a success.
+fn refusal(status: StatusCode, body: &str) -> Failure {
+    let why = match serde_json::from_str::<Body>(body) {
         Ok(body) => format!("lb-user refused: {}", body.error.message),
         Err(_) => format!("lb-user answered with HTTP status {status}"),
     };
-    Err(if status == StatusCode::FORBIDDEN { Failure::Reach(why) } else { Failure::Answer(why) })
+    if status == StatusCode::FORBIDDEN { Failure::Reach(why) } else { Failure::Answer(why) }
 }
 
 async fn request(socket: &Path, path: &str) -> Result<(StatusCode, String), Failure> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| {
+    exchange(connect(socket).await?, path)
+        .await
+        .map_err(|error| Failure::Answer(format!("{} was not understood: {error}", socket.display())))
+}
+
+async fn connect(socket: &Path) -> Result<UnixStream, Failure> {
+    UnixStream::connect(socket).await.map_err(|error| {
         let socket = socket.display();
         Failure::Reach(match error.kind() {
             ErrorKind::NotFound => {
@@ -68,16 +133,17 @@ async fn request(socket: &Path, path: &str) -> Result<(StatusCode, String), Fail
             }
             _ => format!("{socket}: {error}"),
         })
-    })?;
-    exchange(stream, path)
-        .await
-        .map_err(|error| Failure::Answer(format!("{} was not understood: {error}", socket.display())))
+    })
 }
 
-async fn exchange(
-    stream: UnixStream,
-    path: &str,
-) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
+async fn exchange(stream: UnixStream, path: &str) -> Result<(StatusCode, String), Error> {
+    let response = send(stream, path).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
+    Ok((status, String::from_utf8(body.into())?))
+}
+
+async fn send(stream: UnixStream, path: &str) -> Result<Response<Incoming>, Error> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its end or failure shows in the answer.
     tokio::spawn(connection);
@@ -86,10 +152,7 @@ async fn exchange(
         .header(header::USER_AGENT, concat!("lbctl/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
-    Ok((status, String::from_utf8(body.into())?))
+    Ok(sender.send_request(request).await?)
 }
 
 #[cfg(test)]

@@ -8,9 +8,12 @@
 //! | 3 | lb-user cannot be reached: it is not running, or this user may not ask it |
 
 pub mod client;
+pub mod pcapng;
 pub mod status;
 pub mod table;
+pub mod trace;
 pub mod units;
+pub mod why;
 
 use std::{
     env,
@@ -19,7 +22,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::client::Failure;
 use crate::{admin::DEFAULT_SOCKET, snapshot::Snapshot};
@@ -48,6 +51,15 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
+    /// Show what becomes of packets, as they pass.
+    ///
+    /// One line for each: when and where it came, the packet, what became of it, its VIP and slot, its flow, its server,
+    /// and how it was changed. Costs a little for every packet while it runs.
+    #[command(after_help = EXIT_CODES)]
+    Trace(trace::Options),
+    /// Say what would become of a packet, and why, without sending it.
+    #[command(after_help = EXIT_CODES)]
+    Why(why::Options),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,8 +72,17 @@ enum Format {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let Command::Status { output } = arguments.command;
-    match status(&arguments, output).and_then(|text| print(&text)) {
+    let done = match &arguments.command {
+        Command::Status { output } => status(&arguments, *output).and_then(|text| print(&text)),
+        Command::Trace(options) => {
+            if let Some(problem) = options.problem() {
+                Arguments::command().error(clap::error::ErrorKind::ValueValidation, problem).exit();
+            }
+            trace::run(&arguments.socket, options)
+        }
+        Command::Why(options) => why::run(&arguments.socket, options).and_then(|text| print(&text)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("lbctl: {failure}");
@@ -108,8 +129,6 @@ fn print(text: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -123,10 +142,19 @@ mod tests {
         ] {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(arguments.socket, PathBuf::from(socket), "{line}");
-            let Command::Status { output } = arguments.command;
+            let Command::Status { output } = arguments.command else { panic!("{line}") };
             assert_eq!(output, format, "{line}");
         }
-        for line in ["lbctl", "lbctl stats", "lbctl status -o yaml", "lbctl status extra"] {
+        for line in [
+            "lbctl",
+            "lbctl stats",
+            "lbctl status -o yaml",
+            "lbctl status extra",
+            "lbctl trace --count 0",
+            "lbctl why 10.0.0.1 10.0.0.2:80",
+            "lbctl why ::1:80 [::2]:80",
+            "lbctl why 10.0.0.1:1 10.0.0.2:80 sctp",
+        ] {
             assert_eq!(Arguments::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }
     }

@@ -6,6 +6,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 use super::*;

@@ -1,0 +1,71 @@
+//! `lbctl why`: what would become of a packet, and how that comes about.
+
+use std::{net::SocketAddr, path::Path};
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    Format,
+    client::{self, Failure},
+};
+use crate::{admin::query, trace::Why};
+
+/// What the command line says.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Where the packet comes from: ADDRESS:PORT, with [] around IPv6 addresses.
+    #[arg(value_name = "SOURCE", value_parser = end)]
+    source: SocketAddr,
+
+    /// Where it is sent to.
+    #[arg(value_name = "DESTINATION", value_parser = end)]
+    destination: SocketAddr,
+
+    /// Its protocol.
+    #[arg(value_enum, default_value_t = Protocol::Tcp)]
+    protocol: Protocol,
+
+    /// TCP: ask about a packet of a connection that is open, not about the SYN that begins one.
+    #[arg(long)]
+    established: bool,
+
+    /// `table` for people, `json` for programs.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Protocol {
+    Tcp,
+    Udp,
+}
+
+fn end(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "it must be ADDRESS:PORT, such as 192.0.2.1:80 or [2001:db8::1]:80".into())
+}
+
+/// The answer, ready to be printed.
+///
+/// # Errors
+/// When lb-user cannot be reached, or refuses.
+pub fn run(socket: &Path, options: &Options) -> Result<String, Failure> {
+    let (source, destination) = (options.source.to_string(), options.destination.to_string());
+    let protocol = if options.protocol == Protocol::Tcp { "tcp" } else { "udp" };
+    let mut pairs = vec![("source", source.as_str()), ("destination", &destination), ("protocol", protocol)];
+    pairs.extend(options.established.then_some(("established", "true")));
+    let body = client::get(socket, &format!("/v1/why?{}", query::encode(&pairs)))?;
+    if options.output == Format::Json {
+        return Ok(body);
+    }
+    let why: Why = serde_json::from_str(&body).map_err(|error| {
+        Failure::Answer(format!(
+            "the answer of lb-user was not understood ({error}); is lbctl {} of the same version?",
+            env!("CARGO_PKG_VERSION")
+        ))
+    })?;
+    Ok(render(&why))
+}
+
+fn render(why: &Why) -> String {
+    why.steps.iter().map(|step| format!("{:<8} {}\n", step.what, step.text)).collect()
+}
