@@ -18,4 +18,5 @@ mod persistence;
 mod ports;
 mod refusal;
 mod smoke;
+mod trace;
 mod tunnels;

@@ -151,7 +151,18 @@ pub fn request(target: SocketAddr, limit: Duration) -> Result<String, String> {
 /// # Errors
 /// As [`request`].
 pub fn request_from(target: SocketAddr, source: Option<IpAddr>, limit: Duration) -> Result<String, String> {
-    let mut stream = connect(target, source, limit)?;
+    ask(connect(target, source, limit)?, target)
+}
+
+/// [`request`] from one of the namespace's addresses and a port.
+///
+/// # Errors
+/// As [`request`].
+pub fn request_between(source: SocketAddr, target: SocketAddr, limit: Duration) -> Result<String, String> {
+    ask(connect_between(Some(source), target, limit)?, target)
+}
+
+fn ask(mut stream: TcpStream, target: SocketAddr) -> Result<String, String> {
     let head = format!("GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).map_err(at("send"))?;
     let mut answer = String::new();
@@ -168,10 +179,18 @@ pub fn request_from(target: SocketAddr, source: Option<IpAddr>, limit: Duration)
 /// # Errors
 /// What the socket said.
 pub fn connect(target: SocketAddr, source: Option<IpAddr>, limit: Duration) -> Result<TcpStream, String> {
+    connect_between(source.map(|source| SocketAddr::new(source, 0)), target, limit)
+}
+
+fn connect_between(
+    source: Option<SocketAddr>,
+    target: SocketAddr,
+    limit: Duration,
+) -> Result<TcpStream, String> {
     let open = || {
         let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
         if let Some(source) = source {
-            socket.bind(&SocketAddr::new(source, 0).into())?;
+            socket.bind(&source.into())?;
         }
         socket.connect_timeout(&target.into(), limit)?;
         socket.set_read_timeout(Some(limit))?;
