@@ -24,8 +24,11 @@ pub(crate) struct Verify {
     /// Ask Debian for newer kernels of these series than were fetched before
     #[arg(long, requires = "kernels")]
     fetch: bool,
+    /// Load the programs and leave the tests out: a minute instead of many
+    #[arg(long, requires = "kernels")]
+    no_tests: bool,
     /// Arguments of the test runner on other kernels, e.g. a part of a test's name
-    #[arg(last = true, requires = "kernels")]
+    #[arg(last = true, requires = "kernels", conflicts_with = "no_tests")]
     runner: Vec<String>,
 }
 
@@ -43,7 +46,10 @@ impl Verify {
 /// Loads every kernel program and prints verified instructions, JIT bytes and stack.
 pub(crate) fn verify(options: &Verify) -> Result<()> {
     match &options.kernels {
-        Some(kernels) => kernels::verify(kernels, options.fetch, &options.runner),
+        Some(choices) => {
+            let runner = (!options.no_tests).then_some(options.runner.as_slice());
+            kernels::verify(choices, options.fetch, runner)
+        }
         None => run_of_tests("verify"),
     }
 }

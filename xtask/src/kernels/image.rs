@@ -19,6 +19,7 @@ const TOOLS: [&str; 3] = ["ip", "ethtool", "tcpdump"];
 const JOBS: &str = "/jobs";
 
 /// A program to run in the guest.
+#[derive(Clone)]
 pub(super) struct Job {
     /// What the guest calls it when it begins and ends.
     pub(super) name: &'static str,

@@ -11,7 +11,7 @@ mod report;
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -76,19 +76,23 @@ struct Verdict {
     time: Duration,
 }
 
-/// Boots each of the kernels, all when none is named, and prints a table; fails if one fails.
-pub(crate) fn verify(choices: &[Choice], anew: bool, runner: &[String]) -> Result<()> {
+/// Boots each of the kernels, all when none is named, and prints a table; fails if one fails. `runner` has arguments
+/// for the tests; without, none run.
+pub(crate) fn verify(choices: &[Choice], anew: bool, runner: Option<&[String]>) -> Result<()> {
     ensure!(
         env::consts::ARCH == "x86_64",
         "only kernels for x86_64 are fetched, and this machine is another"
     );
     let choices = if choices.is_empty() { Choice::value_variants() } else { choices };
-    let tests = build_ebpf::packet_tests()?;
+    let tests = match runner {
+        Some(arguments) => Some(tests(arguments)?),
+        None => build_ebpf::binaries_and_tests().map(|_| None)?,
+    };
     fs::create_dir_all(fetch::folder())?;
     let (mut verdicts, mut problems) = (Vec::new(), Vec::new());
     for choice in choices {
         let suite = choice.suite();
-        let tried = fetch::kernel(suite, anew).and_then(|kernel| examine(*choice, kernel, &tests, runner));
+        let tried = fetch::kernel(suite, anew).and_then(|kernel| examine(*choice, kernel, tests.as_ref()));
         match tried {
             Ok(verdict) => verdicts.push(verdict),
             Err(error) => {
@@ -111,11 +115,11 @@ const REFUSED: &str = "refused";
 const FAILED: &str = "FAILED";
 
 /// Boots a kernel and judges what it says.
-fn examine(choice: Choice, kernel: Kernel, tests: &Path, runner: &[String]) -> Result<Verdict> {
+fn examine(choice: Choice, kernel: Kernel, tests: Option<&Job>) -> Result<Verdict> {
     let start = Instant::now();
     let file = |ending: &str| fetch::folder().join(format!("{}.{ending}", choice.suite()));
     let (initrd, console, log) = (file("initrd"), file("console.log"), file("log"));
-    let jobs = jobs(choice, tests, runner)?;
+    let jobs = jobs(choice, tests)?;
     fs::write(&initrd, image::pack(&kernel, &shell::release().join("guest"), &jobs)?)?;
     eprintln!("kernels: booting {}", kernel.release);
     let machine = Machine { image: &kernel.image, initrd: &initrd, console: &console };
@@ -140,7 +144,7 @@ fn examine(choice: Choice, kernel: Kernel, tests: &Path, runner: &[String]) -> R
         let lines: Vec<_> = said.lines().collect();
         show(lines[lines.len().saturating_sub(SHOWN / 2)..].iter().copied());
     }
-    let judged = if choice == Choice::TooOld { refused(&report) } else { passed(&report) };
+    let judged = if choice == Choice::TooOld { refused(&report) } else { passed(&report, tests.is_some()) };
     let result = if complaint.is_some() { FAILED } else { judged };
     if result == FAILED {
         eprintln!("\nall of it: {}, {}", log.display(), console.display());
@@ -157,31 +161,35 @@ fn examine(choice: Choice, kernel: Kernel, tests: &Path, runner: &[String]) -> R
     })
 }
 
+/// Builds the packet tests; gives the job of running them.
+fn tests(runner: &[String]) -> Result<Job> {
+    let fixed = ["--color=never", "--test-threads=2"].map(str::to_owned);
+    let arguments = fixed.into_iter().chain(runner.iter().cloned()).collect();
+    Ok(Job { name: TESTS, program: build_ebpf::packet_tests()?, arguments })
+}
+
 /// What a kernel is to do.
-fn jobs(choice: Choice, tests: &Path, runner: &[String]) -> Result<Vec<Job>> {
+fn jobs(choice: Choice, tests: Option<&Job>) -> Result<Vec<Job>> {
     let job = |name, program: PathBuf, arguments: &[&str]| Job {
         name,
         program,
         arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
     };
     let verify = job(VERIFY, shell::release().join("verify"), &[]);
-    if choice == Choice::TooOld {
-        // Something that could be balanced on, or that would be what is refused.
-        let ip = shell::find("ip").context("the program `ip` is missing")?;
-        let link =
-            job("link", ip, &["link", "add", "name", "wire", "up", "type", "veth", "peer", "name", "far"]);
-        let daemon = job(REFUSAL, shell::release().join("lb-user"), &["--iface", "wire"]);
-        return Ok(vec![verify, link, daemon]);
+    if choice != Choice::TooOld {
+        return Ok([verify].into_iter().chain(tests.cloned()).collect());
     }
-    let mut tests = job(TESTS, tests.to_owned(), &["--color=never", "--test-threads=2"]);
-    tests.arguments.extend_from_slice(runner);
-    Ok(vec![verify, tests])
+    // Something that could be balanced on, or that would be what is refused.
+    let ip = shell::find("ip").context("the program `ip` is missing")?;
+    let link = job("link", ip, &["link", "add", "name", "wire", "up", "type", "veth", "peer", "name", "far"]);
+    let daemon = job(REFUSAL, shell::release().join("lb-user"), &["--iface", "wire"]);
+    Ok(vec![verify, link, daemon])
 }
 
-/// Whether every program was loaded and every test passed; says what did not.
-fn passed(report: &Report) -> &'static str {
+/// Whether every program was loaded and every test passed, if they were to run; says what did not.
+fn passed(report: &Report, tested: bool) -> &'static str {
     let mut good = true;
-    for name in [VERIFY, TESTS] {
+    for name in [VERIFY].into_iter().chain(tested.then_some(TESTS)) {
         let Some(job) = report.job(name) else {
             good = false;
             continue;
@@ -247,9 +255,11 @@ fn print(verdicts: &[Verdict]) {
     for name in names {
         row(&format!("  {name}"), &|verdict| count(verdict, name));
     }
-    row("tests passed", &|verdict| tests(verdict, |tally| tally.passed));
-    row("tests failed", &|verdict| tests(verdict, |tally| tally.failed));
-    row("tests skipped", &|verdict| tests(verdict, |tally| tally.skipped));
+    if verdicts.iter().any(|verdict| verdict.tally.is_some()) {
+        row("tests passed", &|verdict| tests(verdict, |tally| tally.passed));
+        row("tests failed", &|verdict| tests(verdict, |tally| tally.failed));
+        row("tests skipped", &|verdict| tests(verdict, |tally| tally.skipped));
+    }
     row("seconds", &|verdict| format!("{:.0}", verdict.time.as_secs_f64()));
     row("result", &|verdict| verdict.result.to_owned());
 }

@@ -6,6 +6,9 @@ use crate::tally::Tally;
 /// How lines of the init begin.
 const MARK: &str = "guest: ";
 
+/// How the table of the program `verify` begins.
+const TABLE: &str = "program ";
+
 /// What a machine said, in its parts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
@@ -73,7 +76,7 @@ impl Done {
     /// What the program `verify` found: kernel programs, each with its verified instructions or what it says
     /// instead of them.
     pub(super) fn programs(&self) -> Vec<(&str, &str)> {
-        let rows = self.lines.iter().skip_while(|line| !line.starts_with("program ")).skip(1);
+        let rows = self.lines.iter().skip_while(|line| !line.starts_with(TABLE)).skip(1);
         // The table ends with the first line that is not like a row.
         rows.map_while(|line| row(line)).collect()
     }
@@ -83,10 +86,14 @@ impl Done {
         Tally::of(self.lines.iter().map(String::as_str))
     }
 
-    /// The lines that tell most about a failure: for tests, what the failed ones said; else the end.
+    /// The lines that tell most about a failure: for tests, what the failed ones said; for `verify`, what follows its
+    /// table; else the end.
     pub(super) fn essence(&self, most: usize) -> Vec<&str> {
         let lines: Vec<_> = self.lines.iter().map(String::as_str).collect();
-        match lines.iter().position(|line| *line == "failures:") {
+        let of_tests = lines.iter().position(|line| *line == "failures:");
+        let table = lines.iter().position(|line| line.starts_with(TABLE));
+        let after_table = table.map(|start| start + 1 + self.programs().len());
+        match of_tests.or(after_table) {
             Some(start) => lines[start..].iter().take(most).copied().collect(),
             None => lines[lines.len().saturating_sub(most)..].to_vec(),
         }
@@ -156,6 +163,8 @@ guest: done";
         let failed =
             done("test a ... FAILED\n\nfailures:\n\n---- a stdout ----\nit is so\n\ntest result: FAILED.");
         assert_eq!(failed.essence(4), ["failures:", "", "---- a stdout ----", "it is so"]);
+        let refused = done("program  verified\nlb refused - - 448\n\nlb is refused: no\nfor a reason\nmore");
+        assert_eq!(refused.essence(3), ["", "lb is refused: no", "for a reason"]);
         assert_eq!(done("one\ntwo\nthree").essence(2), ["two", "three"]);
     }
 }
