@@ -65,15 +65,17 @@ fn reasons(outcome: &Outcome) -> String {
 }
 
 fn unit(outcomes: &[Outcome]) -> String {
+    let used = Spread::of(outcomes.iter().flat_map(|outcome| outcome.units.clone())).median;
+    let pushing = |sample: &super::measure::Sample| sample.pushed - sample.alone;
     let Spread { median, least, most } =
-        Spread::of(outcomes.iter().flat_map(|outcome| outcome.units.clone()));
+        Spread::of(outcomes.iter().flat_map(|outcome| outcome.samples.iter().map(pushing)));
     let missed = outcomes
         .iter()
         .filter(|outcome| goal(&outcome.case).is_some_and(|goal| outcome.units().median > goal))
         .count();
     let goals = outcomes.iter().filter(|outcome| goal(&outcome.case).is_some()).count();
     format!(
-        "U = {median:.1} ns ({least:.1} … {most:.1}): pushing 20 bytes and filling them\n\
+        "U = {used:.1} ns; pushing 20 bytes and filling them costs {median:.1} ns here ({least:.1} … {most:.1})\n\
          {} of {goals} goals met; \"!\" marks the others\n",
         goals - missed
     )
