@@ -12,7 +12,7 @@ use crate::{
     parse::{self, Kind, Parse, Quote, Unread},
     pipeline::{Line, Tables, Work, decide, direct, fragment, icmp, open, quic},
     rewrite::{self, Answer},
-    verdict::{DropReason, Event, Forward, Hop, PassReason, Stage, Verdict},
+    verdict::{DropReason, Event, Forward, Hop, PassReason, Reply, Stage, Verdict},
     wire::ethernet,
 };
 
@@ -380,8 +380,9 @@ pub fn settle<F: Parse + Quote + Answer>(
     tables: &impl Tables<F>,
 ) -> Verdict {
     let mut verdict = decide(work, tables);
-    // One stage leads to another, in the kernel by a tail call; never in a circle.
-    for _ in 0..4 {
+    // One stage leads to another, in the kernel by a tail call; never in a circle. The longest way: fragment, mss,
+    // fragment, remember, answer.
+    for _ in 0..8 {
         let Verdict::Later(stage) = verdict else { break };
         verdict = self::stage(stage, frame, work, tables);
     }
@@ -423,6 +424,10 @@ fn stage<F: Parse + Quote + Answer>(
             }
             work.prepared = true;
             decide(work, tables)
+        }
+        // The kernel goes by the headers when it cuts a frame off: one that is shorter than they say cannot be.
+        Stage::Answer if work.reply != Reply::Echo && (frame.len() as u64) < work.packet.frame_length() => {
+            Verdict::Drop(rewrite::unanswered(work))
         }
         Stage::Answer => match rewrite::answer(frame, work) {
             Some(event) => Verdict::Answer(event),

@@ -88,7 +88,8 @@ impl Resize for XdpFrame<'_> {
         // SAFETY: the context is the one that the program was called with; the helper checks the bounds.
         let refused = unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } != 0;
         *self = Self::new(self.ctx);
-        if refused { None } else { Some(()) }
+        // The headers may have claimed more than there was: then too much is gone.
+        if refused || opaque(self.end) - opaque(self.start) != length { None } else { Some(()) }
     }
 }
 

@@ -87,9 +87,11 @@ fn enter<F: Family>(work: &mut Work<F>, mode: Mode, server: &Server) -> Result<C
         ipv6: server.flags & server_flags::IPV6 != 0,
         entropy: (work.facts.hash >> 16) as u16,
     };
-    if server.mtu != 0 && work.packet.length as usize + overhead > server.mtu as usize {
+    // No IP packet is larger than its length can say, whatever the way takes.
+    let mtu = if server.mtu == 0 { u16::MAX } else { server.mtu };
+    if work.packet.length as usize + overhead > mtu as usize {
         // What its sender can use: the rest of the way's size.
-        work.tunnel.mtu = server.mtu - overhead as u16;
+        work.tunnel.mtu = mtu.saturating_sub(overhead as u16);
         work.reply = Reply::TooBig;
         return Err(Verdict::Later(Stage::Answer));
     }
@@ -120,7 +122,9 @@ pub(super) fn remembered<F: Family, T: Tables<F>>(
     let tag = if way < WAYS { FlowTag(line.load(way)) } else { FlowTag::default() };
     work.facts.flags |= facts::ASKED;
     let stage = stage(work, vip);
-    if let Some((reference, server)) = at_home(tag, vip, begins, now, tables) {
+    // A datagram of a known flow is its next one: it does not begin anew, and stays with a server that is drained.
+    let anew = begins && (work.packet.is_syn() || vip.flags & vip_flags::BY_SOURCE != 0);
+    if let Some((reference, server)) = at_home(tag, vip, anew, now, tables) {
         work.facts.flags |= facts::KNOWN;
         if reference.index() != slot.server().index() {
             tables.count(Event::TagHit);

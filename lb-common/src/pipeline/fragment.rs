@@ -8,6 +8,10 @@ use crate::{
     verdict::{Change, DropReason, Forward, PassReason, Verdict},
 };
 
+/// Ticks for which the first piece is remembered: what RFC 8200 §4.5 gives a receiver to put a datagram together.
+/// After that its identification may be another's.
+const PATIENCE: u32 = 60;
+
 /// Decides about the first piece of a datagram.
 #[inline(always)]
 pub fn first<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Verdict {
@@ -42,9 +46,10 @@ pub fn remember<F: Family>(work: &Work<F>, verdict: &Verdict, tables: &impl Tabl
 #[inline(always)]
 fn follow<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forward, Verdict> {
     const GONE: Verdict = Verdict::Drop(DropReason::NoServer);
-    let Some(first) = tables.fragment(&work.packet.fragment_key()) else {
+    let first = match tables.fragment(&work.packet.fragment_key()) {
+        Some(first) if tables.now().wrapping_sub(first.tick) <= PATIENCE => first,
         // Perhaps the host's own; or its first piece is late, and the sender will try again.
-        return Err(Verdict::Pass(PassReason::Fragment));
+        _ => return Err(Verdict::Pass(PassReason::Fragment)),
     };
     if !is_for_us(work, tables) {
         return Err(Verdict::Pass(PassReason::OtherHost));

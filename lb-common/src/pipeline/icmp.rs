@@ -17,7 +17,8 @@ use crate::{
 /// Decides about an ICMP or ICMPv6 message.
 #[inline(always)]
 pub fn icmp<F: Quote, B: Frame + ?Sized>(work: &mut Work<F>, frame: &B, tables: &impl Tables<F>) -> Verdict {
-    let Some([kind, _]) = frame.read(work.packet.l4()) else {
+    // Type, code, checksum: what an answer changes must be there.
+    let Some([kind, _, _, _]) = frame.read(work.packet.l4()) else {
         return Verdict::Pass(PassReason::Malformed);
     };
     if F::is_echo(kind) {
@@ -60,9 +61,6 @@ fn error<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forwa
     if !is_for_us(work, tables) {
         return Err(Verdict::Pass(PassReason::OtherHost));
     }
-    if work.packet.ttl <= 1 {
-        return Err(Verdict::Drop(DropReason::TtlExceeded));
-    }
     match found {
         Some(vip) => about_answer(work, vip, &key, tables),
         None => about_request(work, &key, tables),
@@ -92,10 +90,17 @@ fn about_answer<F: Family>(
         return Err(Verdict::Pass(PassReason::NoFlow));
     }
     let server = choose::entry(work.flow.server_ref, tables).ok_or(Verdict::Drop(DropReason::NoServer))?;
+    has_a_hop_left(work)?;
     translate::note(work, 0);
     hop_to(work, work.flow.server_ref, &server, false, tables)?;
     let server = work.flow.server_ref;
     Ok(Forward { change: Change::TranslateQuote, server, half: Half::Client, new: false })
+}
+
+/// Asked only when it is sure that the message is not the host's own.
+#[inline(always)]
+fn has_a_hop_left<F: Family>(work: &Work<F>) -> Result<(), Verdict> {
+    if work.packet.ttl <= 1 { Err(Verdict::Drop(DropReason::TtlExceeded)) } else { Ok(()) }
 }
 
 /// The quoted packet was on its way to a server: its client is to know.
@@ -108,6 +113,7 @@ fn about_request<F: Family>(
     if !flows::find_reply(work, key, tables) {
         return Err(Verdict::Pass(PassReason::NotVip));
     }
+    has_a_hop_left(work)?;
     translate::note(work, facts::REPLY);
     translate::to_client(work, tables)?;
     Ok(Forward {

@@ -40,6 +40,7 @@ fn later<F: Family>(work: &Work<F>) -> Verdict {
 /// A packet of a flow whose server is halted: a connection is reset, a datagram ends here.
 #[inline(always)]
 fn halted<F: Family>(work: &mut Work<F>) -> Verdict {
+    note(work, 0);
     if work.packet.key.protocol == protocol::TCP as u32 {
         refuse(work)
     } else {

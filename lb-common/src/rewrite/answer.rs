@@ -6,7 +6,7 @@ use crate::{
     abi::protocol,
     family::{Family, V4, V6},
     parse::Kind,
-    pipeline::Work,
+    pipeline::{Work, facts},
     verdict::{DropReason, Event, Reply},
     wire::{Resize, checksum, checksum::Delta, ethernet, icmp, ipv4, ipv6, tcp},
 };
@@ -42,8 +42,9 @@ pub fn answer<F: Answer, B: Resize>(frame: &mut B, work: &Work<F>) -> Option<Eve
 pub fn unanswered<F: Family>(work: &Work<F>) -> DropReason {
     match work.reply {
         Reply::TooBig => DropReason::TooBig,
-        Reply::Reset => DropReason::Halted,
-        Reply::Unreachable => DropReason::NoServer,
+        // Of no flow: nobody is there to have one with.
+        Reply::Reset if work.facts.flags & facts::IN_TABLE != 0 => DropReason::Halted,
+        Reply::Reset | Reply::Unreachable => DropReason::NoServer,
         Reply::Echo => DropReason::RewriteFailed,
     }
 }

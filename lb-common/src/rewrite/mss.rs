@@ -20,7 +20,9 @@ pub fn clamp<F: Family, B: Frame>(frame: &mut B, packet: &Packet<F>, mss: u16) -
         if at + 4 > end {
             return Some(());
         }
-        let [kind, length, high, low]: [u8; 4] = frame.read(l4 + at)?;
+        let Some([kind, length, high, low]) = frame.read(l4 + at) else {
+            return Some(());
+        };
         match (kind, length) {
             (tcp::OPTION_END, _) => return Some(()),
             (tcp::OPTION_NOTHING, _) => at += 1,

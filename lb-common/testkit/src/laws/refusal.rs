@@ -114,7 +114,9 @@ impl Laws {
                 assert!(service.flags & vip_flags::EMPTY_PASS == 0 || known.is_some());
                 if let What::Whole(seen) = what {
                     assert!(
-                        service.flags & vip_flags::EMPTY_REJECT == 0 || seen.flags & 4 != 0,
+                        service.flags & vip_flags::EMPTY_REJECT == 0
+                            || seen.flags & 4 != 0
+                            || passage.before.len() < seen.end,
                         "it was to be refused"
                     );
                 }
