@@ -18,4 +18,5 @@ mod pair;
 mod parity;
 mod reasons;
 mod routes;
+mod trace;
 mod verifier;
