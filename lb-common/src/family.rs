@@ -108,7 +108,7 @@ impl Family for V6 {
         let host = (address[2] as u64) << 32 | address[3] as u64;
         let network = (network ^ seed).wrapping_mul(seed | 1);
         let host = (host ^ seed.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (network ^ (network >> 29)) ^ (host ^ (host >> 31)).wrapping_mul(seed.rotate_left(17) | 1)
+        network ^ (network >> 29) ^ host.rotate_left(23)
     }
 
     const HEADER: usize = ipv6::HEADER;

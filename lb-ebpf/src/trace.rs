@@ -70,7 +70,7 @@ fn report6_frags(ctx: XdpContext) -> u32 {
 /// Length of a frame in one piece.
 #[inline(always)]
 fn linear(ctx: &XdpContext) -> u32 {
-    (ctx.data_end() - ctx.data()) as u32
+    XdpFrame::new(ctx).linear() as u32
 }
 
 /// Length of a frame with all its pieces.

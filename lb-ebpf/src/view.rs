@@ -20,13 +20,21 @@ impl<'a> XdpFrame<'a> {
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         // Read from the context itself each time: the verifier refuses an address that was calculated from it.
         let fresh = XdpContext::new(opaque(ctx.ctx as usize) as *mut _);
-        Self { start: fresh.data(), end: fresh.data_end(), total: 0, ctx }
+        // They are fields of 32 bits, which the verifier knows for pointers: to be kept on the stack as 64.
+        Self { start: opaque(fresh.data()), end: opaque(fresh.data_end()), total: 0, ctx }
     }
 
     /// A frame of which more may lie in other pieces, where it is known from its headers how long it is.
     #[inline(always)]
     pub(crate) fn of_packet(ctx: &'a XdpContext, bytes: u64) -> Self {
         Self { total: bytes as usize, ..Self::new(ctx) }
+    }
+
+    /// Bytes in the linear part.
+    #[inline(always)]
+    pub(crate) fn linear(&self) -> usize {
+        // LLVM must not make comparisons of pointers into comparisons of lengths.
+        opaque(self.end) - opaque(self.start)
     }
 
     /// The address of `N` bytes at `offset` if they lie within the frame.
@@ -83,8 +91,7 @@ impl Resize for XdpFrame<'_> {
     #[inline(always)]
     fn set_len(&mut self, length: usize) -> Option<()> {
         // There may be padding behind the packet, or pieces of it that are not in the linear part.
-        let linear = opaque(self.end) - opaque(self.start);
-        let more = length as i32 - linear.max(self.total) as i32;
+        let more = length as i32 - self.linear().max(self.total) as i32;
         // SAFETY: the context is the one that the program was called with; the helper checks the bounds.
         let refused = unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } != 0;
         *self = Self::new(self.ctx);
