@@ -59,8 +59,8 @@ fn packets(text: &str) -> Vec<Sighting> {
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let lines = whole.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
     lines
-        .filter_map(|line| match line {
-            Line::Packet(seen) => Some(*seen),
+        .map(|line| match line {
+            Line::Packet(seen) => *seen,
             Line::Lost { lost } => panic!("{lost} packets were lost"),
         })
         .collect()
