@@ -11,7 +11,6 @@
 //! is known to be up, and tried again by the client. Left to the host it would be refused.
 
 use std::{
-    net::SocketAddr,
     panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
@@ -20,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::FutureExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
@@ -32,15 +31,16 @@ use crate::{
         load::{Loaded, Sizes, load},
         maps::Maps,
     },
-    health::{Checker, Target, TargetId},
+    health::Checker,
     hops::{self, Surroundings},
     listeners,
     lock::Lock,
-    model::{Config, HealthCheck, Vip},
+    model::{Config, PortRange, Vip},
     netlink::{Netlink, links::Link, sysctl, watch::Watch},
     picture::About,
     plan::snat,
     reconcile::{self, Inbox, Reconciler},
+    reload::{self, Followers, Reloader},
     signals::Signals,
     snapshot::{Interface, Snapshot},
     sweep,
@@ -108,22 +108,33 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         config_file: options.config_file.as_ref().map(|path| path.display().to_string()),
         interfaces,
         flow_capacity: flows.capacity(),
+        tag_capacity: flows.tag_capacity(),
     };
     report(&config, &about);
+    let (addresses, hangup) = (Mutex::new(addresses), Notify::new());
     let outcome = {
+        let reload = Reload {
+            config,
+            file: options.config_file.clone(),
+            own_ports,
+            addresses: &addresses,
+            netlink: &netlink,
+            links: &links,
+            hangup: &hangup,
+        };
         // A bug in there must not keep the addresses from being taken off.
         let serving =
-            AssertUnwindSafe(serve(&config, reconciler, flows, events, socket, about)).catch_unwind();
+            AssertUnwindSafe(serve(reconciler, flows, events, socket, about, reload)).catch_unwind();
         tokio::select! {
             outcome = serving => outcome.unwrap_or_else(|_| bail!("a bug in lb-user ended it; see above")),
-            never = addresses.keep_up(&netlink, notices) => match never {},
+            never = vip_addresses::keep_up(&addresses, &netlink, notices) => match never {},
             error = lost(&netlink, &links, link_notices) => Err(error),
-            name = signals.stop() => { info!("stopping: {name}"); Ok(()) }
+            name = signals.stop(&hangup) => { info!("stopping: {name}"); Ok(()) }
         }
     };
     // Addresses first: while the program is attached, no packet to a VIP reaches the host, which would
     // reset its connection.
-    addresses.take_down(&netlink).await;
+    addresses.into_inner().take_down(&netlink).await;
     program.detach();
     info!("stopped");
     outcome
@@ -225,61 +236,56 @@ pub(crate) async fn lost(netlink: &Netlink, links: &[Link], mut notices: Watch) 
 
 /// Starts everything that runs beside the loop, then the loop.
 async fn serve(
-    config: &Config,
     reconciler: Reconciler<Maps>,
     flow_tables: FlowTables,
     events: Events,
     socket: admin::Socket,
     about: About,
+    reload: Reload<'_>,
 ) -> Result<()> {
     let (health_news, health) = mpsc::channel(BACKLOG);
     let (surroundings_news, surroundings) = mpsc::channel(1);
     let (census_news, census) = mpsc::channel(1);
     let (publish, last) = watch::channel(Arc::new(Snapshot::default()));
-    let (handle, status) = admin::Handle::new(last);
+    let (handle, requests) = admin::Handle::new(last);
     let flow_tables = Arc::new(flow_tables);
     let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
     let handle = handle.with_eyes(eyes);
 
-    let servers: Vec<_> =
-        config.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.address).collect();
-    let (_servers, servers) = watch::channel(Arc::from(servers));
+    let Reload { config, file, own_ports, addresses, netlink, links, hangup } = reload;
+    let (servers_news, servers) = watch::channel(reload::servers(&config));
     let attached = about.interfaces.iter().map(|interface| interface.index).collect();
     let checker = Checker::spawn(health_news);
-    checker.set_targets(targets(config));
+    let followers = Followers { checker, servers: servers_news, addresses, netlink, links };
+    followers.follow(&config);
+    let reloader = Reloader { file, config, own_ports, handle: handle.clone(), followers };
     let orders = sweep::start(flow_tables, census_news)?;
 
-    let inbox = Inbox { health, surroundings, census, status, eyes: eyes_inbox };
+    let admin::Requests { status, commands, reloads } = requests;
+    let inbox = Inbox { health, surroundings, census, status, commands, eyes: eyes_inbox };
     tokio::select! {
         () = reconcile::run(reconciler, about, inbox, orders, publish) => bail!("the reconcile loop ended"),
         () = hops::run(Netlink::open()?, attached, Watch::start()?, servers, surroundings_news) =>
             bail!("the watch over the network ended"),
+        () = reloader.run(reloads, hangup) => bail!("the reader of the configuration ended"),
         () = admin::serve(socket, handle) => bail!("the admin interface ended"),
     }
+}
+
+/// What it takes to go over to another configuration.
+struct Reload<'a> {
+    config: Config,
+    file: Option<PathBuf>,
+    own_ports: PortRange,
+    addresses: &'a Mutex<VipAddresses>,
+    netlink: &'a Netlink,
+    links: &'a [Link],
+    hangup: &'a Notify,
 }
 
 /// How large the flow tables are to be.
 fn sizes(config: &Config) -> Sizes {
     Sizes { flows: config.flows.translated, tags: config.flows.tags }
-}
-
-/// What is to be probed: every server of every VIP.
-fn targets(config: &Config) -> Vec<Target> {
-    let target = |vip: &Vip, server: &crate::model::Server| Target {
-        id: TargetId { vip: vip.name.clone(), server: server.name.clone() },
-        address: SocketAddr::new(server.address, probe_port(vip, &vip.health)),
-        check: vip.health.clone(),
-    };
-    config
-        .vips
-        .iter()
-        .flat_map(|vip| config.servers_of(vip).iter().map(move |server| target(vip, server)))
-        .collect()
-}
-
-/// The port to probe: the check's own, else the one served, else the first of those served.
-fn probe_port(vip: &Vip, check: &HealthCheck) -> u16 {
-    check.port.or(vip.server_port).unwrap_or_else(|| vip.ports.first())
 }
 
 /// Says once what is going to happen.
@@ -303,37 +309,4 @@ fn report(config: &Config, about: &About) {
 
 fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-
-    #[test]
-    fn every_server_of_every_vip_is_probed_where_it_serves() {
-        let text = r#"
-            [pool.p]
-            servers = [{ name = "s", address = "10.0.0.1" }]
-            [vip_defaults]
-            address = "192.0.2.1"
-            mode = "snat"
-            pool = "p"
-            [vip.plain]
-            port = 80
-            [vip.translated]
-            port = 81
-            server_port = 8080
-            [vip.many]
-            port = "443,1000-1010"
-            [vip.elsewhere]
-            port = 82
-            health = { port = 9 }
-        "#;
-        let config = config::check("test.toml", text).unwrap().config;
-        let probed: Vec<_> =
-            targets(&config).into_iter().map(|target| (target.id.vip, target.address.port())).collect();
-        let expected = [("plain", 80), ("translated", 8080), ("many", 443), ("elsewhere", 9)];
-        assert_eq!(probed, expected.map(|(vip, port)| (vip.to_owned(), port)));
-    }
 }

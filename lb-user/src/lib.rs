@@ -16,6 +16,7 @@ pub mod picture;
 pub mod plan;
 pub mod poke;
 pub mod reconcile;
+pub mod reload;
 pub mod signals;
 pub mod snapshot;
 pub mod sweep;

@@ -1,22 +1,18 @@
 //! `lb-user`: the load balancer daemon. Arguments, logging and exit codes; the rest is the library.
 
 use std::{
-    fs::File,
-    io::{self, Read as _, Write as _},
-    path::{Path, PathBuf},
+    io::{self, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use lb_user::{admin, app, config, datapath::attach::Wanted, decap, model::Config, telemetry};
+use lb_user::{admin, app, config, datapath::attach::Wanted, decap, model::Config, reload, telemetry};
 use tokio::runtime::Runtime;
 
 /// Where the configuration is unless `--config` says otherwise.
 const DEFAULT_CONFIG: &str = "/etc/lb/lb.toml";
-
-/// Far more than thousands of VIPs and servers take, in bytes.
-const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// Load balancer: forwards TCP and UDP in the kernel (XDP) to servers whose health it checks.
 ///
@@ -100,14 +96,6 @@ fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// The text of a configuration file; not of a device that never ends.
-fn read_text(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(LARGEST_CONFIG + 1).read_to_string(&mut text)?;
-    ensure!(text.len() as u64 <= LARGEST_CONFIG, "it is larger than {} MiB", LARGEST_CONFIG >> 20);
-    Ok(text)
-}
-
 /// Reads and checks the configuration file; prints everything that is wrong with it. `None` if that is more
 /// than warnings.
 fn read(arguments: &Arguments) -> Result<Option<(Option<PathBuf>, Config)>> {
@@ -115,8 +103,8 @@ fn read(arguments: &Arguments) -> Result<Option<(Option<PathBuf>, Config)>> {
     if arguments.config.is_none() && !arguments.check && !path.exists() {
         return Ok(Some((None, Config::default())));
     }
-    let text =
-        read_text(&path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let text = reload::read_text(&path)
+        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
     let name = path.display().to_string();
     match config::check(&name, &text) {
         Ok(checked) => {

@@ -2,7 +2,7 @@
 
 use lb_common::{
     abi::Counters,
-    verdict::{DropReason, PassReason},
+    verdict::{DropReason, Event, PassReason},
 };
 
 use crate::{
@@ -25,14 +25,16 @@ pub struct About {
     pub config_file: Option<String>,
     /// Where the program is attached.
     pub interfaces: Vec<Interface>,
-    /// Flows that fit each table.
+    /// Translated flows that each family's table holds.
     pub flow_capacity: u64,
+    /// Flow tags that there is room for.
+    pub tag_capacity: u64,
 }
 
 /// Why a VIP of a proxied mode is not served.
 const NEEDS_PROXY: &str = "its mode needs l7-proxy, which serves nothing yet";
 
-/// The state of the balancer now. A counter that the kernel does not give counts as 0.
+/// The state of the balancer now. What the kernel does not tell counts as 0.
 #[must_use]
 pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
     Snapshot {
@@ -45,6 +47,10 @@ pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
         reasons: reasons(&state.datapath.reasons().unwrap_or_default()),
         flows: state.census.alive,
         flow_capacity: about.flow_capacity,
+        flows_taken: state.census.records,
+        tags: state.census.tags,
+        tag_capacity: about.tag_capacity,
+        tags_taken: state.census.tags_taken,
     }
 }
 
@@ -63,7 +69,11 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
         served,
         note: (!served).then(|| NEEDS_PROXY.into()),
         health: pool_health(&servers),
-        traffic: servers.iter().map(|server| &server.traffic).sum(),
+        traffic: servers
+            .iter()
+            .map(|server| &server.traffic)
+            .chain([&traffic(state.retired(&vip.name), 0)])
+            .sum(),
         servers,
     }
 }
@@ -72,7 +82,7 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
     let id = TargetId { vip: vip.name.clone(), server: server.name.clone() };
     let health = state.health.get(&id);
     let reference = state.ids.server(&id);
-    let counters = reference.and_then(|server| state.datapath.server_counters(server.index()).ok());
+    let counters = reference.map(|server| state.counters(server)).unwrap_or_default();
     let active = reference.and_then(|server| state.census.by_server.get(&server.index()));
     ServerStatus {
         name: server.name.clone(),
@@ -81,6 +91,7 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
         weight: server.weight,
         backup: server.backup,
         active: reference.is_some_and(|server| state.is_active(server)),
+        state: state.admin.get(&id).copied().unwrap_or_default(),
         health: health.map_or(Health::Unknown, |event| event.state),
         reason: health.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
         since: health.map_or(0, |event| event.since),
@@ -112,8 +123,7 @@ fn pool_health(servers: &[ServerStatus]) -> PoolHealth {
     }
 }
 
-fn traffic(counters: Option<Counters>, active: u64) -> Traffic {
-    let counters = counters.unwrap_or_default();
+fn traffic(counters: Counters, active: u64) -> Traffic {
     Traffic {
         connections: counters.connections,
         active,
@@ -132,5 +142,6 @@ fn reasons(packets: &[u64]) -> Vec<ReasonCount> {
     };
     let pass = PassReason::ALL.iter().map(|reason| entry("pass", reason.label(), reason.index()));
     let drop = DropReason::ALL.iter().map(|reason| entry("drop", reason.label(), reason.index()));
-    pass.chain(drop).collect()
+    let event = Event::ALL.iter().map(|event| entry("event", event.label(), event.index()));
+    pass.chain(drop).chain(event).collect()
 }

@@ -3,17 +3,21 @@
 //! Health, network and sweep only send it messages; it takes them as they come, several at once if they
 //! came meanwhile, and makes one plan of them. Nobody else writes maps.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use lb_common::abi::{ServerRef, settings_flags};
+use lb_common::abi::{Counters, ServerRef, settings_flags};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    admin::StatusRequest,
+    admin::{Command, ServerChange, ServerRequest, StatusRequest},
     datapath::{Datapath, Error},
     health::{HealthEvent, TargetId},
     hops::Surroundings,
@@ -55,6 +59,10 @@ pub struct Reconciler<D> {
     pub(crate) surroundings: Surroundings,
     pub(crate) census: Census,
     pub(crate) admin: HashMap<TargetId, Admin>,
+    /// What was counted for servers that are gone, by number of their VIP.
+    retired: HashMap<u16, Counters>,
+    /// What the kernel had counted for others before an index was given to its server.
+    inherited: HashMap<u16, Counters>,
     settled: Settled,
     rings: Rings,
     current: Desired,
@@ -80,6 +88,8 @@ impl<D: Datapath> Reconciler<D> {
             surroundings: Surroundings::default(),
             census: Census::default(),
             admin: HashMap::new(),
+            retired: HashMap::new(),
+            inherited: HashMap::new(),
             settled: Settled::new(),
             rings,
             current: Desired::default(),
@@ -87,8 +97,94 @@ impl<D: Datapath> Reconciler<D> {
         })
     }
 
+    /// Goes over to another configuration, with the next step. What is in both keeps its number, health, counters and
+    /// the state that the operator gave it.
+    ///
+    /// # Errors
+    /// When it has more VIPs or servers than the maps; nothing is changed then.
+    pub fn configure(&mut self, config: Config) -> Result<(), Exhausted> {
+        let mut ids = self.ids.clone();
+        ids.assign(&config, self.rings.next_step())?;
+        for (id, server) in self.ids.servers().filter(|&(id, server)| ids.server(id) != Some(server)) {
+            self.health.remove(id);
+            let counters = self.counters(server);
+            if let Some(vip) = ids.vip(&id.vip) {
+                *self.retired.entry(vip).or_default() += counters;
+            }
+        }
+        for (_, server) in ids.servers().filter(|&(id, server)| self.ids.server(id) != Some(server)) {
+            let counters = self.datapath.server_counters(server.index()).unwrap_or_default();
+            self.inherited.insert(server.index(), counters);
+        }
+        let same_vip = |vip: &str| ids.vip(vip).is_some() && ids.vip(vip) == self.ids.vip(vip);
+        let kept: HashSet<_> = config
+            .vips
+            .iter()
+            .filter(|vip| same_vip(&vip.name))
+            .filter_map(|vip| ids.vip(&vip.name))
+            .collect();
+        self.retired.retain(|vip, _| kept.contains(vip));
+        self.admin.retain(|id, _| ids.server(id).is_some());
+        self.rings.set_learn(config.flows.learn);
+        (self.ids, self.config) = (ids, config);
+        Ok(())
+    }
+
+    /// Gives servers another state; tells which ones.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn set_state(&mut self, request: &ServerRequest) -> Result<Vec<ServerChange>, String> {
+        let ServerRequest { vip: wanted, server: name, state } = request;
+        let vips: Vec<_> =
+            self.config.vips.iter().filter(|vip| wanted == "*" || vip.name == *wanted).collect();
+        if vips.is_empty() {
+            return Err(format!("there is no VIP {wanted:?}; lbctl status lists them"));
+        }
+        let having =
+            vips.iter().filter(|vip| self.config.servers_of(vip).iter().any(|server| server.name == *name));
+        let changes: Vec<_> = having
+            .map(|vip| ServerChange { vip: vip.name.clone(), server: name.clone(), state: *state })
+            .collect();
+        if changes.is_empty() {
+            let of = if wanted == "*" { "any VIP".into() } else { format!("VIP {wanted:?}") };
+            return Err(format!("there is no server {name:?} in {of}; lbctl status lists them"));
+        }
+        for ServerChange { vip, server, state } in &changes {
+            info!("VIP {vip}: server {server} is to be {state}, as the operator says");
+            let id = TargetId { vip: vip.clone(), server: server.clone() };
+            match state {
+                Admin::Ready => self.admin.remove(&id),
+                Admin::Drain | Admin::Halt => self.admin.insert(id, *state),
+            };
+        }
+        Ok(changes)
+    }
+
+    /// What was counted for a server. What the kernel does not tell counts as nothing.
+    pub(crate) fn counters(&self, server: ServerRef) -> Counters {
+        let all = self.datapath.server_counters(server.index()).unwrap_or_default();
+        let before = self.inherited.get(&server.index()).copied().unwrap_or_default();
+        Counters {
+            packets_in: all.packets_in.saturating_sub(before.packets_in),
+            bytes_in: all.bytes_in.saturating_sub(before.bytes_in),
+            packets_out: all.packets_out.saturating_sub(before.packets_out),
+            bytes_out: all.bytes_out.saturating_sub(before.bytes_out),
+            connections: all.connections.saturating_sub(before.connections),
+        }
+    }
+
+    /// What was counted for the servers that a VIP once had.
+    pub(crate) fn retired(&self, vip: &str) -> Counters {
+        self.ids.vip(vip).and_then(|vip| self.retired.get(&vip)).copied().unwrap_or_default()
+    }
+
     /// News of a server's health. Gives whether it calls for a new plan; a new reason alone does not.
     pub fn on_health(&mut self, event: HealthEvent) -> bool {
+        // Of a target that has gone meanwhile.
+        if self.ids.server(&event.id).is_none() {
+            return false;
+        }
         let state = event.state;
         let before = self.health.insert(event.id.clone(), event);
         before.is_none_or(|before| before.state != state)
@@ -205,8 +301,10 @@ pub struct Inbox {
     pub surroundings: mpsc::Receiver<Surroundings>,
     /// From the sweep: what it found.
     pub census: mpsc::Receiver<Census>,
-    /// From the admin interface.
+    /// From the admin interface: who wants to see the state.
     pub status: mpsc::Receiver<StatusRequest>,
+    /// From the admin interface and who reads the configuration: what is to change.
+    pub commands: mpsc::Receiver<Command>,
     /// From those who look into packets.
     pub eyes: mpsc::UnboundedReceiver<trace::Question>,
 }
@@ -226,7 +324,7 @@ pub async fn run<D: Datapath>(
     loop {
         let due = reconciler.due().map_or(IDLE, |due| due.saturating_sub(began.elapsed()).max(BREATH));
         let again = refused.as_ref().map_or_else(|| Instant::now() + due, |(at, _)| *at + RETRY);
-        let mut asked = None;
+        let (mut asked, mut answer): (_, Option<Box<dyn FnOnce() + Send>>) = (None, None);
         // Dropped at the end of this round, by which those who want to watch know that they do.
         let mut _switched = None;
         tokio::select! {
@@ -248,6 +346,10 @@ pub async fn run<D: Datapath>(
                 stale |= reconciler.on_census(census);
             }
             request = inbox.status.recv() => asked = request,
+            Some(command) = inbox.commands.recv() => {
+                answer = Some(obey(&mut reconciler, command));
+                stale = true;
+            }
             Some(question) = inbox.eyes.recv() => match question {
                 trace::Question::Insight(answer) => {
                     // Whoever asked may be gone.
@@ -277,6 +379,9 @@ pub async fn run<D: Datapath>(
                 }
             }
         }
+        if let Some(answer) = answer {
+            answer();
+        }
         let due = published.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY);
         if asked.is_some() || due {
             let snapshot = Arc::new(picture::snapshot(&reconciler, &about));
@@ -288,6 +393,24 @@ pub async fn run<D: Datapath>(
         }
     }
 }
+
+/// Does what a command says, as far as the plan goes; gives what is to be done when the kernel knows.
+fn obey<D: Datapath>(reconciler: &mut Reconciler<D>, command: Command) -> Box<dyn FnOnce() + Send> {
+    // Who asked may have given up.
+    match command {
+        Command::Server(request, answer) => {
+            let outcome = reconciler.set_state(&request);
+            Box::new(move || drop(answer.send(outcome)))
+        }
+        Command::Configure(config, answer) => {
+            let outcome = reconciler.configure(*config).map_err(|error| error.to_string());
+            Box::new(move || drop(answer.send(outcome)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod churn;
 
 #[cfg(test)]
 mod tests {
@@ -343,7 +466,14 @@ mod tests {
     }
 
     fn about() -> About {
-        About { now: || 100, started: 90, config_file: None, interfaces: Vec::new(), flow_capacity: 1_000 }
+        About {
+            now: || 100,
+            started: 90,
+            config_file: None,
+            interfaces: Vec::new(),
+            flow_capacity: 1_000,
+            tag_capacity: 2_000,
+        }
     }
 
     #[test]
@@ -384,12 +514,13 @@ mod tests {
             let (surroundings, surroundings_inbox) = mpsc::channel(1);
             let (census, census_inbox) = mpsc::channel(1);
             let (publish, last) = watch::channel(Arc::default());
-            let (_handle, status) = crate::admin::Handle::new(last);
+            let (_handle, requests) = crate::admin::Handle::new(last);
             let inbox = Inbox {
                 health: health_inbox,
                 surroundings: surroundings_inbox,
                 census: census_inbox,
-                status,
+                status: requests.status,
+                commands: requests.commands,
                 eyes: mpsc::unbounded_channel().1,
             };
             let running =
@@ -442,7 +573,125 @@ mod tests {
         assert_eq!((s1.port, s1.weight), (Some(80), 100));
         assert_eq!((a.traffic.active, s1.traffic.active, s2.traffic.active), (5, 5, 0));
         assert_eq!((snapshot.flows, snapshot.flow_capacity), (5, 1_000));
-        let reasons = lb_common::verdict::PassReason::ALL.len() + lb_common::verdict::DropReason::ALL.len();
+        use lb_common::verdict::{DropReason, Event, PassReason};
+        let reasons = PassReason::ALL.len() + DropReason::ALL.len() + Event::ALL.len();
         assert_eq!(snapshot.reasons.len(), reasons, "also those that did not happen");
+    }
+
+    fn all_up(reconciler: &mut Reconciler<Fake>) {
+        for vip in ["a", "b"] {
+            for server in ["s1", "s2"] {
+                reconciler.on_health(health(vip, server, Health::Up));
+            }
+        }
+        reconciler.step(Duration::ZERO).unwrap();
+    }
+
+    fn with(change: impl FnOnce(String) -> String) -> Config {
+        config::check("test.toml", &change(CONFIG.into())).expect("a valid configuration").config
+    }
+
+    #[test]
+    fn another_configuration_touches_nothing_that_is_in_both() {
+        let mut reconciler = reconciler();
+        all_up(&mut reconciler);
+        let before = reconciler.datapath.contents.clone();
+        reconciler.configure(with(|text| text)).unwrap();
+        assert_eq!(reconciler.step(Duration::ZERO), Ok(0), "the same again is nothing");
+
+        reconciler.configure(with(|text| text.replace("port = 81", "port = 91"))).unwrap();
+        assert_eq!(reconciler.step(Duration::ZERO), Ok(2), "one key comes, one goes");
+        let after = &reconciler.datapath.contents;
+        assert_eq!((&after.rings, &after.servers), (&before.rings, &before.servers));
+    }
+
+    #[test]
+    fn counters_of_a_vip_do_not_go_back_when_a_server_leaves() {
+        let mut reconciler = reconciler();
+        all_up(&mut reconciler);
+        let packets = |reconciler: &Reconciler<Fake>| {
+            let vip = &picture::snapshot(reconciler, &about()).vips[0];
+            (vip.traffic.packets_in, vip.servers.last().unwrap().traffic.packets_in)
+        };
+        let all = packets(&reconciler).0;
+        let one = |text: String| text.replace(r#", { name = "s2", address = "10.0.0.2" }"#, "");
+        reconciler.configure(with(one)).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(packets(&reconciler).0, all);
+        reconciler.configure(with(|text| text)).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(
+            packets(&reconciler),
+            (all, 0),
+            "one that returns begins anew, whatever its number counted"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        let mut reconciler = reconciler();
+        all_up(&mut reconciler);
+        let many: String = (1..5_000)
+            .map(|n| {
+                format!("[vip.v{n}]\naddress = \"192.0.2.9\"\nport = {n}\nmode = \"snat\"\npool = \"web\"\n")
+            })
+            .collect();
+        let mut config = with(|text| text);
+        // The check of configurations would refuse it first.
+        let more =
+            config::check("many.toml", &format!("{CONFIG}{}", &many[..many.find("[vip.v3000]").unwrap()]));
+        config.vips = more.unwrap().config.vips;
+        let again: Vec<_> = config
+            .vips
+            .iter()
+            .cloned()
+            .map(|mut vip| {
+                vip.name += "x";
+                vip
+            })
+            .collect();
+        config.vips.extend(again);
+        assert!(reconciler.configure(config).is_err());
+        assert_eq!(reconciler.step(Duration::ZERO), Ok(0));
+        assert_eq!(reconciler.config.vips.len(), 3);
+    }
+
+    #[test]
+    fn a_state_is_for_a_server_of_a_vip_or_of_all_and_outlasts_a_reload() {
+        let mut reconciler = reconciler();
+        all_up(&mut reconciler);
+        let request =
+            |vip: &str, server: &str, state| ServerRequest { vip: vip.into(), server: server.into(), state };
+        let states = |reconciler: &Reconciler<Fake>| -> Vec<_> {
+            let vips = picture::snapshot(reconciler, &about()).vips;
+            vips.iter().take(2).map(|vip| (vip.servers[0].state, vip.servers[0].active)).collect()
+        };
+        reconciler.set_state(&request("a", "s1", Admin::Drain)).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(states(&reconciler), [(Admin::Drain, false), (Admin::Ready, true)]);
+        let changes = reconciler.set_state(&request("*", "s1", Admin::Halt)).unwrap();
+        assert_eq!(changes.len(), 3, "also where the proxy is to serve");
+        reconciler.configure(with(|text| text.replace("port = 81", "port = 91"))).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(states(&reconciler), [(Admin::Halt, false), (Admin::Halt, false)]);
+        let fates: Vec<_> = reconciler.orders().servers.iter().map(|sheet| sheet.fate).collect();
+        assert_eq!(fates, [Fate::Nobody, Fate::Halted, Fate::Kept, Fate::Halted, Fate::Kept]);
+        reconciler.set_state(&request("*", "s1", Admin::Ready)).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(states(&reconciler), [(Admin::Ready, true), (Admin::Ready, true)]);
+        for (vip, server, why) in [
+            ("c", "s1", "there is no VIP \"c\"; lbctl status lists them"),
+            ("a", "s9", "there is no server \"s9\" in VIP \"a\"; lbctl status lists them"),
+            ("*", "s9", "there is no server \"s9\" in any VIP; lbctl status lists them"),
+        ] {
+            assert_eq!(reconciler.set_state(&request(vip, server, Admin::Halt)).unwrap_err(), why);
+        }
+    }
+
+    #[test]
+    fn news_of_a_server_that_is_gone_are_none() {
+        let mut reconciler = reconciler();
+        assert!(!reconciler.on_health(health("a", "s9", Health::Up)));
+        assert!(reconciler.health.is_empty());
     }
 }

@@ -1,7 +1,10 @@
-//! Signals that tell the daemon to stop.
+//! Signals that tell the daemon to stop, or to read its configuration again.
 
 use anyhow::Result;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
 use tracing::warn;
 
 /// The signals that reach a daemon.
@@ -29,9 +32,9 @@ impl Signals {
         })
     }
 
-    /// Waits for one that means to stop, and gives its name. A hangup does not: whoever sends it to a daemon
-    /// expects the configuration to be read again, and is told that nothing of the kind happens.
-    pub async fn stop(&mut self) -> &'static str {
+    /// Waits for one that means to stop, and gives its name. A hangup has the configuration read again: `reload` is
+    /// told.
+    pub async fn stop(&mut self, reload: &Notify) -> &'static str {
         loop {
             let [user1, user2] = &mut self.user;
             tokio::select! {
@@ -41,9 +44,7 @@ impl Signals {
                 // They mean nothing here, and would end the daemon without a chance to clean up.
                 _ = user1.recv() => warn!("SIGUSR1 ignored"),
                 _ = user2.recv() => warn!("SIGUSR2 ignored"),
-                _ = self.hangup.recv() => warn!(
-                    "SIGHUP ignored: a changed configuration takes effect at the next start, which breaks connections"
-                ),
+                _ = self.hangup.recv() => reload.notify_one(),
             }
         }
     }

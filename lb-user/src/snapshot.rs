@@ -8,6 +8,8 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Admin;
+
 /// State of the balancer at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -23,12 +25,24 @@ pub struct Snapshot {
     pub interfaces: Vec<Interface>,
     /// Virtual services in file order.
     pub vips: Vec<VipStatus>,
-    /// Packets passed or dropped, by reason; every reason is listed, also those at 0.
+    /// Packets passed or dropped, by reason, and events; every one is listed, also those at 0.
     pub reasons: Vec<ReasonCount>,
     /// Translations (snat and nat flows) alive at the last sweep.
     pub flows: u64,
     /// How many flows the tables can hold, per address family.
     pub flow_capacity: u64,
+    /// Places taken in both families' tables: also by flows that are over and kept for stragglers.
+    #[serde(default)]
+    pub flows_taken: u64,
+    /// Flow tags of flows that are alive (`dr`, `ipip`, `gue`), and of clients that persist, at the last sweep.
+    #[serde(default)]
+    pub tags: u64,
+    /// How many flow tags there is room for.
+    #[serde(default)]
+    pub tag_capacity: u64,
+    /// Places taken by flow tags, also of flows that are over.
+    #[serde(default)]
+    pub tags_taken: u64,
 }
 
 /// An interface that runs the XDP program.
@@ -89,7 +103,7 @@ pub struct VipStatus {
     pub ports: String,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// `snat`, `nat`, `dr`, `http` or `tcp`.
+    /// `snat`, `nat`, `dr`, `ipip`, `gue`, `http` or `tcp`.
     pub mode: String,
     /// Persistence: `none`, `source-ip`, `last-successful` or `cookie`.
     pub persistence: String,
@@ -170,6 +184,9 @@ pub struct ServerStatus {
     pub backup: bool,
     /// Whether new flows may reach it now: up, weighted, and not a backup that is not needed.
     pub active: bool,
+    /// What the operator wants of it for the time being.
+    #[serde(default)]
+    pub state: Admin,
     /// Health.
     pub health: Health,
     /// Why the health is what it is: the last probe's result in words.
@@ -186,7 +203,7 @@ pub struct ServerStatus {
 /// Packets with one fate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReasonCount {
-    /// `pass` or `drop`.
+    /// `pass`, `drop` or `event`: what happened beside a packet's own fate.
     pub verdict: String,
     /// Name of the reason, the same in code, counters and here.
     pub reason: String,

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use anyhow::Result;
-use tokio::time::sleep;
+use tokio::{sync::Mutex, time::sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -40,63 +40,61 @@ impl VipAddresses {
 
     async fn try_put_up(&mut self, netlink: &Netlink, config: &Config, links: &[Link]) -> Result<()> {
         let present = netlink.addresses().await?;
-        let mut wanted: Vec<IpAddr> = Vec::new();
-        if config.manage_addresses {
-            wanted = config.vips.iter().map(|vip| vip.address).collect();
-            wanted.sort_unstable();
-            wanted.dedup();
-        }
-        let home = |address: IpAddr| {
-            let same_network = links.iter().find(|link| {
-                present
-                    .iter()
-                    .any(|on| on.ifindex == link.index && contains(on.address, on.prefix_len, address))
-            });
-            same_network.unwrap_or(&links[0])
-        };
+        let homes = homes(config, links, &present);
         for stale in present.iter().filter(|on| on.ours) {
-            let keep = wanted.contains(&stale.address) && home(stale.address).index == stale.ifindex;
+            let keep = homes.contains(&(stale.ifindex, stale.address));
             if !keep && netlink.remove_address(stale.ifindex, stale.address).await? {
                 info!("removed {}, left behind by an earlier lb-user", stale.address);
             }
         }
-        for address in wanted {
-            if let Some(on) = present.iter().find(|on| on.address == address && !on.ours) {
-                info!("{address} is on this host already (interface {}) and will stay there", on.ifindex);
-                continue;
-            }
-            let link = home(address);
-            match netlink.ensure_address(link.index, address).await? {
-                Presence::Added | Presence::Adopted => self.0.push((link.index, address)),
-                Presence::Foreign => info!("{address} is on {} already and will stay there", link.name),
-            }
+        for home in homes {
+            self.put(netlink, &present, home).await?;
         }
         Ok(())
     }
 
-    /// Puts back what somebody takes off, for as long as it is polled: the kernel itself removes IPv6 addresses
-    /// when an interface is switched off.
-    pub async fn keep_up(&self, netlink: &Netlink, mut notices: Watch) -> Infallible {
-        let mut complained = false;
-        loop {
-            for &(ifindex, address) in &self.0 {
-                match netlink.ensure_address(ifindex, address).await {
-                    Ok(Presence::Added) => {
-                        warn!("VIP address {address} had been taken off its interface; put back");
-                        complained = false;
-                    }
-                    Ok(_) => {}
-                    Err(error) if complained => debug!("{error}"),
-                    Err(error) => {
-                        warn!("{error}");
-                        complained = true;
-                    }
-                }
+    /// Goes over to another configuration: takes off what is no VIP's any more, then puts up what is new.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the rest is done all the same.
+    pub async fn follow(&mut self, netlink: &Netlink, config: &Config, links: &[Link]) -> Result<()> {
+        let present = netlink.addresses().await?;
+        let homes = homes(config, links, &present);
+        let mut refused = Ok(());
+        // One that stays also stays where it is.
+        for (ifindex, address) in std::mem::take(&mut self.0) {
+            if homes.iter().any(|home| home.1 == address) {
+                self.0.push((ifindex, address));
+            } else if let Err(error) = netlink.remove_address(ifindex, address).await {
+                refused = Err(error.into());
             }
-            // Somebody who keeps taking it off is not fought at full speed.
-            sleep(Duration::from_secs(1)).await;
-            while !notices.changed().await.concerns_addresses() {}
         }
+        for home in homes {
+            if !self.0.iter().any(|up| up.1 == home.1)
+                && let Err(error) = self.put(netlink, &present, home).await
+            {
+                refused = Err(error);
+            }
+        }
+        refused
+    }
+
+    /// Puts one address on an interface, unless it is on this host already.
+    async fn put(
+        &mut self,
+        netlink: &Netlink,
+        present: &[HostAddress],
+        (ifindex, address): (u32, IpAddr),
+    ) -> Result<()> {
+        if let Some(on) = present.iter().find(|on| on.address == address && !on.ours) {
+            info!("{address} is on this host already (interface {}) and will stay there", on.ifindex);
+            return Ok(());
+        }
+        match netlink.ensure_address(ifindex, address).await? {
+            Presence::Added | Presence::Adopted => self.0.push((ifindex, address)),
+            Presence::Foreign => info!("{address} is on interface {ifindex} already and will stay there"),
+        }
+        Ok(())
     }
 
     /// Takes them all off again; what the kernel refuses is logged.
@@ -107,6 +105,50 @@ impl VipAddresses {
             }
         }
     }
+}
+
+/// Puts back what somebody takes off, for as long as it is polled: the kernel itself removes IPv6 addresses when an
+/// interface is switched off.
+pub async fn keep_up(addresses: &Mutex<VipAddresses>, netlink: &Netlink, mut notices: Watch) -> Infallible {
+    let mut complained = false;
+    loop {
+        for &(ifindex, address) in &addresses.lock().await.0 {
+            match netlink.ensure_address(ifindex, address).await {
+                Ok(Presence::Added) => {
+                    warn!("VIP address {address} had been taken off its interface; put back");
+                    complained = false;
+                }
+                Ok(_) => {}
+                Err(error) if complained => debug!("{error}"),
+                Err(error) => {
+                    warn!("{error}");
+                    complained = true;
+                }
+            }
+        }
+        // Somebody who keeps taking it off is not fought at full speed.
+        sleep(Duration::from_secs(1)).await;
+        while !notices.changed().await.concerns_addresses() {}
+    }
+}
+
+/// Interface and address of everything that is to be put up: on the interface that has the address's network, else on
+/// the first.
+fn homes(config: &Config, links: &[Link], present: &[HostAddress]) -> Vec<(u32, IpAddr)> {
+    let mut wanted: Vec<IpAddr> = Vec::new();
+    if config.manage_addresses {
+        wanted = config.vips.iter().map(|vip| vip.address).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+    }
+    let home = |address: IpAddr| {
+        let has = |link: &&Link| {
+            let mut on = present.iter().filter(|on| on.ifindex == link.index && !on.ours);
+            on.any(|on| contains(on.address, on.prefix_len, address))
+        };
+        links.iter().find(has).unwrap_or(&links[0]).index
+    };
+    wanted.into_iter().map(|address| (home(address), address)).collect()
 }
 
 /// Why VIPs on addresses that this host has for itself cannot be served: one line each. Answers to the host's

@@ -129,8 +129,9 @@ pub(super) fn remembered<F: Family, T: Tables<F>>(
         if reference.index() != slot.server().index() {
             tables.count(Event::TagHit);
         }
-        // A SYN that is repeated does not take back what is known.
-        let stage = if begins && tag.stage() == TagStage::Established { tag.stage() } else { stage };
+        // A SYN that is repeated does not take back what is known; nor do the last words of a client that has ended.
+        let lasting = if begins { TagStage::Established } else { TagStage::Closed };
+        let stage = if tag.stage() == lasting { lasting } else { stage };
         let fresh = FlowTag::new(hash, reference.index(), stage, now);
         if fresh != tag {
             tags::note(line, way, fresh, now, tables);

@@ -1,57 +1,82 @@
 //! Requests and their answers.
 
-use http_body_util::{Either, Full};
+use std::error::Error;
+
+use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes},
     header::{self, HeaderValue},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Handle, error::Refusal, eyes};
+use super::{Handle, ServerRequest, error::Refusal, eyes};
 use crate::trace::{Eyes, Lines};
 
 /// The body of an answer: there at once, or line by line.
 pub type Answer = Either<Full<Bytes>, Lines>;
 
+/// Largest body that is taken, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
 /// Answers one request. `stranger` is the user id of a client that has no right to be here.
-pub async fn respond<B: Body>(
-    request: Request<B>,
-    stranger: Option<u32>,
-    handle: &Handle,
-) -> Response<Answer> {
-    match answer(&request, stranger, handle).await {
+pub async fn respond<B: Body>(request: Request<B>, stranger: Option<u32>, handle: &Handle) -> Response<Answer>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    match answer(request, stranger, handle).await {
         Ok(body) => response(StatusCode::OK, body),
         Err(refusal) => refuse(&refusal),
     }
 }
 
 async fn answer<B: Body>(
-    request: &Request<B>,
+    request: Request<B>,
     stranger: Option<u32>,
     handle: &Handle,
-) -> Result<Answer, Refusal> {
+) -> Result<Answer, Refusal>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     if let Some(uid) = stranger {
         return Err(Refusal::Forbidden { uid });
     }
-    let (path, query) = (request.uri().path(), request.uri().query());
-    if !matches!(path, "/v1/status" | "/v1/trace" | "/v1/why") {
-        return Err(Refusal::NotFound { path: path.to_owned() });
+    let path = request.uri().path().to_owned();
+    let (allow, methods): (_, &[Method]) = match path.as_str() {
+        "/v1/status" | "/v1/why" => ("GET, HEAD", &[Method::GET, Method::HEAD]),
+        "/v1/trace" => ("GET", &[Method::GET]),
+        "/v1/server" | "/v1/reload" => ("POST", &[Method::POST]),
+        _ => return Err(Refusal::NotFound { path }),
+    };
+    if !methods.contains(request.method()) {
+        return Err(Refusal::MethodNotAllowed { method: request.method().to_string(), path, allow });
     }
-    let watches = path == "/v1/trace" && request.method() == Method::HEAD;
-    if !matches!(*request.method(), Method::GET | Method::HEAD) || watches {
-        let (method, path) = (request.method().to_string(), path.to_owned());
-        let allow = if watches { "GET" } else { "GET, HEAD" };
-        return Err(Refusal::MethodNotAllowed { method, path, allow });
+    if path == "/v1/server" {
+        let wish: ServerRequest = read(request.into_body()).await?;
+        return encode(&handle.set_server(wish).await.map_err(Refusal::Refused)?);
     }
     if !request.body().is_end_stream() {
         return Err(Refusal::UnexpectedBody);
     }
-    match path {
+    let query = request.uri().query();
+    match path.as_str() {
         "/v1/trace" => Ok(Either::Right(eyes::trace(query, eyes_of(handle)?).await?)),
         "/v1/why" => encode(&eyes::why(query, eyes_of(handle)?).await?),
+        "/v1/reload" => encode(&handle.reload().await.map_err(Refusal::Refused)?),
         _ => encode(&*handle.status().await),
     }
+}
+
+/// The body of a request, which must be JSON of this form.
+async fn read<T: DeserializeOwned, B: Body>(body: B) -> Result<T, Refusal>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let wrong = |error: &dyn std::fmt::Display| {
+        Refusal::BadRequest(format!("the body is not what it should be: {error}"))
+    };
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| wrong(&error))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| wrong(&error))
 }
 
 fn eyes_of(handle: &Handle) -> Result<&Eyes, Refusal> {

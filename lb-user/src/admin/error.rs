@@ -48,6 +48,8 @@ pub enum Refusal {
     BadRequest(String),
     /// It can be asked for by one at a time, and somebody has.
     Busy(String),
+    /// What was asked for cannot be done.
+    Refused(String),
     /// lb-user's own fault.
     Internal(String),
 }
@@ -63,6 +65,7 @@ impl Refusal {
             Self::UnexpectedBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Busy(_) => StatusCode::CONFLICT,
+            Self::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -76,7 +79,9 @@ impl Refusal {
             }
             Self::NotFound { path } => (
                 "not_found",
-                format!("there is nothing at {path}; there are /v1/status, /v1/trace and /v1/why"),
+                format!(
+                    "there is nothing at {path}; there are /v1/status, /v1/server, /v1/reload, /v1/trace and /v1/why"
+                ),
             ),
             Self::MethodNotAllowed { method, path, allow } => {
                 ("method_not_allowed", format!("{method} is not possible on {path}; possible: {allow}"))
@@ -86,6 +91,7 @@ impl Refusal {
             }
             Self::BadRequest(message) => ("bad_request", message.clone()),
             Self::Busy(message) => ("busy", message.clone()),
+            Self::Refused(message) => ("refused", message.clone()),
             Self::Internal(message) => ("internal", message.clone()),
         };
         Body { error: Problem { code: code.to_owned(), message } }

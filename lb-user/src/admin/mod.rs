@@ -3,6 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | the [`Snapshot`], with counters as fresh as possible |
+//! | `POST /v1/server` with a [`ServerRequest`] | the servers it was for, once the kernel knows |
+//! | `POST /v1/reload` | what the configuration file brought, once it is applied: [`Reloaded`] |
 //! | `GET /v1/trace?filter=…` | what becomes of packets, a [`crate::trace::Line`] of JSON for each, as they come; see [`eyes`] |
 //! | `GET /v1/why?source=…&destination=…` | what would become of a packet, a [`crate::trace::Why`] |
 //!
@@ -10,7 +12,8 @@
 //! runs as, gets an answer.
 //!
 //! This room holds no state of the balancer. It asks the reconcile loop for a fresh picture through a
-//! [`StatusRequest`] and makes do with the last published one when that takes too long.
+//! [`StatusRequest`] and makes do with the last published one when that takes too long. What is to change goes to the loop,
+//! or to who reads the configuration, as a [`Command`] or [`ReloadRequest`].
 
 pub mod api;
 pub mod error;
@@ -21,13 +24,14 @@ pub mod socket;
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
 pub use self::{server::serve, socket::Socket};
-use crate::{snapshot::Snapshot, trace::Eyes};
+use crate::{model::Config, plan::Admin, snapshot::Snapshot, trace::Eyes};
 
 /// Where lb-user listens and lbctl connects unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/admin.sock";
@@ -50,26 +54,117 @@ impl StatusRequest {
     }
 }
 
+/// What is to become of a server for the time being.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerRequest {
+    /// Name of a VIP; `*` for every one that has the server.
+    pub vip: String,
+    /// Name of the server in its pool.
+    pub server: String,
+    /// `ready`, `drain` or `halt`.
+    pub state: Admin,
+}
+
+/// A server that a request was for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerChange {
+    /// Name of the VIP.
+    pub vip: String,
+    /// Name of the server.
+    pub server: String,
+    /// What it is now.
+    pub state: Admin,
+}
+
+/// What a configuration file brought that was read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The file.
+    pub file: String,
+    /// VIPs in it.
+    pub vips: usize,
+    /// What is odd about it, and what of it takes effect at the next start only.
+    pub warnings: Vec<String>,
+}
+
+/// A wish for the reconcile loop. It is answered when the kernel has been told.
+#[derive(Debug)]
+pub enum Command {
+    /// A server's state.
+    Server(ServerRequest, oneshot::Sender<Result<Vec<ServerChange>, String>>),
+    /// Another configuration, that can be used.
+    Configure(Box<Config>, oneshot::Sender<Result<(), String>>),
+}
+
+/// A wish to have the configuration file read again; refused with everything that is wrong with it.
+#[derive(Debug)]
+pub struct ReloadRequest(pub oneshot::Sender<Result<Reloaded, String>>);
+
 /// The admin interface's view of the balancer.
 #[derive(Clone, Debug)]
 pub struct Handle {
     last: watch::Receiver<Arc<Snapshot>>,
     requests: mpsc::Sender<StatusRequest>,
+    commands: mpsc::Sender<Command>,
+    reloads: mpsc::Sender<ReloadRequest>,
     eyes: Option<Eyes>,
 }
 
+/// What reaches others through a [`Handle`].
+#[derive(Debug)]
+pub struct Requests {
+    /// For the reconcile loop: fresh pictures.
+    pub status: mpsc::Receiver<StatusRequest>,
+    /// For the reconcile loop.
+    pub commands: mpsc::Receiver<Command>,
+    /// For who reads the configuration.
+    pub reloads: mpsc::Receiver<ReloadRequest>,
+}
+
 impl Handle {
-    /// A handle that falls back to `last`, and the requests that the reconcile loop is to answer.
+    /// A handle that falls back to `last`, and the requests that others are to answer.
     #[must_use]
-    pub fn new(last: watch::Receiver<Arc<Snapshot>>) -> (Self, mpsc::Receiver<StatusRequest>) {
-        let (requests, inbox) = mpsc::channel(WAITING);
-        (Self { last, requests, eyes: None }, inbox)
+    pub fn new(last: watch::Receiver<Arc<Snapshot>>) -> (Self, Requests) {
+        let (requests, status) = mpsc::channel(WAITING);
+        let (command_requests, commands) = mpsc::channel(WAITING);
+        let (reload_requests, reloads) = mpsc::channel(WAITING);
+        let (commands_to, reloads_to) = (command_requests, reload_requests);
+        let handle = Self { last, requests, commands: commands_to, reloads: reloads_to, eyes: None };
+        (handle, Requests { status, commands, reloads })
     }
 
     /// The same, with which packets can be looked into.
     #[must_use]
     pub fn with_eyes(self, eyes: Eyes) -> Self {
         Self { eyes: Some(eyes), ..self }
+    }
+
+    /// Changes a server's state; gives the servers that the request was for.
+    ///
+    /// # Errors
+    /// When there is no such server; or the loop is gone.
+    pub async fn set_server(&self, request: ServerRequest) -> Result<Vec<ServerChange>, String> {
+        let (answer, outcome) = oneshot::channel();
+        ask(&self.commands, Command::Server(request, answer), outcome).await
+    }
+
+    /// Applies a configuration.
+    ///
+    /// # Errors
+    /// When it does not fit into the kernel's tables; or the loop is gone.
+    pub async fn configure(&self, config: Config) -> Result<(), String> {
+        let (answer, outcome) = oneshot::channel();
+        ask(&self.commands, Command::Configure(Box::new(config), answer), outcome).await
+    }
+
+    /// Has the configuration file read again.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; nothing was changed then.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        let (answer, outcome) = oneshot::channel();
+        ask(&self.reloads, ReloadRequest(answer), outcome).await
     }
 
     /// The state of the balancer: fresh if the reconcile loop answers within a second, else as it last
@@ -85,6 +180,17 @@ impl Handle {
     }
 }
 
+/// Sends a wish and waits for the answer.
+async fn ask<W, T>(
+    to: &mpsc::Sender<W>,
+    wish: W,
+    answer: oneshot::Receiver<Result<T, String>>,
+) -> Result<T, String> {
+    let gone = || "lb-user is stopping".to_owned();
+    to.send(wish).await.map_err(|_| gone())?;
+    answer.await.unwrap_or_else(|_| Err(gone()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +203,7 @@ mod tests {
     async fn a_fresh_snapshot_is_preferred() {
         let (_publish, last) = watch::channel(snapshot(1));
         let (handle, mut requests) = Handle::new(last);
-        let loop_ = async { requests.recv().await.unwrap().answer(snapshot(2)) };
+        let loop_ = async { requests.status.recv().await.unwrap().answer(snapshot(2)) };
         let (answer, ()) = tokio::join!(handle.status(), loop_);
         assert_eq!(answer.time, 2);
     }

@@ -186,14 +186,14 @@ impl FlowTables {
 
 impl Orders {
     /// What is known of a server.
-    fn sheet(&self, server: u16) -> Sheet {
+    pub(crate) fn sheet(&self, server: u16) -> Sheet {
         self.servers.get(usize::from(server)).copied().unwrap_or_default()
     }
 }
 
 /// Whether a tag is of no use any more: it has been silent for too long, or leads nowhere. One that is as young as the
 /// sweep may be of a server that came back since the orders were given.
-fn is_forgotten(tag: FlowTag, sheet: &Sheet, now: u32) -> bool {
+pub(crate) fn is_forgotten(tag: FlowTag, sheet: &Sheet, now: u32) -> bool {
     let silent = tag.age(now);
     // A packet that arrives while the sweep runs is "seen" after `now`: less than no time ago.
     if silent >= (1 << 14) - 2 {
@@ -204,7 +204,7 @@ fn is_forgotten(tag: FlowTag, sheet: &Sheet, now: u32) -> bool {
 }
 
 /// Counts a tag that stays.
-fn count_tag(tag: FlowTag, sheet: &Sheet, round: &Round<'_>, census: &mut Census) {
+pub(crate) fn count_tag(tag: FlowTag, sheet: &Sheet, round: &Round<'_>, census: &mut Census) {
     census.tags_taken += 1;
     if sheet.fate == Fate::Gone {
         census.lingering.push(tag.server());
@@ -305,7 +305,7 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
 
 /// Whether a record is of no use any more. That of a server which is gone would keep its answers coming while the
 /// client's packets lead nowhere: without it the host resets both ends.
-fn is_to_go<A>(flow: &Flow<A>, fate: Fate, round: &Round<'_>) -> bool {
+pub(crate) fn is_to_go<A>(flow: &Flow<A>, fate: Fate, round: &Round<'_>) -> bool {
     match fate {
         Fate::Gone => true,
         Fate::Halted if (round.halted_for)(flow.server_ref.index()) > HALTING => true,

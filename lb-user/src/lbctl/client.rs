@@ -2,9 +2,9 @@
 
 use std::{fmt, io::ErrorKind, ops::ControlFlow, path::Path, time::Duration};
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
     header,
@@ -25,6 +25,8 @@ const MAX_ANSWER: usize = 64 << 20;
 pub enum Failure {
     /// lb-user cannot be reached.
     Reach(String),
+    /// It was not asked: the command makes no sense.
+    Usage(String),
     /// It answered, but with a refusal or something that is not understood.
     Answer(String),
 }
@@ -33,7 +35,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reach(why) => write!(f, "cannot reach lb-user: {why}"),
-            Self::Answer(why) => f.write_str(why),
+            Self::Usage(why) | Self::Answer(why) => f.write_str(why),
         }
     }
 }
@@ -43,7 +45,20 @@ impl fmt::Display for Failure {
 /// # Errors
 /// When lb-user cannot be reached or the answer is not a success.
 pub fn get(socket: &Path, path: &str) -> Result<String, Failure> {
-    let answer = runtime()?.block_on(async { timeout(PATIENCE, request(socket, path)).await });
+    exchange_with(socket, Method::GET, path, String::new())
+}
+
+/// Posts a body to a path; the body of the answer comes back as text.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(socket: &Path, path: &str, body: String) -> Result<String, Failure> {
+    exchange_with(socket, Method::POST, path, body)
+}
+
+fn exchange_with(socket: &Path, method: Method, path: &str, body: String) -> Result<String, Failure> {
+    let request = request(socket, method, path, body);
+    let answer = runtime()?.block_on(async { timeout(PATIENCE, request).await });
     let (status, body) = answer.unwrap_or_else(|_| Err(no_answer(socket)))?;
     if status == StatusCode::OK { Ok(body) } else { Err(refusal(status, &body)) }
 }
@@ -62,7 +77,7 @@ pub fn lines(
         let stream = connect(socket).await?;
         let not_understood =
             |error: Error| Failure::Answer(format!("{} was not understood: {error}", socket.display()));
-        let response = timeout(PATIENCE, send(stream, path)).await;
+        let response = timeout(PATIENCE, send(stream, Method::GET, path, String::new())).await;
         let response = response.map_err(|_| no_answer(socket))?.map_err(not_understood)?;
         let status = response.status();
         let mut body = response.into_body();
@@ -108,14 +123,23 @@ fn no_answer(socket: &Path) -> Failure {
 /// What an answer means that is not a success.
 fn refusal(status: StatusCode, body: &str) -> Failure {
     let why = match serde_json::from_str::<Body>(body) {
+        // Several findings stand in lines of their own.
+        Ok(body) if body.error.message.contains('\n') => {
+            format!("lb-user refused:\n{}", body.error.message)
+        }
         Ok(body) => format!("lb-user refused: {}", body.error.message),
         Err(_) => format!("lb-user answered with HTTP status {status}"),
     };
     if status == StatusCode::FORBIDDEN { Failure::Reach(why) } else { Failure::Answer(why) }
 }
 
-async fn request(socket: &Path, path: &str) -> Result<(StatusCode, String), Failure> {
-    exchange(connect(socket).await?, path)
+async fn request(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<(StatusCode, String), Failure> {
+    exchange(connect(socket).await?, method, path, body)
         .await
         .map_err(|error| Failure::Answer(format!("{} was not understood: {error}", socket.display())))
 }
@@ -136,22 +160,34 @@ async fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     })
 }
 
-async fn exchange(stream: UnixStream, path: &str) -> Result<(StatusCode, String), Error> {
-    let response = send(stream, path).await?;
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<(StatusCode, String), Error> {
+    let response = send(stream, method, path, body).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
     Ok((status, String::from_utf8(body.into())?))
 }
 
-async fn send(stream: UnixStream, path: &str) -> Result<Response<Incoming>, Error> {
+async fn send(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<Response<Incoming>, Error> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its end or failure shows in the answer.
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(header::HOST, "lb-user")
         .header(header::USER_AGENT, concat!("lbctl/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::<Bytes>::from(body))?;
     Ok(sender.send_request(request).await?)
 }
 

@@ -2,8 +2,8 @@
 //!
 //! | exit code | meaning |
 //! |---|---|
-//! | 0 | lb-user answered, whatever the answer says about servers |
-//! | 1 | lb-user refused, or its answer was not understood |
+//! | 0 | lb-user answered, whatever the answer says about servers; what was asked for is done |
+//! | 1 | lb-user refused, e.g. a configuration with mistakes, or its answer was not understood |
 //! | 2 | wrong usage |
 //! | 3 | lb-user cannot be reached: it is not running, or this user may not ask it |
 
@@ -23,9 +23,14 @@ use std::{
 };
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use serde::de::DeserializeOwned;
 
 use self::client::Failure;
-use crate::{admin::DEFAULT_SOCKET, snapshot::Snapshot};
+use crate::{
+    admin::{DEFAULT_SOCKET, Reloaded, ServerChange, ServerRequest},
+    plan::Admin,
+    snapshot::Snapshot,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 lb-user answered; 1 it refused, or its answer was not understood;
@@ -60,6 +65,26 @@ enum Command {
     /// Say what would become of a packet, and why, without sending it.
     #[command(after_help = EXIT_CODES)]
     Why(why::Options),
+    /// Take a server out of service for the time being, or put it back; kept over reloads, not over restarts.
+    #[command(after_help = EXIT_CODES)]
+    Server {
+        /// `drain`: no new flows, old ones go on. `halt`: old ones end at once, too. `ready`: back to service.
+        #[arg(value_parser = state)]
+        state: Admin,
+        /// VIP and server by their names; `*/NAME` for a server in all its VIPs.
+        #[arg(value_name = "VIP/SERVER")]
+        server: String,
+    },
+    /// Read the configuration file again. With mistakes in it nothing is changed, and all of them are told.
+    #[command(after_help = EXIT_CODES)]
+    Reload,
+}
+
+fn state(word: &str) -> Result<Admin, String> {
+    [Admin::Drain, Admin::Halt, Admin::Ready]
+        .into_iter()
+        .find(|state| state.to_string() == word)
+        .ok_or_else(|| "choose drain, halt or ready".into())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,6 +105,10 @@ pub fn main() -> ExitCode {
             }
             trace::run(&arguments.socket, options)
         }
+        Command::Server { state, server } => {
+            server_state(&arguments, *state, server).and_then(|text| print(&text))
+        }
+        Command::Reload => reload(&arguments).and_then(|text| print(&text)),
         Command::Why(options) => why::run(&arguments.socket, options).and_then(|text| print(&text)),
     };
     match done {
@@ -88,6 +117,7 @@ pub fn main() -> ExitCode {
             eprintln!("lbctl: {failure}");
             ExitCode::from(match failure {
                 Failure::Answer(_) => 1,
+                Failure::Usage(_) => 2,
                 Failure::Reach(_) => 3,
             })
         }
@@ -98,16 +128,38 @@ fn status(arguments: &Arguments, output: Format) -> Result<String, Failure> {
     let body = client::get(&arguments.socket, "/v1/status")?;
     match output {
         Format::Json => Ok(body),
-        Format::Table => {
-            let snapshot: Snapshot = serde_json::from_str(&body).map_err(|error| {
-                Failure::Answer(format!(
-                    "the answer of lb-user was not understood ({error}); is lbctl {} of the same version?",
-                    env!("CARGO_PKG_VERSION")
-                ))
-            })?;
-            Ok(status::render(&snapshot, wants_colour()))
-        }
+        Format::Table => Ok(status::render(&understood::<Snapshot>(&body)?, wants_colour())),
     }
+}
+
+fn understood<T: DeserializeOwned>(body: &str) -> Result<T, Failure> {
+    serde_json::from_str(body).map_err(|error| {
+        Failure::Answer(format!(
+            "the answer of lb-user was not understood ({error}); is lbctl {} of the same version?",
+            env!("CARGO_PKG_VERSION")
+        ))
+    })
+}
+
+fn server_state(arguments: &Arguments, state: Admin, server: &str) -> Result<String, Failure> {
+    let Some((vip, server)) = server.split_once('/') else {
+        let message =
+            format!("{server:?} is not VIP/SERVER; write both names, or \"*/{server}\" for all VIPs");
+        return Err(Failure::Usage(message));
+    };
+    let request = ServerRequest { vip: vip.into(), server: server.into(), state };
+    let body = serde_json::to_string(&request).map_err(|error| Failure::Answer(error.to_string()))?;
+    let changes: Vec<ServerChange> = understood(&client::post(&arguments.socket, "/v1/server", body)?)?;
+    Ok(changes.iter().map(|change| format!("{}/{}: {}\n", change.vip, change.server, change.state)).collect())
+}
+
+fn reload(arguments: &Arguments) -> Result<String, Failure> {
+    let told: Reloaded = understood(&client::post(&arguments.socket, "/v1/reload", String::new())?)?;
+    for warning in &told.warnings {
+        eprintln!("{warning}");
+    }
+    let vips = if told.vips == 1 { "VIP" } else { "VIPs" };
+    Ok(format!("{} is in use: {} {vips}\n", told.file, told.vips))
 }
 
 /// Colours are for terminals, unless the user said no (<https://no-color.org>).
@@ -145,6 +197,11 @@ mod tests {
             let Command::Status { output } = arguments.command else { panic!("{line}") };
             assert_eq!(output, format, "{line}");
         }
+        for (word, expected) in [("drain", Admin::Drain), ("halt", Admin::Halt), ("ready", Admin::Ready)] {
+            let arguments = Arguments::try_parse_from(["lbctl", "server", word, "web/s1"]).unwrap();
+            let Command::Server { state, server } = arguments.command else { panic!("{word}") };
+            assert_eq!((state, server.as_str()), (expected, "web/s1"));
+        }
         for line in [
             "lbctl",
             "lbctl stats",
@@ -154,6 +211,9 @@ mod tests {
             "lbctl why 10.0.0.1 10.0.0.2:80",
             "lbctl why ::1:80 [::2]:80",
             "lbctl why 10.0.0.1:1 10.0.0.2:80 sctp",
+            "lbctl server off web/s1",
+            "lbctl server drain",
+            "lbctl reload lb.toml",
         ] {
             assert_eq!(Arguments::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -9,7 +9,10 @@ use super::{
     },
     units,
 };
-use crate::snapshot::{Health, Interface, PoolHealth, ServerStatus, Snapshot, Traffic, VipStatus};
+use crate::{
+    plan::Admin,
+    snapshot::{Health, Interface, PoolHealth, ServerStatus, Snapshot, Traffic, VipStatus},
+};
 
 /// The whole picture, ended by a newline.
 #[must_use]
@@ -20,6 +23,7 @@ pub fn render(snapshot: &Snapshot, colour: bool) -> String {
     text.push('\n');
     text += &reasons(snapshot, "drop", "Packets dropped");
     text += &reasons(snapshot, "pass", "Packets left to this host");
+    text += &reasons(snapshot, "event", "Events");
     text
 }
 
@@ -37,9 +41,16 @@ fn header(snapshot: &Snapshot) -> String {
         text += &format!("interface {name}: XDP {xdp_mode}, program {program_id}{note}\n");
     }
     text += &format!(
-        "translated flows: {} (room for {} per address family)\n",
+        "translated flows: {} alive, {} places taken (of {} per address family)\n",
         units::count(snapshot.flows),
+        units::count(snapshot.flows_taken),
         units::count(snapshot.flow_capacity)
+    );
+    text += &format!(
+        "flow tags: {} alive, {} places taken (of {})\n",
+        units::count(snapshot.tags),
+        units::count(snapshot.tags_taken),
+        units::count(snapshot.tag_capacity)
     );
     text
 }
@@ -139,15 +150,21 @@ fn remarks(server: &ServerStatus) -> Cell {
     if server.backup {
         remarks.push(if server.active { "backup, in use" } else { "backup" }.to_owned());
     }
+    match server.state {
+        Admin::Ready => {}
+        Admin::Drain => remarks.push("drained: takes no new flows".to_owned()),
+        Admin::Halt => remarks.push("halted".to_owned()),
+    }
     if server.weight == 0 {
         remarks.push("weight 0: takes no new flows".to_owned());
     }
-    let paint = match &server.next_hop_problem {
-        Some(problem) => {
+    let paint = match (&server.next_hop_problem, server.state) {
+        (Some(problem), _) => {
             remarks.push(problem.clone());
             Paint::Bad
         }
-        None => Paint::Plain,
+        (None, Admin::Ready) => Paint::Plain,
+        (None, Admin::Drain | Admin::Halt) => Paint::Warn,
     };
     Cell::new(remarks.join("; "), paint)
 }

@@ -34,7 +34,7 @@ pub(crate) fn served(snapshot: Snapshot, test: impl FnOnce(PathBuf) + Send + 'st
         let (_publish, last) = watch::channel(Arc::new(snapshot));
         let (handle, mut requests) = Handle::new(last.clone());
         let reconcile = async {
-            while let Some(request) = requests.recv().await {
+            while let Some(request) = requests.status.recv().await {
                 request.answer(Arc::clone(&last.borrow()));
             }
         };

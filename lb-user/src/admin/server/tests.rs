@@ -4,21 +4,22 @@ use std::{path::Path, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::{mpsc, watch},
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
 
 use super::*;
 use crate::{
-    admin::{StatusRequest, error::Body},
+    admin::{Command, Reloaded, Requests, ServerChange, error::Body},
+    plan::Admin,
     snapshot::Snapshot,
 };
 
 /// A served socket. The reconcile loop is played by the test.
 struct Bench {
     folder: tempfile::TempDir,
-    requests: mpsc::Receiver<StatusRequest>,
+    requests: Requests,
     publish: watch::Sender<Arc<Snapshot>>,
     server: JoinHandle<()>,
 }
@@ -64,7 +65,7 @@ async fn status_is_the_snapshot_that_the_loop_hands_over() {
     let snapshot = Arc::new(Snapshot { version: "1.2.3".into(), time: 42, ..Snapshot::default() });
     let fresh = Arc::clone(&snapshot);
     let path = bench.path();
-    let reconcile = async { bench.requests.recv().await.unwrap().answer(fresh) };
+    let reconcile = async { bench.requests.status.recv().await.unwrap().answer(fresh) };
     let ((status, body), ()) = tokio::join!(ask(&path, "GET /v1/status"), reconcile);
     assert_eq!(status, 200);
     assert_eq!(serde_json::from_str::<Snapshot>(&body).unwrap(), *snapshot);
@@ -73,7 +74,7 @@ async fn status_is_the_snapshot_that_the_loop_hands_over() {
 #[tokio::test]
 async fn status_is_the_last_snapshot_when_the_loop_is_gone() {
     let mut bench = bench().await;
-    bench.requests.close();
+    bench.requests.status.close();
     bench.publish.send_replace(Arc::new(Snapshot { time: 7, ..Snapshot::default() }));
     let (status, body) = ask(&bench.path(), "GET /v1/status?pretty=1").await;
     assert_eq!(status, 200);
@@ -83,7 +84,7 @@ async fn status_is_the_last_snapshot_when_the_loop_is_gone() {
 #[tokio::test]
 async fn other_requests_are_refused_in_json() {
     let mut bench = bench().await;
-    bench.requests.close();
+    bench.requests.status.close();
     for (line, status, expected) in [
         ("GET /", 404, "not_found"),
         ("GET /v1/status/", 404, "not_found"),
@@ -92,6 +93,9 @@ async fn other_requests_are_refused_in_json() {
         ("POST /v1/status", 405, "method_not_allowed"),
         ("DELETE /v1/status", 405, "method_not_allowed"),
         ("BREW /v1/status", 405, "method_not_allowed"),
+        ("GET /v1/server", 405, "method_not_allowed"),
+        ("GET /v1/reload", 405, "method_not_allowed"),
+        ("POST /v1/server", 400, "bad_request"),
     ] {
         let (got, body) = ask(&bench.path(), line).await;
         assert_eq!((got, code(&body).as_str()), (status, expected), "{line}");
@@ -104,7 +108,7 @@ async fn other_requests_are_refused_in_json() {
 #[tokio::test]
 async fn head_has_no_body_and_a_request_may_not_have_one() {
     let mut bench = bench().await;
-    bench.requests.close();
+    bench.requests.status.close();
     let (status, body) = ask(&bench.path(), "HEAD /v1/status").await;
     assert_eq!((status, body.as_str()), (200, ""));
 
@@ -112,6 +116,70 @@ async fn head_has_no_body_and_a_request_may_not_have_one() {
     let answer = exchange(&bench.path(), request).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert_eq!(code(answer.split_once("\r\n\r\n").unwrap().1), "unexpected_body");
+}
+
+/// Sends a body to a path; status and body of the answer.
+async fn post(path: &Path, to: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let head =
+        format!("POST {to} HTTP/1.1\r\nHost: lb\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    let answer = exchange(path, &(head + body)).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn a_servers_state_is_changed_by_the_loop() {
+    let mut bench = bench().await;
+    let path = bench.path();
+    let body = r#"{"vip":"*","server":"s1","state":"drain"}"#;
+    let change = ServerChange { vip: "web".into(), server: "s1".into(), state: Admin::Drain };
+    let reconcile = async {
+        let Some(Command::Server(request, answer)) = bench.requests.commands.recv().await else { panic!() };
+        assert_eq!((request.vip.as_str(), request.server.as_str(), request.state), ("*", "s1", Admin::Drain));
+        answer.send(Ok(vec![change.clone()])).unwrap();
+    };
+    let ((status, body), ()) = tokio::join!(post(&path, "/v1/server", body), reconcile);
+    assert_eq!((status, serde_json::from_str::<Vec<ServerChange>>(&body).unwrap()), (200, vec![change]));
+
+    for wrong in [
+        "",
+        "{}",
+        r#"{"vip":"a","server":"b","state":"off"}"#,
+        r#"{"vip":"a","server":"b","state":"halt","x":1}"#,
+    ] {
+        let (status, body) = post(&path, "/v1/server", wrong).await;
+        assert_eq!((status, code(&body).as_str()), (400, "bad_request"), "{wrong}");
+    }
+    let huge = format!("{{\"vip\":\"{}\"}}", "x".repeat(70_000));
+    assert_eq!(post(&path, "/v1/server", &huge).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_reload_says_what_came_of_it() {
+    let mut bench = bench().await;
+    let path = bench.path();
+    let told = Reloaded { file: "lb.toml".into(), vips: 3, warnings: vec!["odd".into()] };
+    let results = [Ok(told.clone()), Err("lb.toml:1:1: error: no\nlb.toml:2:1: error: no".to_owned())];
+    for result in results {
+        let reader = async {
+            bench.requests.reloads.recv().await.unwrap().0.send(result.clone()).unwrap();
+        };
+        let ((status, body), ()) = tokio::join!(post(&path, "/v1/reload", ""), reader);
+        match result {
+            Ok(told) => {
+                assert_eq!((status, serde_json::from_str::<Reloaded>(&body).unwrap()), (200, told));
+            }
+            Err(why) => {
+                let problem = serde_json::from_str::<Body>(&body).unwrap().error;
+                assert_eq!((status, problem.code.as_str(), problem.message), (422, "refused", why));
+            }
+        }
+    }
+    let (status, body) = post(&path, "/v1/reload", "{}").await;
+    assert_eq!((status, code(&body).as_str()), (413, "unexpected_body"));
+    bench.requests.reloads.close();
+    assert_eq!(post(&path, "/v1/reload", "").await.0, 422, "nobody is there to do it");
 }
 
 #[tokio::test]
@@ -129,7 +197,7 @@ async fn a_huge_head_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn silent_and_idle_clients_are_cut_off() {
     let mut bench = bench().await;
-    bench.requests.close();
+    bench.requests.status.close();
     assert_eq!(exchange(&bench.path(), "").await, "", "one that says nothing");
     let answer = exchange(&bench.path(), "GET /v1/status HTTP/1.1\r\nHo").await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "one that stops half-way: {answer}");
@@ -140,7 +208,7 @@ async fn silent_and_idle_clients_are_cut_off() {
 #[tokio::test]
 async fn more_clients_than_allowed_at_once_have_to_wait_and_are_served_then() {
     let mut bench = bench().await;
-    bench.requests.close();
+    bench.requests.status.close();
     let path = bench.path();
     let mut idle = Vec::new();
     for _ in 0..MAX_CONNECTIONS {

@@ -25,6 +25,7 @@ fn server(name: &str, address: &str, health: Health, reason: &str) -> ServerStat
         weight: 100,
         backup: false,
         active: health == Health::Up,
+        state: Admin::Ready,
         health,
         reason: reason.into(),
         since: NOW - 3600,
@@ -59,6 +60,7 @@ fn snapshot() -> Snapshot {
     let mut lost = up("c2", "192.168.1.152");
     lost.next_hop_problem = Some("no route to 192.168.1.152".into());
     lost.weight = 0;
+    lost.state = Admin::Drain;
     lost.active = false;
     let mut spare = up("c3", "2001:db8::153");
     spare.backup = true;
@@ -104,6 +106,8 @@ fn snapshot() -> Snapshot {
             ),
         ],
         reasons: vec![
+            reason("event", "tag-evicted", 12),
+            reason("event", "syn-flood", 0),
             reason("pass", "not-for-a-vip", 123_456),
             reason("pass", "not-ip", 7),
             reason("drop", "no-server", 3),
@@ -112,6 +116,10 @@ fn snapshot() -> Snapshot {
         ],
         flows: 120,
         flow_capacity: 1 << 20,
+        flows_taken: 131,
+        tags: 2_500_000,
+        tag_capacity: 8_388_608,
+        tags_taken: 2_700_000,
     }
 }
 
@@ -127,12 +135,14 @@ fn an_empty_balancer() {
     let snapshot = Snapshot { version: "0.1.0".into(), time: NOW, started: NOW - 5, ..Snapshot::default() };
     let expected = "\
 lb-user 0.1.0, up 5s, no configuration file, 2026-11-21T00:10:31Z
-translated flows: 0 (room for 0 per address family)
+translated flows: 0 alive, 0 places taken (of 0 per address family)
+flow tags: 0 alive, 0 places taken (of 0)
 
 No VIPs are configured.
 
 Packets dropped: none
 Packets left to this host: none
+Events: none
 ";
     assert_eq!(render(&snapshot, false), expected);
 }
