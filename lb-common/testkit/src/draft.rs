@@ -191,7 +191,7 @@ impl Draft {
         let number = self.number();
         let draft = if offset > 0 { Self { transport: Transport::Other(number), ..self } } else { self };
         if draft.src.is_ipv4() {
-            draft.ident(ident).fragment(offset / 8 | if more { 0x2000 } else { 0 })
+            draft.ident(ident).fragment((offset / 8) | if more { 0x2000 } else { 0 })
         } else {
             let ([a, b], [c, d]) = ((offset | u16::from(more)).to_be_bytes(), ident.to_be_bytes());
             draft.extension(44, &[0, 0, a, b, 0, 0, c, d])

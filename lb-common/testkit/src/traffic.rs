@@ -70,7 +70,7 @@ impl Traffic {
             return Step::Change(self.change(dice, world));
         }
         let (ifindex, mut bytes) = match dice.below(20) {
-            0..7 => self.from_client(dice, world),
+            0..7 => self.clients(dice, world),
             7..14 if !self.sent.is_empty() => self.answer(dice),
             14 => stray(dice, world),
             15 => (world::FRONT, raw(dice)),
@@ -78,7 +78,7 @@ impl Traffic {
             17 => (world::FRONT, self.about_answer(dice, world)),
             18 if !self.sent.is_empty() => self.about_request(dice),
             19 => self.echo(dice, world),
-            _ => self.from_client(dice, world),
+            _ => self.clients(dice, world),
         };
         if dice.chance(32) {
             damage::somehow(&mut bytes, dice);
@@ -189,7 +189,7 @@ impl Traffic {
         (ifindex, if service.protocol == protocol::TCP { some_segment(draft, dice) } else { draft }, four)
     }
 
-    fn from_client(&self, dice: &mut Dice<'_>, world: &World) -> (u32, Vec<u8>) {
+    fn clients(&self, dice: &mut Dice<'_>, world: &World) -> (u32, Vec<u8>) {
         let (ifindex, draft, four) = self.to_service(dice, world);
         (ifindex, decorate(draft, four, dice).bytes())
     }

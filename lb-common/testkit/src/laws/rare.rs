@@ -146,11 +146,11 @@ impl Passage<'_> {
             (message.net.ttl - 1, message.kind, message.net.end)
         );
         let net = &message.net;
-        let (outer, inner): (&[_], &[_]) =
-            if net.src.is_ipv4() { (&[8..9, 10..20], &[10..20]) } else { (&[7..8, 8..40], &[8..40]) };
+        let (outer, inner) =
+            if net.src.is_ipv4() { ([8..9, 10..20], 10..20) } else { ([7..8, 8..40], 8..40) };
         let sum = if own.protocol == 17 { 6 } else { 16 };
         let mut allowed: Vec<_> = outer.iter().map(|r| net.l3 + r.start..net.l3 + r.end).collect();
-        allowed.extend(inner.iter().map(|r| old.l3 + r.start..old.l3 + r.end));
+        allowed.push(old.l3 + inner.start..old.l3 + inner.end);
         allowed.extend([0..12, net.l4 + 2..net.l4 + 4, old.l4..old.l4 + 4, old.l4 + sum..old.l4 + sum + 2]);
         for (at, (old, new)) in self.before.iter().zip(self.after).enumerate() {
             let may = allowed.iter().any(|range| range.contains(&at));

@@ -39,7 +39,7 @@ impl Laws {
         let server = world.tables.servers[&index];
         assert_eq!(world::words(became.dst.ip()), server.address);
         assert_eq!(became.dst.port(), service.port_at_server(seen.dst.port()));
-        passage.from_a_port(service, seen, became, &server);
+        passage.leaves_from_a_port(service, seen, became, &server);
         let lives = passage.lives(seen);
         if lives {
             let known = passage.known.expect("it lives");
@@ -105,7 +105,7 @@ impl Laws {
 
 impl Passage<'_> {
     /// The source of a client's packet at the server.
-    fn from_a_port(
+    fn leaves_from_a_port(
         &self,
         service: &Service,
         seen: &inspect::Seen,
