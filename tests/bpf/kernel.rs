@@ -4,16 +4,19 @@ use std::{collections::HashMap as Plain, hash::Hash};
 
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
     programs::Xdp,
 };
 use lb_common::{
-    abi::{Counters, Flow, FlowKey, Mac, RING_SIZE, Ring, Server, Settings, Vip, VipKey},
+    abi::{Counters, Interface, RING_SIZE, Ring, Server, Settings, Vip, VipKey, VipLimit, WAYS},
     host::HostTables,
     verdict::REASON_COUNT,
 };
 use lb_testkit::world;
 use lb_tests::netns::Netns;
+use lb_user::datapath::programs;
+
+use crate::state::{Snapshot, Tables};
 
 /// What the program said about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,61 +27,86 @@ pub(crate) enum Action {
     Redirect,
 }
 
-/// Entries of each flow table, unless a test says otherwise.
-pub(crate) const FLOWS: u32 = 65_536;
-
 /// The largest frame that `BPF_PROG_TEST_RUN` takes without splitting it: a page less head and tail room.
 pub(crate) const LARGEST: usize = 4_096 - 256 - 320;
 
-/// The loaded program.
+/// The loaded programs.
 pub(crate) struct Kernel {
     ebpf: Ebpf,
+    entry: &'static str,
     pub(crate) settings: Array<MapData, Settings>,
     pub(crate) vips4: HashMap<MapData, VipKey<u32>, Vip>,
     pub(crate) vips6: HashMap<MapData, VipKey<[u32; 4]>, Vip>,
     rings: ArrayOfMaps<MapData, Array<MapData, Ring>>,
     pub(crate) servers: Array<MapData, Server>,
-    pub(crate) interfaces: HashMap<MapData, u32, Mac>,
-    pub(crate) flows4: HashMap<MapData, FlowKey<u32>, Flow<u32>>,
-    pub(crate) flows6: HashMap<MapData, FlowKey<[u32; 4]>, Flow<[u32; 4]>>,
-    vip_counters: PerCpuArray<MapData, Counters>,
-    server_counters: PerCpuArray<MapData, Counters>,
+    pub(crate) interfaces: Array<MapData, Interface>,
+    limits: Array<MapData, VipLimit>,
+    pub(crate) tables: Tables,
+    counters: PerCpuArray<MapData, Counters>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
 impl Kernel {
-    /// Loads the program that `lb-user` would load. Must be called, and used, in a namespace of [`place`].
-    pub(crate) fn load(flow_entries: u32) -> Self {
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("FLOWS4", flow_entries)
-            .map_max_entries("FLOWS6", flow_entries)
-            .load(lb_user::datapath::OBJECT)
-            .expect("the object is one that aya understands");
-        let xdp: &mut Xdp = ebpf
-            .program_mut(lb_user::datapath::load::PROGRAM)
-            .and_then(|program| program.try_into().ok())
-            .expect("the object holds the XDP program");
-        xdp.load().expect("the verifier accepts the program");
-        Self {
+    /// Loads the programs that `lb-user` would load, with flow tables as large as those of `tables`, and fills them
+    /// with all that these hold. Must be called, and used, in a namespace of [`place`].
+    pub(crate) fn load(tables: &HostTables) -> Self {
+        Self::load_some(tables, true)
+    }
+
+    /// The same with the programs for kernels that know nothing of frames in several pieces, or with the others.
+    pub(crate) fn load_some(tables: &HostTables, frags: bool) -> Self {
+        let lines = |lines: usize| u32::try_from(lines).expect("a table that fits the machine");
+        let mut loader = EbpfLoader::new();
+        for (family, claims) in [("4", &tables.v4.claims), ("6", &tables.v6.claims)] {
+            let claims = lines(claims.len());
+            for (name, entries) in
+                [("CLAIMS", claims), ("FLOWS", claims * WAYS as u32), ("REPLIES", 2 * claims)]
+            {
+                let name: &'static str = format!("{name}{family}").leak();
+                loader.map_max_entries(name, entries);
+            }
+        }
+        loader.map_max_entries("FLOW_TAGS", lines(tables.tags.len()));
+        let mut ebpf =
+            loader.load(lb_user::datapath::OBJECT).expect("the object is one that aya understands");
+        for name in programs::names(frags) {
+            xdp(&mut ebpf, &name)
+                .load()
+                .unwrap_or_else(|error| panic!("the verifier refuses {name}: {error}"));
+        }
+        let suffix = if frags { programs::FRAGS } else { "" };
+        for (place, stage) in programs::stages() {
+            let fd = xdp(&mut ebpf, &format!("{stage}{suffix}")).fd().expect("a loaded program");
+            let fd = fd.try_clone().expect("another descriptor");
+            let stages = ebpf.map_mut("STAGES").expect("the object has a map STAGES");
+            let mut stages = ProgramArray::try_from(stages).expect("an array of programs");
+            stages.set(place, &fd, 0).expect("a place for a stage");
+        }
+        let mut kernel = Self {
+            entry: if frags { programs::ENTRY_FRAGS } else { programs::ENTRY },
             settings: take(&mut ebpf, "SETTINGS"),
             vips4: take(&mut ebpf, "VIPS4"),
             vips6: take(&mut ebpf, "VIPS6"),
             rings: take(&mut ebpf, "RINGS"),
             servers: take(&mut ebpf, "SERVERS"),
             interfaces: take(&mut ebpf, "INTERFACES"),
-            flows4: take(&mut ebpf, "FLOWS4"),
-            flows6: take(&mut ebpf, "FLOWS6"),
-            vip_counters: take(&mut ebpf, "VIP_COUNTERS"),
-            server_counters: take(&mut ebpf, "SERVER_COUNTERS"),
+            limits: take(&mut ebpf, "LIMITS"),
+            tables: Tables::take(&mut ebpf),
+            counters: take(&mut ebpf, "COUNTERS"),
             reasons: take(&mut ebpf, "REASONS"),
             ebpf,
-        }
+        };
+        kernel.fill(tables);
+        kernel
     }
 
     /// Enters everything that user space would.
     pub(crate) fn fill(&mut self, tables: &HostTables) {
         self.settings.set(0, tables.settings, 0).expect("settings");
-        insert_all(&mut self.interfaces, &tables.interfaces);
+        for (&ifindex, &mac) in &tables.interfaces {
+            let place = tables.settings.place_of_interface(ifindex);
+            self.interfaces.set(place, Interface { ifindex, pad: 0, mac }, 0).expect("an interface");
+        }
         for (index, server) in &tables.servers {
             self.servers.set(u32::from(*index), server, 0).expect("a server");
         }
@@ -87,8 +115,28 @@ impl Kernel {
         }
         insert_all(&mut self.vips4, &tables.v4.vips);
         insert_all(&mut self.vips6, &tables.v6.vips);
-        insert_all(&mut self.flows4, &tables.v4.flows);
-        insert_all(&mut self.flows6, &tables.v6.flows);
+        for (vip, limit) in &tables.limits {
+            self.limits.set(u32::from(*vip), limit.get(), 0).expect("a limit");
+        }
+        let found = self.tables.read(&Snapshot::of(tables));
+        self.tables.write(&found, &Snapshot::of(tables));
+    }
+
+    /// Sets the limit of a VIP, and what was counted.
+    pub(crate) fn set_limit(&mut self, vip: u16, limit: VipLimit) {
+        self.limits.set(u32::from(vip), limit, 0).expect("a limit");
+    }
+
+    /// The limit of a VIP, and what was counted.
+    pub(crate) fn limit(&self, vip: u16) -> VipLimit {
+        self.limits.get(&u32::from(vip), 0).expect("a limit")
+    }
+
+    /// Takes a stage's program away, by its place.
+    pub(crate) fn remove_stage(&mut self, place: u32) {
+        let stages = self.ebpf.map_mut("STAGES").expect("the object has a map STAGES");
+        let mut stages = ProgramArray::try_from(stages).expect("an array of programs");
+        stages.clear_index(&place).expect("a program there");
     }
 
     /// Publishes a ring.
@@ -113,15 +161,15 @@ impl Kernel {
     pub(crate) fn try_run(&self, ifindex: u32, frame: &[u8]) -> Result<(Action, Vec<u8>), String> {
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes);
-        // Room for more than went in: what comes out must not be longer.
-        let mut after = vec![0; frame.len() + 64];
+        // Room for more than went in: tunnels have headers.
+        let mut after = vec![0; frame.len() + 128];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut after),
             ctx_in: Some(context.as_flattened()),
             ..TestRunOptions::new()
         };
-        let program = self.ebpf.program(lb_user::datapath::load::PROGRAM).expect("it was loaded");
+        let program = self.ebpf.program(self.entry).expect("it was loaded");
         let xdp: &Xdp = program.try_into().expect("it is an XDP program");
         let result = xdp.test_run(options).map_err(|error| format!("{error:?}"))?;
         after.truncate(result.data_size_out as usize);
@@ -141,37 +189,36 @@ impl Kernel {
         (0..REASON_COUNT).map(packets).collect()
     }
 
-    /// Traffic of a VIP.
-    pub(crate) fn vip_counters(&self, id: u16) -> Counters {
-        total(&self.vip_counters, id)
-    }
-
     /// Traffic of a server.
     pub(crate) fn server_counters(&self, index: u16) -> Counters {
-        total(&self.server_counters, index)
+        let mut sum = Counters::default();
+        let of_cpus = self.counters.get(&index.into(), 0).expect("a counter");
+        of_cpus.iter().for_each(|cpu| sum += *cpu);
+        sum
     }
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> M {
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
+    let program = ebpf.program_mut(name).unwrap_or_else(|| panic!("the object holds a program {name}"));
+    program.try_into().unwrap_or_else(|error| panic!("{name} is an XDP program: {error}"))
+}
+
+/// Takes a map out of the object.
+pub(crate) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> M {
     let map = ebpf.take_map(name).unwrap_or_else(|| panic!("the object has a map {name}"));
     M::try_from(map).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn insert_all<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, entries: &Plain<K, V>) {
+/// Enters everything.
+pub(crate) fn insert_all<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, entries: &Plain<K, V>) {
     for (key, value) in entries {
         map.insert(key, value, 0).expect("room for an entry");
     }
 }
 
-/// What a flow table holds.
+/// What a map holds.
 pub(crate) fn entries<K: Pod + Eq + Hash, V: Pod>(map: &HashMap<MapData, K, V>) -> Plain<K, V> {
     map.iter().collect::<Result<_, _>>().expect("entries that stay while they are read")
-}
-
-fn total(counters: &PerCpuArray<MapData, Counters>, index: u16) -> Counters {
-    let mut sum = Counters::default();
-    counters.get(&u32::from(index), 0).expect("a counter").iter().for_each(|cpu| sum += *cpu);
-    sum
 }
 
 /// A namespace with the interfaces of the world, for the work of one test.

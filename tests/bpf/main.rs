@@ -18,5 +18,6 @@ mod pair;
 mod parity;
 mod reasons;
 mod routes;
+mod state;
 mod trace;
 mod verifier;

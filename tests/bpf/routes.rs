@@ -40,7 +40,7 @@ fn outcome(pair: &mut Pair, service: &Service, number: u16, ifindex: u32) -> &'s
     let server = pair.world.tables.servers.get_mut(&index).expect("an entry");
     server.flags &= !server_flags::HOP_KNOWN;
     server.ifindex = ifindex;
-    pair.kernel.servers.set(index.into(), *server, 0).expect("a server");
+    pair.publish_server(index);
     pair.fill_ring(service, &[number]);
     let client = world::client(service.at.is_ipv4(), number as u8, 40_000);
     pair.label(world::FRONT, &Draft::syn(client, service.at).bytes())

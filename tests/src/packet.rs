@@ -17,6 +17,16 @@ pub fn save(name: &str, frames: &[impl AsRef<[u8]>]) -> PathBuf {
     path
 }
 
+/// Keeps this thread on one CPU: what a kernel program keeps for each CPU is then one thing.
+///
+/// # Panics
+/// When the kernel will not have it.
+pub fn stay_on_this_cpu() {
+    let mut here = rustix::thread::CpuSet::new();
+    here.set(rustix::thread::sched_getcpu());
+    rustix::thread::sched_setaffinity(None, &here).expect("a thread may choose its CPU");
+}
+
 /// The bytes of such a file. All frames have the time 0.
 fn capture(frames: &[impl AsRef<[u8]>]) -> Vec<u8> {
     const ETHERNET: u32 = 1;

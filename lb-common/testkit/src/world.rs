@@ -279,16 +279,22 @@ impl World {
     }
 
     /// Tags all slots of a VIP, as before a planned change; or settles those that may be settled, and forgets tags that
-    /// say otherwise.
+    /// say otherwise. Where a server takes no new flows they are elsewhere: its slots stay tagged.
     pub fn tag_ring(&mut self, service: &Service, tagged: bool) {
+        let servers = &self.tables.servers;
+        let accepts = |server: ServerRef| {
+            let entry = servers.get(&server.index());
+            entry.is_none_or(|entry| entry.flags & server_flags::ACCEPTS_NEW != 0)
+        };
         let ring = self.tables.rings.get_mut(&service.id).expect("made with the VIP");
         for (slot, entry) in ring.iter_mut().enumerate() {
+            let server = Slot(*entry).server();
             let always = match service.tagging {
                 Tagging::All => true,
                 Tagging::Every(step) => slot % step == 0,
                 Tagging::Changed => false,
             };
-            *entry = Slot::new(Slot(*entry).server(), tagged || always).0;
+            *entry = Slot::new(server, tagged || always || !accepts(server)).0;
         }
         if !tagged {
             self.forget_tags(|tag| tag.server() / 10 == service.id);
