@@ -9,6 +9,7 @@
 mod abi;
 mod conntrack;
 mod decap;
+mod flood;
 mod forward;
 mod forward_v4;
 mod forward_v6;
