@@ -7,7 +7,10 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
-    abi::{Counters, Interface, RING_SIZE, Ring, Server, Settings, Vip, VipKey, VipLimit},
+    abi::{
+        Counters, Interface, QuicLb, QuicLbKey, QuicServerKey, RING_SIZE, Ring, Server, Settings, Vip,
+        VipKey, VipLimit,
+    },
     verdict::REASON_COUNT,
 };
 
@@ -23,6 +26,8 @@ pub struct Maps {
     servers: Array<MapData, Server>,
     interfaces: Array<MapData, Interface>,
     limits: Array<MapData, VipLimit>,
+    quic: HashMap<MapData, QuicLbKey, QuicLb>,
+    quic_servers: HashMap<MapData, QuicServerKey, u32>,
     counters: PerCpuArray<MapData, Counters>,
     reasons: PerCpuArray<MapData, u64>,
 }
@@ -41,6 +46,8 @@ impl Maps {
             servers: take(ebpf, "SERVERS")?,
             interfaces: take(ebpf, "INTERFACES")?,
             limits: take(ebpf, "LIMITS")?,
+            quic: take(ebpf, "QUIC")?,
+            quic_servers: take(ebpf, "QUIC_SERVERS")?,
             counters: take(ebpf, "COUNTERS")?,
             reasons: take(ebpf, "REASONS")?,
         })
@@ -66,6 +73,10 @@ impl Datapath for Maps {
             Operation::Settings(settings) => self.settings.set(0, settings, 0)?,
             Operation::Interface(place, interface) => {
                 self.interfaces.set(*place, interface.unwrap_or_default(), 0)?;
+            }
+            Operation::Quic(key, entry) => set(&mut self.quic, *key, *entry)?,
+            Operation::QuicServer(key, server) => {
+                set(&mut self.quic_servers, *key, server.map(|server| server.0))?;
             }
             Operation::Limit(vip, per_tick) => self.set_limit(*vip, *per_tick)?,
             Operation::Server(index, server) => {

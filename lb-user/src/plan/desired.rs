@@ -7,8 +7,8 @@ use std::{
 
 use lb_common::{
     abi::{
-        ABI_VERSION, Interface, Mac, Server as KernelServer, Settings, TAG_UNIT, Vip as KernelVip, VipKey,
-        protocol, server_flags, settings_flags,
+        ABI_VERSION, Interface, Mac, QuicLb, QuicLbKey, QuicServerKey, Server as KernelServer, ServerRef,
+        Settings, TAG_UNIT, Vip as KernelVip, VipKey, protocol, server_flags, settings_flags,
     },
     family::{words4, words6},
 };
@@ -109,6 +109,10 @@ pub struct Desired {
     pub interfaces: BTreeMap<u32, Interface>,
     /// `LIMITS`, by VIP number: new flows in a tick.
     pub limits: BTreeMap<u16, u32>,
+    /// `QUIC`.
+    pub quic: BTreeMap<QuicLbKey, QuicLb>,
+    /// `QUIC_SERVERS`.
+    pub quic_servers: BTreeMap<QuicServerKey, ServerRef>,
 }
 
 /// How the tables were made when the program was loaded.
@@ -142,6 +146,10 @@ pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Wanted {
             }
             if let Some(limit) = vip.max_new_flows {
                 wanted.maps.limits.insert(number, per_tick(limit));
+            }
+            for (&rotation, encoding) in &vip.quic {
+                let key = QuicLbKey { vip: number, rotation: rotation.into() };
+                wanted.maps.quic.insert(key, encoding.entry());
             }
             let goal = wanted.maps.add_servers(inputs, vip, number, settled);
             wanted.rings.insert(number, goal);
@@ -257,6 +265,9 @@ impl Desired {
                 willing.insert(reference);
             }
             self.servers.insert(reference.index(), entry);
+            if let (Some(id), false) = (server.quic_id, vip.quic.is_empty()) {
+                self.quic_servers.insert(QuicServerKey { id, vip: number.into() }, reference);
+            }
         }
         let turns = entries::turns(vip);
         let fill = if turns == Some(Turns::RoundRobin) { Fill::Turns } else { Fill::Places };
@@ -454,6 +465,26 @@ pub(super) mod tests {
         assert!(world.desired(&config, &[]).vips6.contains_key(&echo));
         world.own_addresses.insert(config.vips[0].address);
         assert!(!world.desired(&config, &[]).vips6.contains_key(&echo));
+    }
+
+    #[test]
+    fn names_in_connection_ids_lead_to_the_servers_of_their_vip() {
+        let mut config = config(&[("a", &["s1", "s2"]), ("b", &["s1"])]);
+        let encoding = lb_common::quic::lb::Encoding::new(2, 6, None).unwrap();
+        config.vips[0].quic.insert(3, encoding);
+        for (server, id) in config.pools[0].servers.iter_mut().zip([0x11, 0x22]) {
+            server.quic_id = Some(id);
+        }
+        let world = World::new(&config);
+        let desired = world.desired(&config, &["s1"]);
+        assert_eq!(desired.quic, [(QuicLbKey { vip: 1, rotation: 3 }, encoding.entry())].into());
+        let named =
+            |name: &str| world.ids.server(&TargetId { vip: "a".into(), server: name.into() }).unwrap();
+        let key = |id| QuicServerKey { id, vip: 1 };
+        assert_eq!(desired.quic_servers, [(key(0x11), named("s1")), (key(0x22), named("s2"))].into());
+        let flags: Vec<_> =
+            desired.vips4.values().map(|vip| vip.flags & lb_common::abi::vip_flags::QUIC).collect();
+        assert_eq!(flags.iter().filter(|&&flag| flag != 0).count(), 1, "of that VIP alone");
     }
 
     #[test]

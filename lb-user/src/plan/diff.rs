@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Interface, Server, Settings, Vip, VipKey, server_flags};
+use lb_common::abi::{
+    Interface, QuicLb, QuicLbKey, QuicServerKey, Server, ServerRef, Settings, Vip, VipKey, server_flags,
+};
 
 use super::{Desired, Image};
 
@@ -19,6 +21,10 @@ pub enum Operation {
     Interface(u32, Option<Interface>),
     /// Set how many new flows a VIP may have in a tick; 0 for one without a limit.
     Limit(u16, u32),
+    /// Enter how connection IDs of a VIP's QUIC are to be read, or take it out.
+    Quic(QuicLbKey, Option<QuicLb>),
+    /// Enter the server that has a name in them, or take it out.
+    QuicServer(QuicServerKey, Option<ServerRef>),
     /// Replace a server entry; `None` blanks it.
     Server(u16, Option<Server>),
     /// Replace a VIP's ring; `None` empties it.
@@ -46,10 +52,15 @@ pub fn diff(old: &Desired, new: &Desired) -> Vec<Operation> {
     others.into_iter().for_each(|(key, value)| add(Operation::Server(key, Some(value))));
     changed(&old.rings, &new.rings).for_each(|(key, value)| add(Operation::Ring(key, Some(value))));
     losing.into_iter().for_each(|(key, value)| add(Operation::Server(key, Some(value))));
+    changed(&old.quic_servers, &new.quic_servers)
+        .for_each(|(key, value)| add(Operation::QuicServer(key, Some(value))));
+    changed(&old.quic, &new.quic).for_each(|(key, value)| add(Operation::Quic(key, Some(value))));
     changed(&old.vips4, &new.vips4).for_each(|(key, value)| add(Operation::Vip4(key, Some(value))));
     changed(&old.vips6, &new.vips6).for_each(|(key, value)| add(Operation::Vip6(key, Some(value))));
     gone(&old.vips4, &new.vips4).for_each(|key| add(Operation::Vip4(key, None)));
     gone(&old.vips6, &new.vips6).for_each(|key| add(Operation::Vip6(key, None)));
+    gone(&old.quic, &new.quic).for_each(|key| add(Operation::Quic(key, None)));
+    gone(&old.quic_servers, &new.quic_servers).for_each(|key| add(Operation::QuicServer(key, None)));
     gone(&old.rings, &new.rings).for_each(|key| add(Operation::Ring(key, None)));
     gone(&old.servers, &new.servers).for_each(|key| add(Operation::Server(key, None)));
     gone(&old.limits, &new.limits).for_each(|key| add(Operation::Limit(key, 0)));
@@ -91,6 +102,8 @@ impl Desired {
         match operation {
             Operation::Settings(settings) => self.settings = settings,
             Operation::Interface(key, value) => set(&mut self.interfaces, key, value),
+            Operation::Quic(key, value) => set(&mut self.quic, key, value),
+            Operation::QuicServer(key, value) => set(&mut self.quic_servers, key, value),
             Operation::Limit(key, value) => set(&mut self.limits, key, (value > 0).then_some(value)),
             Operation::Server(key, value) => set(&mut self.servers, key, value),
             Operation::Ring(key, value) => set(&mut self.rings, key, value),
@@ -104,8 +117,6 @@ impl Desired {
 mod tests {
     use std::net::IpAddr;
 
-    use lb_common::abi::ServerRef;
-
     use super::*;
     use crate::plan::RingSpec;
 
@@ -113,6 +124,7 @@ mod tests {
         let key = VipKey { address: 1, port: 80, protocol: 6 };
         let key6 = VipKey { address: [1; 4], port: 80, protocol: 6 };
         let vip = Vip { id: 1, mode: 3, ..Vip::default() };
+        let quic = lb_common::quic::lb::Encoding::new(2, 6, None).expect("lengths that fit").entry();
         let member = (ServerRef::new(1, 1), 100, IpAddr::from([10, 0, 0, 1]));
         Desired {
             settings: Settings { abi_version: 1, ..Settings::default() },
@@ -122,6 +134,8 @@ mod tests {
             servers: [(1, Server { vip: 1, ..Server::default() })].into(),
             interfaces: [(3, Interface { ifindex: 3, ..Interface::default() })].into(),
             limits: [(1, 10)].into(),
+            quic: [(QuicLbKey { vip: 1, rotation: 0 }, quic)].into(),
+            quic_servers: [(QuicServerKey { id: 7, vip: 1 }, ServerRef::new(1, 1))].into(),
         }
     }
 
@@ -167,12 +181,14 @@ mod tests {
             Operation::Limit(..) => 2,
             Operation::Server(..) => 3,
             Operation::Ring(..) => 4,
-            Operation::Vip4(..) => 5,
-            Operation::Vip6(..) => 6,
+            Operation::QuicServer(..) => 5,
+            Operation::Quic(..) => 6,
+            Operation::Vip4(..) => 7,
+            Operation::Vip6(..) => 8,
         };
         let up: Vec<_> = diff(&Desired::default(), &picture()).iter().map(rank).collect();
-        assert_eq!(up, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(up, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
         let down: Vec<_> = diff(&picture(), &Desired::default()).iter().map(rank).collect();
-        assert_eq!(down, [1, 5, 6, 4, 3, 2, 0]);
+        assert_eq!(down, [1, 7, 8, 6, 5, 4, 3, 2, 0]);
     }
 }

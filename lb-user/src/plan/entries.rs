@@ -42,7 +42,8 @@ pub(super) fn vip(vip: &Vip, id: u16) -> KernelVip {
         flags: empty
             | flag(is_by_source(vip), vip_flags::BY_SOURCE)
             | flag(!vip.flow_state, vip_flags::NO_FLOW_STATE)
-            | flag(vip.max_new_flows.is_some(), vip_flags::LIMITED),
+            | flag(vip.max_new_flows.is_some(), vip_flags::LIMITED)
+            | flag(!vip.quic.is_empty(), vip_flags::QUIC),
         mss: vip.mss.unwrap_or(0),
         persistence: persistence(vip),
         pad: 0,
