@@ -6,7 +6,7 @@
 //!                                             (asks tables) └ later: a stage of its own, by tail call
 //! ```
 //!
-//! All policy is in `lb-common`; this crate only touches: packet bytes ([`view`]), maps ([`tables`], [`line`],
+//! All policy is in `lb-common`; this crate only touches: packet bytes ([`view`]), maps ([`tables`], [`mod@line`],
 //! [`stats`]) and the way out ([`act`]). `lb` is entered by every frame, the programs of [`stages`] by few.
 
 #![no_std]

@@ -149,7 +149,9 @@ fn fill(ebpf: &mut Ebpf, tables: &HostTables) {
         words.resize(RING_SIZE + 1, 0);
         let ring: Box<Ring> = words.into_boxed_slice().try_into().expect("made with just this length");
         let mut fresh = Array::<MapData, Ring>::create(1, 0).expect("a ring");
-        fresh.set(0, &*ring, 0).expect("a ring's slots");
+        // By reference: it would be a large thing to hand about on the stack.
+        let ring: &Ring = &ring;
+        fresh.set(0, ring, 0).expect("a ring's slots");
         rings.set(vip.into(), &fresh, 0).expect("a ring's place");
     }
     insert_all(&mut take(ebpf, "VIPS4"), &tables.v4.vips);

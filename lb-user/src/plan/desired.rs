@@ -180,7 +180,7 @@ fn settings(inputs: &Inputs<'_>) -> Settings {
 
 /// A place for each interface, and the factor that leads from an interface's index to it.
 ///
-/// Of two interfaces with random places among [`INTERFACE_PLACES`] one pair in 256 meet, so that a few tries are
+/// Of two interfaces with random places among `INTERFACE_PLACES` one pair in 256 meet, so that a few tries are
 /// enough to find a factor with which none do. Should there be none for too many of them, some are left out: their
 /// packets are left to the host.
 fn places(interfaces: &BTreeMap<u32, Mac>) -> (u32, BTreeMap<u32, Interface>) {
