@@ -1,11 +1,13 @@
 //! What holds for any bytes, any order of packets and any change of the tables: the laws of
 //! `lb_testkit::laws`, with choices made by proptest and, for longer histories, from seeds.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 
 use lb_common::host::{HostTables, process};
-use lb_testkit::{dice, laws, world::World};
+use lb_testkit::{dice, laws, rewriting, world::World};
 use proptest::prelude::*;
+
+static FRAMES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(rewriting::golden_frames);
 
 /// Rings here are small: what depends on their size is tested elsewhere.
 fn world() -> World {
@@ -29,6 +31,13 @@ proptest! {
         let version = if six { [0x86, 0xdd, 0x60] } else { [0x08, 0x00, 0x45] };
         let tag: &[u8] = if tag { &[0x81, 0, 0, 7] } else { &[] };
         laws::parse(&[&[2; 12], tag, &version, &bytes].concat());
+    }
+
+    #[test]
+    fn whatever_is_done_to_the_bytes_of_a_frame_is_what_was_wanted(
+        choices in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        rewriting::hold(&choices, &FRAMES);
     }
 
     #[test]

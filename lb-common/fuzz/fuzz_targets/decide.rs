@@ -1,18 +1,21 @@
-//! Histories: packets of clients and servers, damaged ones, and changes of the tables, as the fuzzer chooses,
-//! over VIPs of every mode. The laws of `lb_testkit::laws` must hold at every step.
+//! Histories: packets of clients and servers, pieces, errors, damaged frames, and changes of the tables, as the fuzzer
+//! chooses, over VIPs of every mode. The laws of `lb_testkit::laws` must hold at every step.
 
 #![no_main]
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::collections::HashMap;
 
+use lb_common::host::HostTables;
 use lb_testkit::{laws, world::World};
 use libfuzzer_sys::fuzz_target;
 
-/// Small rings, and few ports for SNAT.
-static WORLD: LazyLock<World> = LazyLock::new(|| {
-    let mut world = World::new(251);
-    world.tables.settings.snat_count = 8;
-    world
-});
+thread_local! {
+    /// Small rings and tables, and few ports for SNAT.
+    static WORLD: World = {
+        let mut world = World::with_tables(251, HostTables::new(32, 256));
+        world.tables.settings.snat_count = 8;
+        world
+    };
+}
 
-fuzz_target!(|data: &[u8]| laws::hold(WORLD.clone(), data, &mut HashMap::new()));
+fuzz_target!(|data: &[u8]| WORLD.with(|world| laws::hold(world.clone(), data, &mut HashMap::new())));

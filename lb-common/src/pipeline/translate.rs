@@ -1,11 +1,12 @@
 //! `nat` and `snat`: packets of flows that are known, from either side.
 
-use super::{Tables, Work, choose, facts, flows, hop_to, is_for_us, refuse};
+use super::{Tables, Work, choose, facts, flows, hop_to, is_for_us, refuse, vip};
 use crate::{
-    abi::{Half, Mac, Server, protocol, server_flags},
+    abi::{Half, Mac, Server, Vip, VipKey, protocol, server_flags},
     conntrack,
     family::Family,
     verdict::{Change, DropReason, Forward, Hop, PassReason, Stage, Verdict},
+    wire::tcp,
 };
 
 /// From the client.
@@ -92,10 +93,25 @@ pub(super) fn reply<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> R
     if server.is_some_and(|server| server.flags & server_flags::HALTED != 0) {
         return Err(halted(work));
     }
+    if let Some(vip) = lowers_mss(work, tables) {
+        work.vip = vip;
+        return Err(Verdict::Later(Stage::Mss));
+    }
     flows::keep(work, false, tables);
     note(work, facts::REPLY);
     to_client(work, tables)?;
     Ok(Forward { change: Change::Translate, server: work.flow.server_ref, half: Half::Server, new: false })
+}
+
+/// The VIP, if the server announces an MSS here that it wants to have lowered.
+#[inline(always)]
+fn lowers_mss<F: Family>(work: &Work<F>, tables: &impl Tables<F>) -> Option<Vip> {
+    if work.prepared || work.packet.flags & tcp::SYN == 0 {
+        return None;
+    }
+    let flow = &work.flow;
+    let vip = vip(&VipKey { address: flow.vip, port: flow.vip_port, protocol: flow.protocol }, tables)?;
+    if vip.mss != 0 { Some(vip) } else { None }
 }
 
 /// Back the way the client came: its router's MAC, its interface. On that same interface the frame was

@@ -42,13 +42,27 @@ impl Bed {
 
     /// What becomes of a frame that comes in by the clients' interface, and its bytes afterwards.
     pub fn outcome(&mut self, frame: &Draft) -> (Outcome, Vec<u8>) {
-        self.laws.frame(&mut self.world, world::FRONT, &frame.bytes())
+        self.outcome_by(world::FRONT, frame)
+    }
+
+    /// The same, by another interface.
+    pub fn outcome_by(&mut self, ifindex: u32, frame: &Draft) -> (Outcome, Vec<u8>) {
+        self.laws.frame(&mut self.world, ifindex, &frame.bytes())
     }
 
     /// What a client's packet becomes, which must be sent on; and the server.
     #[track_caller]
     pub fn sent_on(&mut self, frame: &Draft) -> (Seen, u16) {
         self.sent_by(world::FRONT, frame)
+    }
+
+    /// The server that a client's packet goes to, whatever it looks like there.
+    #[track_caller]
+    pub fn server_of(&mut self, frame: &Draft) -> u16 {
+        match self.outcome(frame).0 {
+            Outcome::Forward { server, .. } => server,
+            other => panic!("{other:?} of {frame:?}"),
+        }
     }
 
     /// The same, by another interface.

@@ -15,6 +15,7 @@
 //! | [`traffic`] | packets and changes of the tables, in an order that means something |
 //! | [`bed`] | a world with its laws, for tests that tell a story |
 //! | [`tunnel`] | packets in tunnels, and a slower way to take them out |
+//! | [`rewriting`] | everything that can be done to the bytes of a frame |
 //! | [`quic`] | QUIC datagrams with connection IDs of servers, and their laws |
 //! | [`laws`] | what holds for every frame and every state of the tables |
 //!
@@ -32,6 +33,7 @@ pub mod golden;
 pub mod inspect;
 pub mod laws;
 pub mod quic;
+pub mod rewriting;
 pub mod service;
 pub mod traffic;
 pub mod tunnel;

@@ -170,7 +170,14 @@ impl World {
     /// The same with flow tables of another size.
     #[must_use]
     pub fn with_tables(slots: usize, tables: HostTables) -> Self {
-        let mut world = Self { tables, services: service::all(), epoch: 0, aged: 0 };
+        Self::with_some(slots, tables, |_| true)
+    }
+
+    /// The same with some of the VIPs.
+    #[must_use]
+    pub fn with_some(slots: usize, tables: HostTables, wanted: impl Fn(&Service) -> bool) -> Self {
+        let services = service::all().into_iter().filter(wanted).collect();
+        let mut world = Self { tables, services, epoch: 0, aged: 0 };
         world.tables.now = 1_000;
         world.tables.settings = Settings {
             abi_version: ABI_VERSION,

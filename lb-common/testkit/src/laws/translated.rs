@@ -89,7 +89,8 @@ impl Laws {
     /// What a server answers reaches the client whose packet it answers, as if from the VIP.
     pub(super) fn reply(&mut self, passage: &Passage<'_>, seen: &inspect::Seen, server: u16, out: u32) {
         let known = passage.known.expect("only an answer in a flow goes on without a VIP");
-        let became = passage.translated(seen, None);
+        let vip = passage.world.service_at(known.client.dst, known.client.protocol);
+        let became = passage.translated(seen, vip.as_ref());
         assert_eq!((known.half, became), (Half::Server, known.out()));
         assert_eq!(known.server.index(), server);
         passage.to_the_client(&known, out);
