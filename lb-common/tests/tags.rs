@@ -224,7 +224,7 @@ fn where_servers_take_turns_flows_are_spread_evenly_and_stay() {
         let mut bed = Bed::default();
         // Slots in turns, as user space fills them.
         let turns: Vec<u32> =
-            (0..251_u32).map(|slot| 0x8001_0000 | u32::from(service.server(1)) + slot % 3).collect();
+            (0..251_u32).map(|slot| 0x8001_0000 | (u32::from(service.server(1)) + slot % 3)).collect();
         bed.world.tables.rings.insert(service.id, turns);
         let before = servers(&mut bed, service, SYN);
         for number in 1..=3 {
