@@ -21,8 +21,8 @@ use clap::ValueEnum;
 use self::{fetch::Kernel, image::Job, machine::Machine, report::Report};
 use crate::{build_ebpf, shell, tally::Tally};
 
-/// How long a machine may take: several times what the slowest took on two processors.
-const PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// How long a machine may take: several times what the slowest took on two busy processors.
+const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// Lines shown of what went wrong; the rest is in a file.
 const SHOWN: usize = 100;
