@@ -2,7 +2,7 @@
 
 use super::{Tables, Work, choose, facts, flows, hop_to, is_for_us, refuse, vip};
 use crate::{
-    abi::{Half, Mac, Server, Vip, VipKey, protocol, server_flags},
+    abi::{Half, Mac, Server, VipKey, protocol, server_flags},
     conntrack,
     family::Family,
     verdict::{Change, DropReason, Forward, Hop, PassReason, Stage, Verdict},
@@ -93,8 +93,7 @@ pub(super) fn reply<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> R
     if server.is_some_and(|server| server.flags & server_flags::HALTED != 0) {
         return Err(halted(work));
     }
-    if let Some(vip) = lowers_mss(work, tables) {
-        work.vip = vip;
+    if lowers_mss(work, tables) {
         return Err(Verdict::Later(Stage::Mss));
     }
     flows::keep(work, false, tables);
@@ -103,15 +102,21 @@ pub(super) fn reply<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> R
     Ok(Forward { change: Change::Translate, server: work.flow.server_ref, half: Half::Server, new: false })
 }
 
-/// The VIP, if the server announces an MSS here that it wants to have lowered.
+/// Whether the server announces an MSS here that its VIP, which is then in `work`, wants to have lowered.
 #[inline(always)]
-fn lowers_mss<F: Family>(work: &Work<F>, tables: &impl Tables<F>) -> Option<Vip> {
+fn lowers_mss<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> bool {
     if work.prepared || work.packet.flags & tcp::SYN == 0 {
-        return None;
+        return false;
     }
     let flow = &work.flow;
-    let vip = vip(&VipKey { address: flow.vip, port: flow.vip_port, protocol: flow.protocol }, tables)?;
-    if vip.mss != 0 { Some(vip) } else { None }
+    let key = VipKey { address: flow.vip, port: flow.vip_port, protocol: flow.protocol };
+    match vip(&key, tables) {
+        Some(vip) if vip.mss != 0 => {
+            work.vip = vip;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Back the way the client came: its router's MAC, its interface. On that same interface the frame was
