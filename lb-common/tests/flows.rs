@@ -180,6 +180,24 @@ fn a_port_used_again_at_the_same_server_is_the_same_at_the_server() {
     }
 }
 
+/// The server has its own memory of the connection that has ended (TIME-WAIT, RFC 9293 section 3.6.1), and may refuse
+/// another client's in its place.
+#[test]
+fn another_client_does_not_get_the_port_of_a_flow_that_has_just_ended() {
+    for four in BOTH {
+        for port in 40_001..40_101 {
+            let mut bed = Bed::default();
+            let service = bed.world.service(Mode::Snat, protocol::TCP, four);
+            bed.world.fill_ring(&service, &[1]);
+            let (ended, _) = connect(&mut bed, &service, 40_000);
+            bed.sent_on(&going_on(&service, 9, 40_000).flags(FIN | ACK));
+            bed.answered(&ended, FIN | ACK);
+            let (other, _) = bed.sent_on(&opening(&service, 9, port));
+            assert_ne!(other.src, ended.src, "client port {port}");
+        }
+    }
+}
+
 /// As when a configuration changes under living flows.
 #[test]
 fn a_vip_that_comes_or_goes_takes_its_packets_with_it() {

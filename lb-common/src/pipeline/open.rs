@@ -18,7 +18,8 @@ use crate::{
 /// `p^16`: 3 % at 80 %.
 pub const PORT_ATTEMPTS: u32 = 16;
 
-/// From this try on, the port of a flow that is over is as good as a free one.
+/// From this try on, the port of a flow that is over is as good as a free one. Not before: the server remembers the
+/// old connection for a while, and may have another client try twice. The client that had it (`nat`) may have it again.
 const FROM_OVER: u32 = 4;
 
 /// From this try on, so is that of one that has been opening for longer than [`PATIENCE`]: a flood of SYNs must
@@ -155,7 +156,7 @@ pub fn claim_port<F: Family>(work: &Work<F>, own: bool, attempt: u32, tables: &i
     let way = find(replies, fingerprint, tables);
     if way < WAYS {
         let other = replies.load(way);
-        return gives_way(Reply(other).number(), attempt, tables) && replies.exchange(way, other, mine);
+        return gives_way(Reply(other).number(), own, attempt, tables) && replies.exchange(way, other, mine);
     }
     let way = find(replies, 0, tables);
     if way >= WAYS || !replies.exchange(way, 0, mine) {
@@ -174,11 +175,11 @@ pub fn claim_port<F: Family>(work: &Work<F>, own: bool, attempt: u32, tables: &i
 
 /// Takes the record of another flow away, so that its port can be taken too, if the flow is none to wait for.
 #[inline(always)]
-fn gives_way<F: Family>(number: u32, attempt: u32, tables: &impl Tables<F>) -> bool {
+fn gives_way<F: Family>(number: u32, own: bool, attempt: u32, tables: &impl Tables<F>) -> bool {
     let claim = flows::claim::<F>(number, tables);
     let now = tables.now();
     let gives_way = match claim.stage() {
-        FlowStage::Over => attempt == 0 || attempt >= FROM_OVER || claim.is_empty(),
+        FlowStage::Over => own || attempt >= FROM_OVER || claim.is_empty(),
         FlowStage::Opening => attempt >= FROM_OPENING && claim.age(now) > PATIENCE,
         FlowStage::Entering | FlowStage::Established => false,
     };
