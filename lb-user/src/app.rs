@@ -28,22 +28,30 @@ use crate::{
         attach::{self, Attached, Program, Wanted},
         events::Events,
         flows::FlowTables,
-        load::{Loaded, Sizes, load},
+        load::{Loaded, Sizes, load_onto},
         maps::Maps,
+        pins::Pins,
     },
     health::Checker,
-    hops::{self, Surroundings},
+    hops::{self, Scout},
     listeners,
     lock::Lock,
+    memory::{self, Notebook},
     model::{Config, PortRange, Vip},
-    netlink::{Netlink, links::Link, sysctl, watch::Watch},
-    picture::About,
+    netlink::{
+        Netlink,
+        links::{Link, XdpMode},
+        sysctl,
+        watch::Watch,
+    },
+    picture::{self, About},
     plan::snat,
     reconcile::{self, Inbox, Reconciler},
     reload::{self, Followers, Reloader},
     signals::Signals,
     snapshot::{Interface, Snapshot},
     sweep,
+    takeover::{self, Found},
     trace::Eyes,
     vip_addresses::{self, VipAddresses},
 };
@@ -59,7 +67,12 @@ pub struct Options {
     pub socket: PathBuf,
     /// How to attach.
     pub xdp_mode: Wanted,
+    /// What to go on with, and what to leave.
+    pub takeover: takeover::Options,
 }
+
+/// How long a start that takes over looks for the ways to the servers.
+const FIND_SERVERS: Duration = Duration::from_secs(2);
 
 /// Messages that may wait for the loop, of each kind.
 const BACKLOG: usize = 1_024;
@@ -82,26 +95,25 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     if !conflicts.is_empty() {
         bail!("{}", conflicts.join("; "));
     }
-    let links = find_links(&netlink, &options.interfaces).await?;
     let _lock = Lock::take()?;
     let socket = admin::Socket::bind(&options.socket).await?;
-
-    let Loaded { mut program, maps, flows, events, shape } = load(sizes(&config))?;
-    let mut reconciler = Reconciler::new(maps, config.clone(), snat_ports, shape)?;
-    let own_addresses = hops::own_addresses(&netlink).await?;
-    reconciler.on_surroundings(Surroundings { own_addresses, ..Surroundings::default() });
-    reconciler.step(Duration::ZERO)?;
-    let interfaces = attach_all(&mut program, &links, options.xdp_mode)?;
-    confirm(&netlink, &interfaces).await?;
-    let addresses = VipAddresses::put_up(&netlink, &config, &links).await;
-    let addresses = match addresses {
-        Ok(addresses) => addresses,
-        Err((half, error)) => {
-            half.take_down(&netlink).await;
+    let mut found = Found::look(&options.takeover)?;
+    let links = match find_links(&netlink, &options.interfaces, found.pins.as_ref()).await {
+        Ok(links) => links,
+        Err(error) => {
+            found.give_up(&options.takeover);
             return Err(error);
         }
     };
-
+    let started = match start(&mut found, options, &config, &netlink, &links, snat_ports).await {
+        Ok(started) => started,
+        Err(error) => {
+            found.give_up(&options.takeover);
+            return Err(error);
+        }
+    };
+    let Started { mut program, reconciler, scout, flows, events, interfaces, addresses, notebook } = started;
+    let resumed = found.kept.is_some();
     let about = About {
         now: unix_time,
         started: unix_time(),
@@ -109,7 +121,14 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         interfaces,
         flow_capacity: flows.capacity(),
         tag_capacity: flows.tag_capacity(),
+        reasons_before: found.reasons(),
     };
+    if let Some(pins) = &found.pins {
+        pins.settle(&links.iter().map(|link| link.index).collect::<Vec<_>>());
+    }
+    if resumed {
+        info!("took over from the lb-user before, with its connections");
+    }
     report(&config, &about);
     let (addresses, hangup) = (Mutex::new(addresses), Notify::new());
     let outcome = {
@@ -124,7 +143,8 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         };
         // A bug in there must not keep the addresses from being taken off.
         let serving =
-            AssertUnwindSafe(serve(reconciler, flows, events, socket, about, reload)).catch_unwind();
+            AssertUnwindSafe(serve(reconciler, scout, flows, events, socket, about, notebook, reload))
+                .catch_unwind();
         tokio::select! {
             outcome = serving => outcome.unwrap_or_else(|_| bail!("a bug in lb-user ended it; see above")),
             never = vip_addresses::keep_up(&addresses, &netlink, notices) => match never {},
@@ -132,12 +152,75 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             name = signals.stop(&hangup) => { info!("stopping: {name}"); Ok(()) }
         }
     };
+    if options.takeover.keep_forwarding {
+        info!("stopped; the program goes on forwarding");
+        return outcome;
+    }
     // Addresses first: while the program is attached, no packet to a VIP reaches the host, which would
     // reset its connection.
     addresses.into_inner().take_down(&netlink).await;
     program.detach();
+    if let Some(pins) = found.pins {
+        pins.remove();
+        memory::close(&options.takeover.state);
+    }
     info!("stopped");
     outcome
+}
+
+/// What a start has put up.
+struct Started {
+    program: Program,
+    reconciler: Reconciler<Maps>,
+    scout: Scout,
+    flows: FlowTables,
+    events: Events,
+    interfaces: Vec<Interface>,
+    addresses: VipAddresses,
+    notebook: Option<Notebook>,
+}
+
+/// Loads the program, fills its maps, attaches it, puts up the VIPs' addresses. What fails half way is undone, but
+/// for what is pinned.
+async fn start(
+    found: &mut Found,
+    options: &Options,
+    config: &Config,
+    netlink: &Netlink,
+    links: &[Link],
+    snat_ports: PortRange,
+) -> Result<Started> {
+    let Loaded { mut program, maps, flows, events, shape } =
+        load_onto(found.tables(sizes(config)), found.pins.as_ref())?;
+    let (facts, rings) = found.facts()?;
+    let mut reconciler = Reconciler::resume(maps, config.clone(), snat_ports, shape, facts, rings)?;
+    let mut scout = Scout::new(Netlink::open()?, links.iter().map(|link| link.index).collect());
+    // Flows that are under way must not be led to a server whose MAC is only about to be known.
+    let patience = if found.kept.is_some() { FIND_SERVERS } else { Duration::ZERO };
+    reconciler.on_surroundings(scout.settle(&reload::servers(config), patience).await?);
+    let operations = reconciler.plan(Duration::ZERO);
+    let mut notebook = found.notebook(&options.takeover, shape.seed)?;
+    if let Some(notebook) = &mut notebook {
+        notebook.write(reconciler.facts());
+    }
+    reconciler.carry_out(operations, Duration::ZERO)?;
+    let interfaces = attach_all(&mut program, links, options.xdp_mode, found.pins.as_ref())?;
+    confirm(netlink, &interfaces).await?;
+    if let Some(notebook) = &mut notebook {
+        // The program before has counted to the end.
+        notebook.count_from(picture::carried_over(&found.reasons(), &[]));
+    }
+    match VipAddresses::put_up(netlink, config, links).await {
+        Ok(addresses) => {
+            Ok(Started { program, reconciler, scout, flows, events, interfaces, addresses, notebook })
+        }
+        Err((half, error)) => {
+            if found.kept.is_none() {
+                half.take_down(netlink).await;
+            }
+            Err(error)
+        }
+    }
 }
 
 pub(crate) fn require_root() -> Result<()> {
@@ -148,7 +231,13 @@ pub(crate) fn require_root() -> Result<()> {
 }
 
 /// The interfaces by name. Refuses what does not exist, cannot carry our frames, or is taken.
-pub(crate) async fn find_links(netlink: &Netlink, names: &[String]) -> Result<Vec<Link>> {
+///
+/// A program that is attached by a link in `pins` is ours.
+pub(crate) async fn find_links(
+    netlink: &Netlink,
+    names: &[String],
+    pins: Option<&Pins>,
+) -> Result<Vec<Link>> {
     let mut links: Vec<Link> = Vec::new();
     for name in names {
         let Some(link) = netlink.link_by_name(name).await? else {
@@ -161,7 +250,9 @@ pub(crate) async fn find_links(netlink: &Netlink, names: &[String]) -> Result<Ve
         if link.mac.is_none() {
             bail!("{name} is not an Ethernet interface; lb-user works on Ethernet only");
         }
-        if let Some(xdp) = link.xdp {
+        if let Some(xdp) = link.xdp
+            && !is_ours(&link, pins)
+        {
             let id = xdp.program_id;
             let program = attach::program_name(id).map_or_else(String::new, |name| format!(" {name:?}"));
             bail!(
@@ -174,11 +265,22 @@ pub(crate) async fn find_links(netlink: &Netlink, names: &[String]) -> Result<Ve
     Ok(links)
 }
 
-pub(crate) fn attach_all(program: &mut Program, links: &[Link], wanted: Wanted) -> Result<Vec<Interface>> {
+/// Whether the program on an interface is attached by a link in `pins`.
+fn is_ours(link: &Link, pins: Option<&Pins>) -> bool {
+    let ours = pins.and_then(|pins| pins.program_on(link.index));
+    ours.is_some() && ours == link.xdp.map(|xdp| xdp.program_id)
+}
+
+pub(crate) fn attach_all(
+    program: &mut Program,
+    links: &[Link],
+    wanted: Wanted,
+    pins: Option<&Pins>,
+) -> Result<Vec<Interface>> {
     let program_id = program.id()?;
     let mut interfaces = Vec::new();
     for link in links {
-        let Attached { native, note } = program.attach(&link.name, link.index, wanted)?;
+        let Attached { native, note } = attach_to(program, link, wanted, pins)?;
         let xdp_mode = if native { "native" } else { "generic" };
         if let Some(note) = &note {
             warn!("{note}; using generic XDP there, which is slower");
@@ -192,6 +294,23 @@ pub(crate) fn attach_all(program: &mut Program, links: &[Link], wanted: Wanted) 
         });
     }
     Ok(interfaces)
+}
+
+/// Attaches to one interface, in the place of a program of ours if there is one.
+fn attach_to(program: &mut Program, link: &Link, wanted: Wanted, pins: Option<&Pins>) -> Result<Attached> {
+    let Some(pins) = pins else { return Ok(program.attach(&link.name, link.index, wanted)?) };
+    if is_ours(link, Some(pins)) {
+        let native = link.xdp.is_some_and(|xdp| xdp.mode == XdpMode::Native);
+        if wanted == Wanted::Auto || native == (wanted == Wanted::Native) {
+            program.take_over(link.index, pins)?;
+            return Ok(Attached { native, note: None });
+        }
+        warn!("{}: another XDP mode is wanted; packets pass by the program for a moment", link.name);
+        pins.unpin(link.index);
+    }
+    let attached = program.attach(&link.name, link.index, wanted)?;
+    program.pin(link.index, pins)?;
+    Ok(attached)
 }
 
 /// Asks the kernel whether what was attached is what is there: older kernels attach over netlink, which
@@ -235,12 +354,15 @@ pub(crate) async fn lost(netlink: &Netlink, links: &[Link], mut notices: Watch) 
 }
 
 /// Starts everything that runs beside the loop, then the loop.
+#[expect(clippy::too_many_arguments, reason = "each goes to another of those who run")]
 async fn serve(
     reconciler: Reconciler<Maps>,
+    scout: Scout,
     flow_tables: FlowTables,
     events: Events,
     socket: admin::Socket,
     about: About,
+    notebook: Option<Notebook>,
     reload: Reload<'_>,
 ) -> Result<()> {
     let (health_news, health) = mpsc::channel(BACKLOG);
@@ -254,8 +376,7 @@ async fn serve(
 
     let Reload { config, file, own_ports, addresses, netlink, links, hangup } = reload;
     let (servers_news, servers) = watch::channel(reload::servers(&config));
-    let attached = about.interfaces.iter().map(|interface| interface.index).collect();
-    let checker = Checker::spawn(health_news);
+    let checker = Checker::spawn(reconciler.known_health(), health_news);
     let followers = Followers { checker, servers: servers_news, addresses, netlink, links };
     followers.follow(&config);
     let reloader = Reloader { file, config, own_ports, handle: handle.clone(), followers };
@@ -264,8 +385,8 @@ async fn serve(
     let admin::Requests { status, commands, reloads } = requests;
     let inbox = Inbox { health, surroundings, census, status, commands, eyes: eyes_inbox };
     tokio::select! {
-        () = reconcile::run(reconciler, about, inbox, orders, publish) => bail!("the reconcile loop ended"),
-        () = hops::run(Netlink::open()?, attached, Watch::start()?, servers, surroundings_news) =>
+        () = reconcile::run(reconciler, about, notebook, inbox, orders, publish) => bail!("the reconcile loop ended"),
+        () = hops::run(scout, Watch::start()?, servers, surroundings_news) =>
             bail!("the watch over the network ended"),
         () = reloader.run(reloads, hangup) => bail!("the reader of the configuration ended"),
         () = admin::serve(socket, handle) => bail!("the admin interface ended"),

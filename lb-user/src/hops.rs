@@ -51,15 +51,13 @@ pub struct Surroundings {
     pub own_addresses: HashSet<IpAddr>,
 }
 
-/// Looks after the ways to `servers`, over the interfaces `attached`, until nobody listens any more.
+/// Has the scout look after the ways to `servers` until nobody listens any more. Nothing is told that it has found already.
 pub async fn run(
-    netlink: Netlink,
-    attached: Vec<u32>,
+    mut scout: Scout,
     mut notices: Watch,
     mut servers: watch::Receiver<Arc<[IpAddr]>>,
     news: mpsc::Sender<Surroundings>,
 ) {
-    let mut scout = Scout { netlink, attached, neighbours: HashMap::new(), last: Surroundings::default() };
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
@@ -109,7 +107,7 @@ pub async fn own_addresses(netlink: &Netlink) -> Result<HashSet<IpAddr>, netlink
 }
 
 /// Asks the kernel, and remembers what it has forgotten.
-struct Scout {
+pub struct Scout {
     netlink: Netlink,
     attached: Vec<u32>,
     /// By interface and address.
@@ -130,6 +128,32 @@ struct Remembered {
 }
 
 impl Scout {
+    /// One that looks for ways over the interfaces `attached`.
+    #[must_use]
+    pub fn new(netlink: Netlink, attached: Vec<u32>) -> Self {
+        Self { netlink, attached, neighbours: HashMap::new(), last: Surroundings::default() }
+    }
+
+    /// Looks until the way to every server is known, or known to be none; not for longer than `limit`.
+    ///
+    /// # Errors
+    /// When the kernel does not list its interfaces or addresses.
+    pub async fn settle(
+        &mut self,
+        servers: &[IpAddr],
+        limit: Duration,
+    ) -> Result<Surroundings, netlink::Error> {
+        let began = Instant::now();
+        loop {
+            self.last = self.look(servers).await?;
+            let missing = self.last.hops.values().flatten().any(|way| way.next_hop.is_none());
+            if !missing || began.elapsed() >= limit {
+                return Ok(self.last.clone());
+            }
+            sleep(FIRST_PAUSE).await;
+        }
+    }
+
     /// # Errors
     /// When the kernel does not list its interfaces or addresses.
     async fn look(&mut self, servers: &[IpAddr]) -> Result<Surroundings, netlink::Error> {

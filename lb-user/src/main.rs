@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use lb_user::{admin, app, config, datapath::attach::Wanted, decap, model::Config, reload, telemetry};
+use lb_user::{
+    admin, app, config, datapath::attach::Wanted, decap, memory, model::Config, reload, takeover, telemetry,
+};
 use tokio::runtime::Runtime;
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -16,7 +18,8 @@ const DEFAULT_CONFIG: &str = "/etc/lb/lb.toml";
 
 /// Load balancer: forwards TCP and UDP in the kernel (XDP) to servers whose health it checks.
 ///
-/// Runs in the foreground until SIGTERM or Ctrl-C, then takes away everything it put up.
+/// Runs in the foreground until SIGTERM or Ctrl-C, then takes away everything it put up, unless told to keep
+/// forwarding.
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
@@ -24,7 +27,7 @@ struct Arguments {
     instead: Option<Instead>,
 
     /// Interface to balance on; may be given several times.
-    #[arg(long = "iface", value_name = "NAME", required_unless_present = "check")]
+    #[arg(long = "iface", value_name = "NAME", required_unless_present_any = ["check", "cleanup"])]
     interfaces: Vec<String>,
 
     /// Configuration file [default: /etc/lb/lb.toml, if it exists].
@@ -38,6 +41,22 @@ struct Arguments {
     /// Socket for lbctl.
     #[arg(long, value_name = "PATH", default_value = admin::DEFAULT_SOCKET)]
     socket: PathBuf,
+
+    /// Folder in a BPF file system where links and maps are pinned, so that they outlive this process.
+    #[arg(long, value_name = "DIR", default_value = takeover::DEFAULT_PINS)]
+    pins: PathBuf,
+
+    /// File with what the pinned maps mean.
+    #[arg(long, value_name = "FILE", default_value = memory::DEFAULT)]
+    state: PathBuf,
+
+    /// Go on forwarding after SIGTERM or Ctrl-C, until the next start takes over.
+    #[arg(long)]
+    keep_forwarding: bool,
+
+    /// Take away everything that an earlier lb-user has left, and end.
+    #[arg(long, conflicts_with_all = ["interfaces", "check", "keep_forwarding"])]
+    cleanup: bool,
 
     /// Only say what is wrong with the configuration: exit code 0 for nothing, 1 for errors.
     #[arg(long)]
@@ -76,6 +95,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::init(arguments.log.as_deref())?;
+    let takeover = takeover::Options {
+        pins: arguments.pins.clone(),
+        state: arguments.state.clone(),
+        keep_forwarding: arguments.keep_forwarding,
+    };
+    if arguments.cleanup {
+        runtime()?.block_on(takeover::cleanup(&takeover))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let Some((file, config)) = read(arguments)? else {
         return Ok(ExitCode::FAILURE);
     };
@@ -87,6 +115,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         config_file: file,
         socket: arguments.socket.clone(),
         xdp_mode: arguments.xdp_mode,
+        takeover,
     };
     runtime()?.block_on(app::run(&options, config))?;
     Ok(ExitCode::SUCCESS)

@@ -29,6 +29,8 @@ pub struct About {
     pub flow_capacity: u64,
     /// Flow tags that there is room for.
     pub tag_capacity: u64,
+    /// Packets by reason that were counted for former programs; empty if there were none.
+    pub reasons_before: Vec<(String, u64)>,
 }
 
 /// Why a VIP of a proxied mode is not served.
@@ -44,7 +46,7 @@ pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
         config_file: about.config_file.clone(),
         interfaces: about.interfaces.clone(),
         vips: state.config.vips.iter().map(|vip| vip_status(state, vip)).collect(),
-        reasons: reasons(&state.datapath.reasons().unwrap_or_default()),
+        reasons: reasons(&with(state.datapath.reasons().unwrap_or_default(), &about.reasons_before)),
         flows: state.census.alive,
         flow_capacity: about.flow_capacity,
         flows_taken: state.census.records,
@@ -134,14 +136,43 @@ fn traffic(counters: Counters, active: u64) -> Traffic {
     }
 }
 
+/// Kind, name and index of every reason.
+fn all_reasons() -> impl Iterator<Item = (&'static str, &'static str, usize)> {
+    let pass = PassReason::ALL.iter().map(|reason| ("pass", reason.label(), reason.index()));
+    let drop = DropReason::ALL.iter().map(|reason| ("drop", reason.label(), reason.index()));
+    let event = Event::ALL.iter().map(|event| ("event", event.label(), event.index()));
+    pass.chain(drop).chain(event).map(|(kind, label, index)| (kind, label, index as usize))
+}
+
 fn reasons(packets: &[u64]) -> Vec<ReasonCount> {
-    let entry = |verdict: &str, label: &str, index: u32| ReasonCount {
+    let entry = |(verdict, label, index): (&str, &str, usize)| ReasonCount {
         verdict: verdict.into(),
         reason: label.into(),
-        packets: packets.get(index as usize).copied().unwrap_or(0),
+        packets: packets.get(index).copied().unwrap_or(0),
     };
-    let pass = PassReason::ALL.iter().map(|reason| entry("pass", reason.label(), reason.index()));
-    let drop = DropReason::ALL.iter().map(|reason| entry("drop", reason.label(), reason.index()));
-    let event = Event::ALL.iter().map(|event| entry("event", event.label(), event.index()));
-    pass.chain(drop).chain(event).collect()
+    all_reasons().map(entry).collect()
+}
+
+/// What the kernel has counted, and what was counted before.
+fn with(packets: Vec<u64>, before: &[(String, u64)]) -> Vec<u64> {
+    if before.is_empty() {
+        return packets;
+    }
+    let before = |index: usize| before.get(index).map_or(0, |(_, packets)| *packets);
+    packets.into_iter().enumerate().map(|(index, packets)| packets + before(index)).collect()
+}
+
+/// Packets by reason that were counted up to the end of a program: `before` it with the names of its reasons, and by it.
+/// In the order of this program's reasons; what it has no name for is dropped.
+#[must_use]
+pub fn carried_over(before: &[(String, u64)], counted: &[u64]) -> Vec<(String, u64)> {
+    let counted = |index: usize| counted.get(index).copied().unwrap_or(0);
+    let total = |name: &str| {
+        let index = before.iter().position(|(other, _)| other == name)?;
+        Some(before[index].1 + counted(index))
+    };
+    let mut reasons: Vec<_> = all_reasons().collect();
+    reasons.sort_unstable_by_key(|&(.., index)| index);
+    let named = reasons.into_iter().map(|(kind, label, _)| format!("{kind} {label}"));
+    named.map(|name| (total(&name).unwrap_or(0), name)).map(|(packets, name)| (name, packets)).collect()
 }

@@ -4,7 +4,7 @@
 //! came meanwhile, and makes one plan of them. Nobody else writes maps.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -21,10 +21,11 @@ use crate::{
     datapath::{Datapath, Error},
     health::{HealthEvent, TargetId},
     hops::Surroundings,
+    memory::{Counted, Facts, Notebook},
     model::{Config, PortRange},
     picture::{self, About},
     plan::{
-        Admin, Census, Desired, Ids, Inputs, Orders, Rings,
+        Admin, Census, Desired, Ids, Image, Inputs, Operation, Orders, Rings,
         desired::{Shape, desired, sheet},
         diff,
         ids::Exhausted,
@@ -95,6 +96,71 @@ impl<D: Datapath> Reconciler<D> {
             current: Desired::default(),
             watched: false,
         })
+    }
+
+    /// A reconciler that goes on with what one before it knew, and with the rings that the kernel has. The other maps are
+    /// empty.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn resume(
+        datapath: D,
+        config: Config,
+        snat_ports: PortRange,
+        shape: Shape,
+        facts: Facts,
+        rings: Vec<(u16, Image)>,
+    ) -> Result<Self, Exhausted> {
+        let learn = config.flows.learn;
+        let Facts { ids, settled, admin, health, retired, inherited } = facts;
+        let Some(ids) = ids else {
+            let mut fresh = Self::new(datapath, config, snat_ports, shape)?;
+            let there = |(id, _): &(TargetId, Admin)| fresh.ids.server(id).is_some();
+            fresh.admin = admin.into_iter().filter(there).collect();
+            fresh.settled = settled;
+            return Ok(fresh);
+        };
+        let counters = |counted: BTreeMap<u16, Counted>| {
+            counted.into_iter().map(|(number, counted)| (number, counted.into())).collect()
+        };
+        let mut resumed = Self {
+            ids,
+            settled,
+            admin: admin.into_iter().collect(),
+            health: health.into_iter().map(|event| (event.id.clone(), event)).collect(),
+            retired: counters(retired),
+            inherited: counters(inherited),
+            rings: Rings::resume(learn, rings),
+            ..Self::new(datapath, Config::default(), snat_ports, shape)?
+        };
+        resumed.configure(config)?;
+        Ok(resumed)
+    }
+
+    /// What a next start is to go on with.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        let counted = |counters: &HashMap<u16, Counters>| {
+            counters.iter().map(|(number, counters)| (*number, (*counters).into())).collect()
+        };
+        let mut admin: Vec<_> = self.admin.iter().map(|(id, state)| (id.clone(), *state)).collect();
+        admin.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        Facts {
+            ids: Some(self.ids.clone()),
+            settled: self.settled.clone(),
+            admin,
+            health: self.known_health(),
+            retired: counted(&self.retired),
+            inherited: counted(&self.inherited),
+        }
+    }
+
+    /// What is known of the servers' health, in the order of their names.
+    #[must_use]
+    pub fn known_health(&self) -> Vec<HealthEvent> {
+        let mut health: Vec<_> = self.health.values().cloned().collect();
+        health.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        health
     }
 
     /// Goes over to another configuration, with the next step. What is in both keeps its number, health, counters and
@@ -216,6 +282,12 @@ impl<D: Datapath> Reconciler<D> {
     /// # Errors
     /// When the kernel refuses one; those before it stay, and the next step goes on from there.
     pub fn step(&mut self, now: Duration) -> Result<usize, Error> {
+        let operations = self.plan(now);
+        self.carry_out(operations, now)
+    }
+
+    /// What is to be done `now`. To be carried out, or planned anew.
+    pub fn plan(&mut self, now: Duration) -> Vec<Operation> {
         let health = &self.health;
         let health = |id: &TargetId| health.get(id).map_or(Health::Unknown, |event| event.state);
         let inputs = Inputs {
@@ -234,7 +306,14 @@ impl<D: Datapath> Reconciler<D> {
         if self.watched {
             next.settings.flags |= settings_flags::TRACE;
         }
-        let operations = diff(&self.current, &next);
+        diff(&self.current, &next)
+    }
+
+    /// Carries out what was planned just now; gives how many operations it was.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; those before it stay.
+    pub fn carry_out(&mut self, operations: Vec<Operation>, now: Duration) -> Result<usize, Error> {
         let count = operations.len();
         for operation in operations {
             self.datapath.apply(&operation)?;
@@ -313,6 +392,7 @@ pub struct Inbox {
 pub async fn run<D: Datapath>(
     mut reconciler: Reconciler<D>,
     about: About,
+    mut notebook: Option<Notebook>,
     mut inbox: Inbox,
     orders: std::sync::mpsc::Sender<Orders>,
     publish: watch::Sender<Arc<Snapshot>>,
@@ -364,7 +444,13 @@ pub async fn run<D: Datapath>(
         }
         let wait = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
         if stale && !wait {
-            match reconciler.step(began.elapsed()) {
+            let now = began.elapsed();
+            let operations = reconciler.plan(now);
+            // First, so that it knows of everything that the maps may name.
+            if let Some(notebook) = &mut notebook {
+                notebook.write(reconciler.facts());
+            }
+            match reconciler.carry_out(operations, now) {
                 Ok(operations) => {
                     debug!("{operations} map operations");
                     // Without a sweep there is nobody to go by them, and the census ends this loop.
@@ -473,6 +559,7 @@ mod tests {
             interfaces: Vec::new(),
             flow_capacity: 1_000,
             tag_capacity: 2_000,
+            reasons_before: Vec::new(),
         }
     }
 
@@ -524,7 +611,7 @@ mod tests {
                 eyes: mpsc::unbounded_channel().1,
             };
             let running =
-                tokio::spawn(run(reconciler(), about(), inbox, std::sync::mpsc::channel().0, publish));
+                tokio::spawn(run(reconciler(), about(), None, inbox, std::sync::mpsc::channel().0, publish));
             let mut reporters = (Some(health), Some(surroundings), Some(census));
             match silent {
                 0 => reporters.0 = None,

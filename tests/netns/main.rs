@@ -18,5 +18,6 @@ mod persistence;
 mod ports;
 mod refusal;
 mod smoke;
+mod takeover;
 mod trace;
 mod tunnels;

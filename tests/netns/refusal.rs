@@ -162,8 +162,8 @@ fn a_second_instance_on_the_same_interface() {
     let bed = bed();
     let config = bed.config(&["snat"], 80, "");
     let balancer = bed.balance(&config);
-    let program = balancer.assert_native()[0].program_id.to_string();
-    let _ = refused(&Installation::new(&bed.net.lb.ns, &["eth0"], config.text()), &["eth0", &program]);
+    let first = format!("another lb-user (pid {})", balancer.id());
+    let _ = refused(&Installation::new(&bed.net.lb.ns, &["eth0"], config.text()), &[&first]);
     let _ = client::requests(&bed.net.client().ns, bed.target("snat", Family::V4, 80), 20)
         .all_answered("the first one");
 }

@@ -1,6 +1,10 @@
 //! `lb-user` before it runs and after: its files, its command line, and what it might leave behind.
 
-use std::{path::PathBuf, process::ExitStatus};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, ExitStatus},
+};
 
 use crate::{
     daemon::{Balancer, LIMIT, binary},
@@ -15,7 +19,31 @@ pub struct Installation<'a> {
     pub(crate) ns: &'a Netns,
     pub(crate) interfaces: Vec<String>,
     xdp_mode: Option<String>,
+    keep_forwarding: bool,
+    // Before the folder that it is mounted in.
+    bpf: BpfFs,
     folder: Folder,
+}
+
+/// A BPF file system of its own, for what outlives `lb-user`; unmounted on drop.
+#[derive(Debug)]
+struct BpfFs(PathBuf);
+
+impl BpfFs {
+    #[track_caller]
+    fn mount(at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap_or_else(|error| panic!("make {}: {error}", at.display()));
+        let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&at).status();
+        assert!(status.is_ok_and(|status| status.success()), "mount a BPF file system at {}", at.display());
+        Self(at)
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        // A namespace that is being removed may still have it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
 }
 
 impl<'a> Installation<'a> {
@@ -32,6 +60,8 @@ impl<'a> Installation<'a> {
             ns,
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
             xdp_mode: None,
+            keep_forwarding: false,
+            bpf: BpfFs::mount(folder.file("bpf")),
             folder,
         }
     }
@@ -41,6 +71,25 @@ impl<'a> Installation<'a> {
     pub fn xdp_mode(mut self, mode: &str) -> Self {
         self.xdp_mode = Some(mode.to_owned());
         self
+    }
+
+    /// Has it go on forwarding after its end, or not.
+    #[must_use]
+    pub fn keep_forwarding(mut self, keep: bool) -> Self {
+        self.keep_forwarding = keep;
+        self
+    }
+
+    /// Where it pins links and maps.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        self.bpf.0.join("lb")
+    }
+
+    /// The file with what they mean.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.file("state.json")
     }
 
     /// Replaces the configuration file.
@@ -65,13 +114,38 @@ impl<'a> Installation<'a> {
         for name in &self.interfaces {
             arguments.extend(["--iface".to_owned(), name.clone()]);
         }
-        for (option, path) in [("--config", self.folder.file("lb.toml")), ("--socket", self.socket())] {
-            arguments.extend([option.to_owned(), path.display().to_string()]);
+        arguments.extend(self.places(&["--config", "--socket", "--pins", "--state"]));
+        if self.keep_forwarding {
+            arguments.push("--keep-forwarding".to_owned());
         }
         if let Some(mode) = &self.xdp_mode {
             arguments.extend(["--xdp-mode".to_owned(), mode.clone()]);
         }
         arguments
+    }
+
+    /// Options of `lb-user` for where its files are.
+    fn places(&self, options: &[&str]) -> Vec<String> {
+        let place = |option: &&str| match *option {
+            "--config" => self.folder.file("lb.toml"),
+            "--socket" => self.socket(),
+            "--pins" => self.pins(),
+            _ => self.state(),
+        };
+        let pair = |option: &&str| [(*option).to_owned(), place(option).display().to_string()];
+        options.iter().flat_map(pair).collect()
+    }
+
+    /// Runs `lb-user --cleanup`; gives its status and everything it said.
+    ///
+    /// # Panics
+    /// When it goes on running.
+    #[track_caller]
+    #[must_use]
+    pub fn clean_up(&self) -> (ExitStatus, String) {
+        let mut command = self.ns.command(binary("lb-user"));
+        let command = command.arg("--cleanup").args(self.places(&["--pins", "--state"]));
+        Running::start("lb-user", command).wait(LIMIT)
     }
 
     /// Runs `lb-user` where it is expected to end by itself; gives its status and everything it said.
@@ -105,6 +179,8 @@ impl<'a> Installation<'a> {
             programs: self.interfaces.iter().map(|name| attached_program(self.ns, name)).collect(),
             processes: self.ns.processes(),
             socket: self.socket().exists(),
+            pins: self.pins().exists(),
+            state: self.state().exists(),
         }
     }
 }
@@ -120,6 +196,10 @@ pub struct Footprint {
     pub processes: Vec<i32>,
     /// Whether the administration socket exists.
     pub socket: bool,
+    /// Whether links or maps are pinned.
+    pub pins: bool,
+    /// Whether there is a file about them.
+    pub state: bool,
 }
 
 /// Kernel id of the XDP program on a device, if there is one; `None` also where there is no such device.

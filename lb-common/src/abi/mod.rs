@@ -51,6 +51,11 @@ pub use vip::{Mode, Selection, Vip, VipKey, VipLimit, vip_flags};
 /// Version of everything in this module.
 pub const ABI_VERSION: u32 = 2;
 
+/// Version of what a next program goes on with: the flow tables of both families, flow tags, fragments, loads, what was
+/// counted for servers, and the slots of rings. Everything else is made anew by each start, so a change of [`ABI_VERSION`]
+/// alone leaves flows as they are.
+pub const FACTS_VERSION: u32 = 1;
+
 /// Slots of a VIP's ring: the prime of the Maglev paper (§5.3) that keeps shares within 1 % for hundreds
 /// of servers.
 pub const RING_SIZE: usize = 65_537;

@@ -5,10 +5,15 @@ use std::io;
 use aya::{
     Ebpf,
     maps::ProgramArray,
-    programs::{ProgramError, Xdp, XdpMode, loaded_programs, xdp::XdpLinkId},
+    programs::{
+        ProgramError, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+        xdp::{XdpLink, XdpLinkId},
+    },
 };
 
-use super::{Error, load::explain, programs};
+use super::{Error, load::explain, pins::Pins, programs};
 
 /// What the operator asked for with `--xdp-mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -37,6 +42,8 @@ pub struct Program {
     name: &'static str,
     ebpf: Ebpf,
     links: Vec<XdpLinkId>,
+    /// Links that are pinned, too: they outlive this value.
+    pinned: Vec<FdLink>,
 }
 
 impl Program {
@@ -59,12 +66,12 @@ impl Program {
             // It stays with the other maps: its entries are gone when nobody holds it open any more.
             ProgramArray::try_from(stages)?.set(place, &fd, 0)?;
         }
-        Ok(Self { name, ebpf, links: Vec::new() })
+        Ok(Self { name, ebpf, links: Vec::new(), pinned: Vec::new() })
     }
 
     /// Another program than the balancer's, already loaded.
     pub(super) fn named(name: &'static str, ebpf: Ebpf) -> Self {
-        Self { name, ebpf, links: Vec::new() }
+        Self { name, ebpf, links: Vec::new(), pinned: Vec::new() }
     }
 
     /// What was loaded, to take its maps.
@@ -124,8 +131,38 @@ impl Program {
         }
     }
 
-    /// Detaches from all interfaces.
+    /// Takes over from the program that is attached to an interface by a pinned link, between two packets.
+    ///
+    /// # Errors
+    /// When the kernel refuses, e.g. because the interface has gone and come back.
+    pub fn take_over(&mut self, ifindex: u32, pins: &Pins) -> Result<(), Error> {
+        let fail = |error: &dyn std::error::Error| Error::new("cannot take over", error);
+        let link = PinnedLink::from_pin(pins.link(ifindex)).map_err(|error| fail(&error))?;
+        let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| fail(&error))?;
+        let id = self.xdp()?.attach_to_link(link).map_err(|error| fail(&error))?;
+        self.links.push(id);
+        Ok(())
+    }
+
+    /// Pins the link to an interface, the last one attached to.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the program stays attached for as long as this value lives.
+    pub fn pin(&mut self, ifindex: u32, pins: &Pins) -> Result<(), Error> {
+        let fail = |error: &dyn std::error::Error| Error::new("cannot pin the link", error);
+        let Some(id) = self.links.pop() else { return Ok(()) };
+        let link = self.xdp()?.take_link(id)?;
+        let link: FdLink = link.try_into().map_err(|error| fail(&error))?;
+        let path = pins.link(ifindex);
+        // Of an interface with this index that is no more.
+        let _ = std::fs::remove_file(&path);
+        self.pinned.push(link.pin(path).map_err(|error| fail(&error))?.into());
+        Ok(())
+    }
+
+    /// Detaches from all interfaces; where the link is pinned, once that is removed too.
     pub fn detach(&mut self) {
+        self.pinned.clear();
         let links = std::mem::take(&mut self.links);
         if let Ok(xdp) = self.xdp() {
             for link in links {

@@ -10,7 +10,15 @@ use aya_log::EbpfLogger;
 use lb_common::abi::{DEFAULT_FLOW_TAGS, DEFAULT_FLOWS, WAYS};
 use tracing::warn;
 
-use super::{Error, OBJECT, attach::Program, events::Events, flows::FlowTables, kernel, maps::Maps};
+use super::{
+    Error, OBJECT,
+    attach::Program,
+    events::Events,
+    flows::FlowTables,
+    kernel,
+    maps::Maps,
+    pins::{KEPT, Kept, Pins},
+};
 use crate::plan::desired::Shape;
 
 /// A loaded program in its parts, for those who need them.
@@ -48,6 +56,21 @@ impl Sizes {
         let lines = |entries: u32| entries.div_ceil(WAYS as u32).clamp(2, 1 << 24).next_power_of_two();
         (lines(self.flows), lines(self.tags))
     }
+
+    /// Whether tables of this size are what there is.
+    #[must_use]
+    pub fn fit(self, kept: &Kept) -> bool {
+        self.lines() == (kept.flow_lines, kept.tag_lines)
+    }
+}
+
+/// Where the flow tables come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Tables<'a> {
+    /// They are made, this large.
+    Made(Sizes),
+    /// They are those of a former start, whose hashes have this seed.
+    Kept(&'a Kept, u64),
 }
 
 /// Loads the embedded program, with flow tables of these sizes.
@@ -55,28 +78,49 @@ impl Sizes {
 /// # Errors
 /// In one line: what is missing, and what would help.
 pub fn load(sizes: Sizes) -> Result<Loaded, Error> {
+    load_onto(Tables::Made(sizes), None)
+}
+
+/// Loads the embedded program onto flow tables, and pins its maps.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_onto(tables: Tables<'_>, pins: Option<&Pins>) -> Result<Loaded, Error> {
     if OBJECT.is_empty() {
         return Err(Error(
             "this lb-user was built without its kernel program; build it with \"cargo xtask build\"".into(),
         ));
     }
     kernel::require_running().map_err(|unfit| Error(unfit.to_string()))?;
-    let (flow_lines, tag_lines) = sizes.lines();
-    let mut ebpf = loader(flow_lines, tag_lines)
-        .load(OBJECT)
-        .map_err(|error| explain("cannot load the kernel program", &error))?;
+    let shape = match tables {
+        Tables::Made(sizes) => {
+            let (flow_lines, tag_lines) = sizes.lines();
+            // Nobody outside can know it: what lies next to what in the tables depends on it.
+            Shape { flow_lines, tag_lines, seed: RandomState::new().hash_one(std::process::id()) }
+        }
+        Tables::Kept(kept, seed) => Shape { flow_lines: kept.flow_lines, tag_lines: kept.tag_lines, seed },
+    };
+    let mut loader = loader(shape);
+    if let Tables::Kept(kept, _) = tables {
+        for name in KEPT {
+            loader.map_pin_path(name, kept.map(name));
+        }
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|error| explain("cannot load the kernel program", &error))?;
     start_log(&mut ebpf);
-    // Nobody outside can know it: what lies next to what in the tables depends on it.
-    let seed = RandomState::new().hash_one(std::process::id());
     let mut program = Program::load(ebpf)?;
-    let (maps, flows) = (Maps::take(program.ebpf())?, FlowTables::take(program.ebpf(), seed)?);
+    if let Some(pins) = pins {
+        pins.pin_maps(program.ebpf())?;
+    }
+    let (maps, flows) = (Maps::take(program.ebpf())?, FlowTables::take(program.ebpf(), shape.seed)?);
     let events = Events::take(program.ebpf())?;
-    Ok(Loaded { program, maps, flows, events, shape: Shape { flow_lines, tag_lines, seed } })
+    Ok(Loaded { program, maps, flows, events, shape })
 }
 
 /// A loader that makes the flow tables as large as wanted.
-fn loader(flow_lines: u32, tag_lines: u32) -> EbpfLoader<'static> {
+fn loader(shape: Shape) -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
+    let Shape { flow_lines, tag_lines, .. } = shape;
     for (claims, flows, replies) in [("CLAIMS4", "FLOWS4", "REPLIES4"), ("CLAIMS6", "FLOWS6", "REPLIES6")] {
         loader
             .map_max_entries(claims, flow_lines)

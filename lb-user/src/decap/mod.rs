@@ -77,7 +77,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let (notices, link_notices) = (Watch::start()?, Watch::start()?);
     app::require_root()?;
     let netlink = Netlink::open()?;
-    let links = app::find_links(&netlink, &options.interfaces).await?;
+    let links = app::find_links(&netlink, &options.interfaces, None).await?;
     let Loaded { mut program, rules, counters } = datapath::load(options.gue_port)?;
     let limits = Limits { at: options.at.clone(), from: options.from.clone(), to: options.to.clone() };
     let attached = links.iter().map(|link| link.index).collect();
@@ -86,7 +86,7 @@ pub async fn run(options: &Options) -> Result<()> {
     if options.from.is_empty() {
         warn!("anyone may send packets through a tunnel to this host; name the balancers with --from");
     }
-    let interfaces = app::attach_all(&mut program, &links, options.xdp_mode)?;
+    let interfaces = app::attach_all(&mut program, &links, options.xdp_mode, None)?;
     app::confirm(&netlink, &interfaces).await?;
     for interface in &interfaces {
         info!("decapsulating on {} with {} XDP", interface.name, interface.xdp_mode);

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::AbortHandle,
@@ -42,7 +43,7 @@ const MAX_AT_ONCE: usize = 512;
 const LOCAL_TROUBLE_EVERY: Duration = Duration::from_secs(10);
 
 /// Names what is probed: a server in the eyes of one VIP.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TargetId {
     /// Name of the VIP.
     pub vip: String,
@@ -62,7 +63,7 @@ pub struct Target {
 }
 
 /// News about a target: sent when it is taken in, when its health changes and when its reason does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthEvent {
     /// Which target.
     pub id: TargetId,
@@ -73,6 +74,7 @@ pub struct HealthEvent {
     /// Since when the health is what it is, in seconds since 1970-01-01 UTC.
     pub since: u64,
     /// Whether the health (and not only the reason) differs from the event before.
+    #[serde(skip)]
     pub changed: bool,
 }
 
@@ -83,17 +85,23 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Starts checking, from within a tokio runtime. There are no targets until [`Self::set_targets`].
+    /// Starts checking, from within a tokio runtime. There are no targets until [`Self::set_targets`]; those of which
+    /// something is `known` from before go on from there.
     #[must_use]
-    pub fn spawn(events: mpsc::Sender<HealthEvent>) -> Self {
-        Self::spawn_with(Network, events)
+    pub fn spawn(known: Vec<HealthEvent>, events: mpsc::Sender<HealthEvent>) -> Self {
+        Self::spawn_with(Network, known, events)
     }
 
     /// Like [`Self::spawn`], with another way to probe.
     #[must_use]
-    pub fn spawn_with(prober: impl Prober, events: mpsc::Sender<HealthEvent>) -> Self {
+    pub fn spawn_with(
+        prober: impl Prober,
+        known: Vec<HealthEvent>,
+        events: mpsc::Sender<HealthEvent>,
+    ) -> Self {
         let (targets, receiver) = watch::channel(Arc::from([]));
-        tokio::spawn(Runner::new(prober, events).run(receiver));
+        let known = known.into_iter().map(|event| (event.id.clone(), event)).collect();
+        tokio::spawn(Runner { known, ..Runner::new(prober, events) }.run(receiver));
         Self { targets }
     }
 
@@ -134,6 +142,8 @@ struct Runner<P> {
     prober: Arc<P>,
     permits: Arc<Semaphore>,
     entries: HashMap<TargetId, Entry>,
+    /// What was known of targets before the first of them came.
+    known: HashMap<TargetId, HealthEvent>,
     generations: u64,
     findings: (mpsc::Sender<Finding>, mpsc::Receiver<Finding>),
     events: mpsc::Sender<HealthEvent>,
@@ -146,6 +156,7 @@ impl<P: Prober> Runner<P> {
             prober: Arc::new(prober),
             permits: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             entries: HashMap::new(),
+            known: HashMap::new(),
             generations: 0,
             findings: mpsc::channel(MAX_AT_ONCE),
             events,
@@ -188,6 +199,7 @@ impl<P: Prober> Runner<P> {
             };
             self.entries.insert(target.id.clone(), entry);
         }
+        self.known.clear();
         news
     }
 
@@ -197,7 +209,10 @@ impl<P: Prober> Runner<P> {
         let known = previous.as_ref().map(|entry| entry.state.health());
         let mut state = match previous {
             Some(entry) if entry.target.address.ip() == target.address.ip() => entry.state,
-            _ => State::new(now, &target.check),
+            _ => match self.known.remove(&target.id) {
+                Some(event) => State::resume(event.state, event.since, event.reason, &target.check),
+                None => State::new(now, &target.check),
+            },
         };
         state.set_check(&target.check);
         self.generations += 1;

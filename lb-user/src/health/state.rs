@@ -54,6 +54,12 @@ impl State {
         }
     }
 
+    /// A server that was probed by somebody before us: its health stays until results in a row speak against it.
+    #[must_use]
+    pub fn resume(health: Health, since: u64, reason: String, check: &HealthCheck) -> Self {
+        Self { health, since, reason, ..Self::new(since, check) }
+    }
+
     /// Takes over the thresholds of a changed check; what is known about the server stays.
     pub fn set_check(&mut self, check: &HealthCheck) {
         self.rise = check.rise;

@@ -77,8 +77,12 @@ struct Bench {
 }
 
 fn bench(fake: Fake) -> Bench {
+    bench_knowing(fake, Vec::new())
+}
+
+fn bench_knowing(fake: Fake, known: Vec<HealthEvent>) -> Bench {
     let (sender, events) = mpsc::channel(16);
-    Bench { checker: Checker::spawn_with(fake.clone(), sender), fake, events }
+    Bench { checker: Checker::spawn_with(fake.clone(), known, sender), fake, events }
 }
 
 impl Bench {
@@ -267,7 +271,7 @@ async fn a_real_listener_goes_away_and_comes_back() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, events) = mpsc::channel(16);
-    let checker = Checker::spawn(sender);
+    let checker = Checker::spawn(Vec::new(), sender);
     let mut one = target("vip", "one", address.port());
     one.address = address;
     one.check.interval = Duration::from_millis(20);
@@ -279,4 +283,20 @@ async fn a_real_listener_goes_away_and_comes_back() {
     assert_eq!(bench.change("one").await.0, Health::Down);
     let _listener = tokio::net::TcpListener::bind(address).await.unwrap();
     assert_eq!(bench.change("one").await.0, Health::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_known_before_a_restart_stays_until_enough_probes_speak_against_it() {
+    let fake = Fake::default();
+    fake.close(1);
+    let id = TargetId { vip: "vip".into(), server: "one".into() };
+    let known = HealthEvent { id, state: Health::Up, reason: "connected".into(), since: 7, changed: false };
+    let mut bench = bench_knowing(fake, vec![known]);
+    bench.checker.set_targets(vec![target("vip", "one", 1)]);
+    let (health, took) = bench.change("one").await;
+    assert_eq!(health, Health::Up, "at once, without a probe");
+    assert!(took < SECOND / 10, "{took:?}");
+    let (health, took) = bench.change("one").await;
+    assert_eq!(health, Health::Down);
+    assert!(took >= 7 * SECOND, "not with the first failure, but after {took:?}");
 }

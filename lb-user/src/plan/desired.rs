@@ -316,7 +316,7 @@ fn condition(vip: &Vip, health: Health, hop: Option<&Hop>) -> Condition {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -368,7 +368,7 @@ pub(super) mod tests {
     }
 
     /// VIPs on ports 80, 81 … each with a pool of its own.
-    pub(in crate::plan) fn config(vips: &[(&str, &[&str])]) -> Config {
+    pub(crate) fn config(vips: &[(&str, &[&str])]) -> Config {
         let mut config = Config::default();
         for (offset, (name, servers)) in (0u8..).zip(vips) {
             config.vips.push(vip(name, 80 + u16::from(offset)));

@@ -11,12 +11,14 @@ use std::{
 };
 
 use lb_common::abi::{MAX_SERVERS, MAX_VIPS, ServerRef};
+use serde::{Deserialize, Serialize};
 
 use super::Census;
 use crate::{health::TargetId, model::Config};
 
 /// The numbers given out so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Ids {
     vips: HashMap<String, u16>,
     vip_numbers: Numbers,
@@ -28,7 +30,7 @@ pub struct Ids {
 }
 
 /// Numbers from 1 on, each new one before any is used again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Numbers {
     used: u16,
     freed: VecDeque<u16>,
@@ -41,6 +43,48 @@ impl Numbers {
             return Some(self.used);
         }
         self.freed.pop_front()
+    }
+}
+
+/// The numbers as they are written down for the next start.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    vips: BTreeMap<String, u16>,
+    vip_numbers: Numbers,
+    servers: Vec<(TargetId, u32, IpAddr)>,
+    server_numbers: Numbers,
+    gone: Vec<u16>,
+    generations: BTreeMap<u16, u16>,
+}
+
+impl From<Ids> for Written {
+    fn from(ids: Ids) -> Self {
+        let mut servers: Vec<_> =
+            ids.servers.into_iter().map(|(id, (server, address))| (id, server.0, address)).collect();
+        servers.sort_unstable();
+        Self {
+            vips: ids.vips.into_iter().collect(),
+            vip_numbers: ids.vip_numbers,
+            servers,
+            server_numbers: ids.server_numbers,
+            gone: ids.gone.into_keys().collect(),
+            generations: ids.generations.into_iter().collect(),
+        }
+    }
+}
+
+impl From<Written> for Ids {
+    fn from(written: Written) -> Self {
+        let servers = written.servers.into_iter();
+        Self {
+            vips: written.vips.into_iter().collect(),
+            vip_numbers: written.vip_numbers,
+            servers: servers.map(|(id, server, address)| (id, (ServerRef(server), address))).collect(),
+            server_numbers: written.server_numbers,
+            // No sweep that began before this start is to be believed.
+            gone: written.gone.into_iter().map(|index| (index, 1)).collect(),
+            generations: written.generations.into_iter().collect(),
+        }
     }
 }
 
@@ -131,6 +175,11 @@ impl Ids {
         self.vips.get(name).copied()
     }
 
+    /// The numbers of all VIPs.
+    pub fn vips(&self) -> impl Iterator<Item = u16> + '_ {
+        self.vips.values().copied()
+    }
+
     /// The number of a server in a VIP.
     #[must_use]
     pub fn server(&self, id: &TargetId) -> Option<ServerRef> {
@@ -201,6 +250,24 @@ mod tests {
         ids.assign(&config, 2).unwrap();
         assert_ne!(ids.server(&id("a", "s1")), before);
         assert_eq!(ids.gone().collect::<Vec<_>>(), [before.unwrap().index()]);
+    }
+
+    #[test]
+    fn what_is_written_down_goes_on_where_it_was() {
+        let mut ids = Ids::default();
+        ids.assign(&config(&[("a", &["s1", "s2"]), ("b", &["s1"])]), 7).unwrap();
+        ids.assign(&config(&[("a", &["s1"])]), 8).unwrap();
+        let text = serde_json::to_string(&ids).unwrap();
+        let mut read: Ids = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.server(&id("a", "s1")), ids.server(&id("a", "s1")));
+        assert_eq!(read.gone().collect::<Vec<_>>(), ids.gone().collect::<Vec<_>>());
+        let next = config(&[("a", &["s1", "s3"]), ("c", &["s1"])]);
+        read.assign(&next, 1).unwrap();
+        ids.assign(&next, 9).unwrap();
+        assert_eq!(read.server(&id("a", "s3")), ids.server(&id("a", "s3")));
+        assert_eq!(read.vip("c"), ids.vip("c"));
+        read.on_census(&Census { step: 1, ..Census::default() });
+        assert_eq!(read.gone().count(), 0);
     }
 
     #[test]

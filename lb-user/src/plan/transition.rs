@@ -85,12 +85,15 @@ pub struct Rings {
     carried_out: VecDeque<(u32, Duration)>,
     /// Whether the step under way has changed slots.
     changed: bool,
+    /// Rings that the kernel has had from before the first step.
+    before: BTreeMap<u16, Image>,
 }
 
 /// A VIP's ring on its way.
 #[derive(Debug)]
 struct Passage {
-    goal: Goal,
+    /// What it was on its way to in the last step, if there was one.
+    goal: Option<Goal>,
     /// What the goal's specification makes, no slot tagged.
     aim: Image,
     /// What the kernel has, or is to have after this step.
@@ -109,8 +112,14 @@ impl Rings {
     /// No rings. `learn` is how long slots are tagged before they move.
     #[must_use]
     pub fn new(learn: Duration) -> Self {
+        Self::resume(learn, [])
+    }
+
+    /// Rings that go on from what the kernel has had from before, by VIP number.
+    #[must_use]
+    pub fn resume(learn: Duration, before: impl IntoIterator<Item = (u16, Image)>) -> Self {
         let (vips, carried_out) = (BTreeMap::new(), VecDeque::new());
-        Self { learn, vips, step: 0, carried_out, changed: false }
+        Self { learn, vips, step: 0, carried_out, changed: false, before: before.into_iter().collect() }
     }
 
     /// Changes how long slots are tagged before they move.
@@ -141,7 +150,10 @@ impl Rings {
             let clock = Clock { step: self.step, learn: self.learn, carried_out: &self.carried_out, now };
             let passage = self.vips.entry(vip).or_insert_with(|| {
                 self.changed = true;
-                Passage::begin(goal)
+                match self.before.remove(&vip) {
+                    Some(live) => Passage::resume(goal, live, clock.step),
+                    None => Passage::begin(goal),
+                }
             });
             self.changed |= passage.advance(goal, &clock);
             willing.extend(passage.staying.intersection(&goal.willing).copied());
@@ -227,34 +239,38 @@ impl Passage {
     fn begin(goal: &Goal) -> Self {
         let aim = goal.spec.build();
         let live = if goal.memory == Memory::Everything { aim.tagged() } else { aim.clone() };
-        Self {
-            goal: goal.clone(),
-            aim,
-            live,
-            since: Vec::new(),
-            swept: None,
-            waiting: None,
-            staying: HashSet::new(),
-        }
+        Self { goal: Some(goal.clone()), ..Self::at(aim, live) }
+    }
+
+    /// A ring that the kernel has had before the first step. Nobody knows when its slots were tagged.
+    fn resume(goal: &Goal, live: Image, step: u32) -> Self {
+        let since = vec![Since { step, known: false }; RING_SIZE];
+        Self { since, ..Self::at(goal.spec.build(), live) }
+    }
+
+    fn at(aim: Image, live: Image) -> Self {
+        let staying = HashSet::new();
+        Self { goal: None, aim, live, since: Vec::new(), swept: None, waiting: None, staying }
     }
 
     /// Brings `live` closer to the goal. Gives whether it changed.
     fn advance(&mut self, goal: &Goal, clock: &Clock<'_>) -> bool {
         let swept = self.swept.take();
-        if self.goal == *goal && swept.is_none() && self.waiting.is_none_or(|since| since > clock.learned()) {
+        let same = self.goal.as_ref() == Some(goal);
+        if same && swept.is_none() && self.waiting.is_none_or(|since| since > clock.learned()) {
             return false;
         }
-        if self.goal.spec != goal.spec {
+        if self.goal.as_ref().is_some_and(|old| old.spec != goal.spec) {
             self.aim = goal.spec.build();
         }
-        self.goal = goal.clone();
+        self.goal = Some(goal.clone());
         if goal.memory == Memory::Nothing || goal.memory == Memory::Changes && self.live.is(&self.aim) {
             (self.since, self.waiting, self.staying) = (Vec::new(), None, HashSet::new());
             return self.replace(self.aim.clone());
         }
         let since = std::mem::take(&mut self.since);
         let since = if since.is_empty() { vec![Since::default(); RING_SIZE] } else { since };
-        let closed = self.closed_slots();
+        let closed = self.closed_slots(goal);
         let mut round = Round::new(goal, since, closed, clock, swept);
         let slots = self.live.slots().zip(self.aim.slots()).enumerate();
         let mut live: Vec<_> = slots.map(|(at, (live, aim))| round.next(at, live, aim).0).collect();
@@ -268,12 +284,10 @@ impl Passage {
     }
 
     /// How many of the slots that are to move are with servers that take no new flows.
-    fn closed_slots(&self) -> usize {
+    fn closed_slots(&self, goal: &Goal) -> usize {
         let closed = |&(live, aim): &(Slot, Slot)| {
             let server = live.server();
-            server != aim.server()
-                && self.goal.keeping.contains(&server)
-                && !self.goal.willing.contains(&server)
+            server != aim.server() && goal.keeping.contains(&server) && !goal.willing.contains(&server)
         };
         self.live.slots().zip(self.aim.slots()).filter(closed).count()
     }

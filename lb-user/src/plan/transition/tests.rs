@@ -273,3 +273,34 @@ fn an_algorithm_that_changes_is_learned_too() {
     assert_eq!(moved(&canonical(&[1, 2, 3]), &back), NONE, "everything is known of its flows");
     assert_eq!(play.swept(&[]), canonical(&[1, 2, 3]));
 }
+
+#[test]
+fn a_new_start_goes_on_where_the_ring_was_and_learns_anew() {
+    let mut before = Play::new(goal(Memory::Changes, &[1, 2], &[]));
+    let three = || goal(Memory::Changes, &[1, 2, 3], &[]);
+    let learning = before.to(three(), Duration::from_secs(10));
+    let mut after = Play {
+        rings: Rings::resume(LEARN, [(1, learning.clone())]),
+        now: Duration::ZERO,
+        wanted: Wanted { maps: Desired::default(), rings: [(1, three())].into() },
+    };
+    assert_eq!(after.step(), learning, "nobody knows for how long they had been tagged");
+    let moved = after.later(LEARN);
+    assert_eq!((of(&moved, 3), tags(&moved)), (of(&canonical(&[1, 2, 3]), 3), tags(&learning)));
+    let held: Vec<_> =
+        moved.slots().enumerate().filter(|(_, slot)| slot.tagged()).map(|(at, _)| at).collect();
+    assert_eq!(tags(&after.swept(&held[..1])), 1, "only where a flow is elsewhere");
+    assert_eq!(after.swept(&[]), canonical(&[1, 2, 3]));
+}
+
+#[test]
+fn a_ring_that_was_settled_stays_as_it_was_over_a_new_start() {
+    let ring = canonical(&[1, 2]);
+    let mut play = Play {
+        rings: Rings::resume(LEARN, [(1, Image::new(ring.words().to_vec()))]),
+        now: Duration::ZERO,
+        wanted: Wanted { maps: Desired::default(), rings: [(1, goal(Memory::Changes, &[1, 2], &[]))].into() },
+    };
+    assert_eq!(play.step(), ring);
+    assert_eq!((play.rings.due(), play.rings.under_way().len()), (None, 0));
+}

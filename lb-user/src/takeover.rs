@@ -1,0 +1,200 @@
+//! What a start finds of the one before it, and what the end leaves to the next.
+//!
+//! While the daemon is away, whether killed, restarted or replaced, the program it has attached goes on by the maps it
+//! has: they are pinned ([`Pins`]), and what they mean is in a file ([`memory`]). The next start takes the flow tables,
+//! fills maps of its own from the file, and puts its program in the other's place between two packets.
+
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use anyhow::{Result, bail};
+use lb_common::abi::FACTS_VERSION;
+use tracing::{info, warn};
+
+use crate::{
+    app,
+    datapath::{
+        load,
+        pins::{Kept, Pins},
+    },
+    lock::Lock,
+    memory::{self, Facts, Memory, Notebook, Tables},
+    netlink::Netlink,
+    picture,
+    plan::Image,
+};
+
+/// Where things are pinned unless `--pins` says otherwise.
+pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lb";
+
+/// Where a start looks, and what its end leaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder in a BPF file system where links and maps are pinned.
+    pub pins: PathBuf,
+    /// The file with what they mean.
+    pub state: PathBuf,
+    /// Whether the end leaves the program at work.
+    pub keep_forwarding: bool,
+}
+
+/// What a start goes on with.
+#[derive(Debug)]
+pub struct Found {
+    /// The folder; none where the host has no BPF file system.
+    pub pins: Option<Pins>,
+    /// What is known.
+    pub memory: Memory,
+    /// The program that is at work, if its tables can be gone on with.
+    pub kept: Option<Kept>,
+    /// Whether any program was at work.
+    at_work: bool,
+}
+
+impl Found {
+    /// Looks for what there is.
+    ///
+    /// # Errors
+    /// When another lb-user uses it, or there is a program at work that cannot be taken over from.
+    pub fn look(options: &Options) -> Result<Self> {
+        let pins = match Pins::take(&options.pins) {
+            Ok(pins) => pins,
+            Err(error) if error.is_fatal() => bail!("{error}"),
+            Err(error) => {
+                warn!(
+                    "{error}: nothing is forwarded while lb-user is not running (mount -t bpf bpf /sys/fs/bpf)"
+                );
+                if options.keep_forwarding {
+                    bail!("--keep-forwarding needs a BPF file system");
+                }
+                let mut memory = Memory::read(&options.state);
+                memory.tables = None;
+                return Ok(Self { pins: None, memory, kept: None, at_work: false });
+            }
+        };
+        let memory = Memory::read(&options.state);
+        let kept = match (pins.kept(), memory.tables) {
+            (None, _) => None,
+            (Some(kept), Some(tables)) if tables.id == kept.id => {
+                check(&tables, options)?;
+                Some(kept)
+            }
+            (Some(_), _) => {
+                let state = options.state.display();
+                warn!(
+                    "a program of an earlier lb-user is at work, but {state} does not say what its tables mean"
+                );
+                warn!("it is replaced; connections in mode snat or nat that it had are lost");
+                None
+            }
+        };
+        Ok(Self { at_work: pins.are_in_use(), pins: Some(pins), memory, kept })
+    }
+
+    /// After a start that failed: what was at work before stays, with what it needs.
+    pub fn give_up(self, options: &Options) {
+        if let (false, Some(pins)) = (self.at_work, self.pins) {
+            pins.remove();
+            memory::close(&options.state);
+        }
+    }
+
+    /// The flow tables that the program is to be loaded onto.
+    #[must_use]
+    pub fn tables(&self, sizes: load::Sizes) -> load::Tables<'_> {
+        match (&self.kept, self.memory.tables) {
+            (Some(kept), Some(Tables { seed, .. })) => {
+                if !sizes.fit(kept) {
+                    warn!("the flow tables stay as large as they are; a full stop and start changes that");
+                }
+                load::Tables::Kept(kept, seed)
+            }
+            _ => load::Tables::Made(sizes),
+        }
+    }
+
+    /// What the loop is to go on with: all that is known, or what is true without the tables; and rings.
+    ///
+    /// # Errors
+    /// When the rings cannot be read.
+    pub fn facts(&mut self) -> Result<(Facts, Vec<(u16, Image)>)> {
+        let facts = std::mem::take(&mut self.memory.facts);
+        let Some(kept) = &self.kept else {
+            let Facts { settled, admin, .. } = facts;
+            return Ok((Facts { settled, admin, ..Facts::default() }, Vec::new()));
+        };
+        let vips = facts.ids.iter().flat_map(|ids| ids.vips());
+        let rings = kept.rings(vips)?;
+        Ok((facts, rings))
+    }
+
+    /// Packets by reason that were counted so far by others; complete once their program is no longer attached.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<(String, u64)> {
+        let before = &self.memory.reasons;
+        let Some(kept) = &self.kept else { return Vec::new() };
+        picture::carried_over(before, &kept.reasons(before.len() as u32).unwrap_or_default())
+    }
+
+    /// A notebook about the tables that are pinned now.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn notebook(&self, options: &Options, seed: u64) -> Result<Option<Notebook>> {
+        let Some(pins) = &self.pins else { return Ok(None) };
+        let tables = Tables { layout: FACTS_VERSION, id: pins.id()?, seed, netns: netns()? };
+        // With all names, or the next start could not tell what was counted.
+        let reasons = picture::carried_over(&self.reasons(), &[]);
+        Ok(Some(Notebook::new(&options.state, tables, reasons)))
+    }
+}
+
+/// Whether this lb-user can go on with these tables.
+fn check(tables: &Tables, options: &Options) -> Result<()> {
+    let again =
+        "stop it for good with \"lb-user --cleanup\", which ends its connections, then start this one";
+    if tables.netns != netns()? {
+        bail!(
+            "the program pinned in {} works in another network namespace; give this lb-user folders of its own with \
+             --pins and --state",
+            options.pins.display()
+        );
+    }
+    if !tables.fit() {
+        bail!(
+            "the lb-user that ran before laid out its flow tables differently (version {}, here {FACTS_VERSION}), so \
+             its connections cannot be taken over; it goes on forwarding. Start its version again, or {again}",
+            tables.layout
+        );
+    }
+    Ok(())
+}
+
+/// The network namespace of this process, as a number.
+fn netns() -> io::Result<u64> {
+    fs::metadata("/proc/thread-self/ns/net").map(|metadata| metadata.ino())
+}
+
+/// `lb-user --cleanup`: takes away everything that an earlier lb-user has left.
+///
+/// # Errors
+/// When one is running, or the system refuses.
+pub async fn cleanup(options: &Options) -> Result<()> {
+    app::require_root()?;
+    let _lock = Lock::take()?;
+    let netlink = Netlink::open()?;
+    for on in netlink.addresses().await?.iter().filter(|on| on.ours) {
+        if netlink.remove_address(on.ifindex, on.address).await? {
+            info!("removed {}", on.address);
+        }
+    }
+    match Pins::take(&options.pins) {
+        Ok(pins) => {
+            pins.remove();
+            info!("removed {}", options.pins.display());
+        }
+        Err(error) if error.is_fatal() => bail!("{error}"),
+        Err(_) => {}
+    }
+    memory::forget(&options.state);
+    Ok(())
+}
