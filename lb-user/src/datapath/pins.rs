@@ -5,7 +5,7 @@
 //! /sys/fs/bpf/lb/maps-7/FLOW_TAGS  a map of the seventh start
 //! ```
 //!
-//! A start takes the maps that hold facts ([`KEPT`]) from the one before and makes the others anew: what is in those
+//! A start takes the maps that hold facts (`KEPT`) from the one before and makes the others anew: what is in those
 //! it plans itself, and their layout may have changed. Each start has a folder of its own, so that one which is
 //! killed half way leaves that of the one before as it was. Which folder counts is not a matter of names or times:
 //! it is the one whose maps the attached program uses.
