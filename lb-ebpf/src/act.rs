@@ -1,6 +1,6 @@
 //! From a verdict to an XDP action.
 
-use aya_ebpf::{bindings::xdp_action, helpers::bpf_redirect, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action, helpers::bpf_redirect};
 use lb_common::{
     pipeline::Work,
     rewrite::{self, Answer},
@@ -15,10 +15,9 @@ use crate::{
     view::XdpFrame,
 };
 
-/// Carries out a verdict on an ordinary packet.
+/// Carries out a verdict. `RARE` if the packet may be a piece of a datagram or an ICMP error.
 #[inline(always)]
-pub(crate) fn finish<F: Answer + KernelFamily>(
-    ctx: &XdpContext,
+pub(crate) fn finish<const RARE: bool, F: Answer + KernelFamily>(
     mut frame: XdpFrame<'_>,
     work: &Work<F>,
     verdict: &Verdict,
@@ -26,54 +25,39 @@ pub(crate) fn finish<F: Answer + KernelFamily>(
 ) -> u32 {
     match verdict {
         Verdict::Forward(forward) => {
-            let done = rewrite::apply(&mut frame, work, forward);
-            sent(ctx, work, forward, done, tables)
+            let done = if RARE {
+                rewrite::apply_rare(&mut frame, work, forward)
+            } else {
+                rewrite::apply(&mut frame, work, forward)
+            };
+            sent(work, forward, done, tables)
         }
-        other => stop::<F>(ctx, other, tables),
-    }
-}
-
-/// The same on one that may be a piece of a datagram or an ICMP error.
-#[inline(always)]
-pub(crate) fn finish_rare<F: Answer + KernelFamily>(
-    ctx: &XdpContext,
-    mut frame: XdpFrame<'_>,
-    work: &Work<F>,
-    verdict: &Verdict,
-    tables: &KernelTables<'_>,
-) -> u32 {
-    match verdict {
-        Verdict::Forward(forward) => {
-            let done = rewrite::apply_rare(&mut frame, work, forward);
-            sent(ctx, work, forward, done, tables)
-        }
-        other => stop::<F>(ctx, other, tables),
+        other => stop::<F>(other, tables),
     }
 }
 
 #[inline(always)]
 fn sent<F: KernelFamily>(
-    ctx: &XdpContext,
     work: &Work<F>,
     forward: &Forward,
     done: Option<()>,
     tables: &KernelTables<'_>,
 ) -> u32 {
     if done.is_none() {
-        return drop::<F>(ctx, DropReason::RewriteFailed, tables);
+        return drop::<F>(DropReason::RewriteFailed, tables);
     }
     stats::forwarded(forward, work.packet.frame_length());
     end::<F>(tables, End::forwarded(send(&work.hop, work.ifindex), forward))
 }
 
 #[inline(always)]
-fn stop<F: KernelFamily>(ctx: &XdpContext, verdict: &Verdict, tables: &KernelTables<'_>) -> u32 {
+fn stop<F: KernelFamily>(verdict: &Verdict, tables: &KernelTables<'_>) -> u32 {
     match verdict {
         Verdict::Pass(reason) => {
             stats::reason(reason.index());
             end::<F>(tables, End::here(xdp_action::XDP_PASS, reason.index()))
         }
-        Verdict::Drop(reason) => drop::<F>(ctx, *reason, tables),
+        Verdict::Drop(reason) => drop::<F>(*reason, tables),
         Verdict::Later(stage) => stages::later::<F>(*stage),
         // Not reached: answers are made by their own stage, and the caller has taken the rest.
         Verdict::Answer(_) | Verdict::Forward(_) => xdp_action::XDP_PASS,
@@ -92,8 +76,8 @@ fn send(hop: &Hop, ingress: u32) -> u32 {
 }
 
 #[inline(always)]
-pub(crate) fn drop<F: KernelFamily>(ctx: &XdpContext, reason: DropReason, tables: &KernelTables<'_>) -> u32 {
+pub(crate) fn drop<F: KernelFamily>(reason: DropReason, tables: &KernelTables<'_>) -> u32 {
     let count = stats::reason(reason.index());
-    stats::log_drop(ctx, reason, count);
+    stats::log_drop(reason, count);
     end::<F>(tables, End::here(xdp_action::XDP_DROP, reason.index()))
 }

@@ -107,7 +107,7 @@ fn forward<F: Parse + Answer + KernelFamily>(
     };
     work.begin();
     let verdict = decide(work, tables);
-    finish(ctx, frame, work, &verdict, tables)
+    finish::<false, F>(frame, work, &verdict, tables)
 }
 
 /// `bpf_ktime_get_ns` and friends may only be called by programs under a licence the kernel knows.

@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use crate::{
-    act::{drop, finish, finish_rare},
+    act::{drop, finish},
     forward, maps, stats,
     tables::{KernelFamily, KernelTables},
     trace::{self, end},
@@ -119,7 +119,7 @@ fn walk<F: Parse + Answer + KernelFamily>(
     };
     work.begin();
     let verdict = decide(work, tables);
-    finish(ctx, frame, work, &verdict, tables)
+    finish::<false, F>(frame, work, &verdict, tables)
 }
 
 /// Starts a translated flow.
@@ -127,7 +127,7 @@ fn walk<F: Parse + Answer + KernelFamily>(
 fn open<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
     let verdict = open::open(work, tables);
     fragment::remember(work, &verdict, tables);
-    finish(ctx, XdpFrame::new(ctx), work, &verdict, tables)
+    finish::<false, F>(XdpFrame::new(ctx), work, &verdict, tables)
 }
 
 /// Asks the flow tags, and tells them.
@@ -139,7 +139,7 @@ fn remember<F: Answer + KernelFamily>(
 ) -> u32 {
     let verdict = direct::remember(work, tables);
     fragment::remember(work, &verdict, tables);
-    finish(ctx, XdpFrame::new(ctx), work, &verdict, tables)
+    finish::<false, F>(XdpFrame::new(ctx), work, &verdict, tables)
 }
 
 #[inline(always)]
@@ -150,7 +150,7 @@ fn icmp<F: Quote + Answer + KernelFamily>(
 ) -> u32 {
     let frame = XdpFrame::new(ctx);
     let verdict = icmp::icmp(work, &frame, tables);
-    finish_rare(ctx, frame, work, &verdict, tables)
+    finish::<true, F>(frame, work, &verdict, tables)
 }
 
 #[inline(always)]
@@ -162,10 +162,10 @@ fn fragment<F: Answer + KernelFamily>(
     let frame = XdpFrame::new(ctx);
     if work.packet.kind() == Kind::FirstFragment {
         let verdict = fragment::first(work, tables);
-        return finish(ctx, frame, work, &verdict, tables);
+        return finish::<false, F>(frame, work, &verdict, tables);
     }
     let verdict = fragment::later(work, tables);
-    finish_rare(ctx, frame, work, &verdict, tables)
+    finish::<true, F>(frame, work, &verdict, tables)
 }
 
 /// Makes the packet into its own answer.
@@ -177,7 +177,7 @@ fn answer<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables
             stats::reason(event.index());
             end::<F>(tables, End::here(xdp_action::XDP_TX, event.index()))
         }
-        None => drop::<F>(ctx, rewrite::unanswered(work), tables),
+        None => drop::<F>(rewrite::unanswered(work), tables),
     }
 }
 
@@ -186,11 +186,11 @@ fn answer<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables
 fn mss<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
     let mut frame = XdpFrame::new(ctx);
     if rewrite::clamp(&mut frame, &work.packet, work.vip.mss).is_none() {
-        return drop::<F>(ctx, DropReason::RewriteFailed, tables);
+        return drop::<F>(DropReason::RewriteFailed, tables);
     }
     work.prepared = true;
     let verdict = decide(work, tables);
-    finish(ctx, frame, work, &verdict, tables)
+    finish::<false, F>(frame, work, &verdict, tables)
 }
 
 /// Looks for a server's name in a QUIC connection ID, then decides.
@@ -198,5 +198,5 @@ fn mss<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &
 fn quic<F: Answer + KernelFamily>(ctx: &XdpContext, work: &mut Work<F>, tables: &KernelTables<'_>) -> u32 {
     let frame = XdpFrame::new(ctx);
     let verdict = quic::quic(work, &frame, tables);
-    finish(ctx, frame, work, &verdict, tables)
+    finish::<false, F>(frame, work, &verdict, tables)
 }

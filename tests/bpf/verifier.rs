@@ -7,11 +7,8 @@ use aya::{
     EbpfLoader,
     programs::{ProgramInfo, Xdp},
 };
-use lb_tests::{needs_kernel_program, stack};
+use lb_tests::{MOST_VERIFIED, needs_kernel_program, stack};
 use lb_user::datapath::programs;
-
-/// The kernel gives up at a million; older ones see less, and take more steps.
-const MOST_VERIFIED: u32 = 65_000;
 
 #[test]
 fn every_program_loads_with_room_to_spare() {

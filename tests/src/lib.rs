@@ -43,3 +43,7 @@ pub mod tls;
 pub mod topology;
 pub mod veth;
 pub mod wait;
+
+/// Instructions that the verifier may look at before it accepts a program. It would look at a million; but other kernels
+/// see less and take more steps, and a daemon that starts waits for it.
+pub const MOST_VERIFIED: u32 = 65_000;

@@ -1,7 +1,9 @@
 //! Datagrams in pieces: only the first piece has ports, so what was decided about it is remembered for the rest.
 
 /// What the pieces of a datagram have in common (RFC 791 §3.2, RFC 8200 §4.5).
-#[repr(C)]
+///
+/// Aligned by more than its words ask for: LLVM copies two of them at once, and on its stack the kernel wants that aligned.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FragmentKey<A> {
     /// Source address.
@@ -14,8 +16,8 @@ pub struct FragmentKey<A> {
     pub protocol: u32,
 }
 
-/// What was decided about the first piece.
-#[repr(C)]
+/// What was decided about the first piece. Aligned like its key.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fragment {
     /// The record of its flow, if it is translated.

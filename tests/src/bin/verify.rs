@@ -11,7 +11,7 @@ use aya::{
     programs::{Program, ProgramError, ProgramInfo},
 };
 use aya_obj::generated::bpf_insn;
-use lb_tests::stack;
+use lb_tests::{MOST_VERIFIED, stack};
 use lb_user::datapath::programs::FRAGS;
 
 /// Lines of a verifier's log that are shown: what it says last is what it stumbled over.
@@ -63,13 +63,21 @@ fn verify(object: &[u8], frags: bool, problems: &mut Vec<String>) -> Result<()> 
         }
         let program = ebpf.program_mut(&name).with_context(|| format!("aya knows of no program {name}"))?;
         match load(program) {
-            Ok(info) => row([
-                name.clone(),
-                shown(info.verified_instruction_count()),
-                shown(info.size_translated().map(|bytes| bytes / size_of::<bpf_insn>() as u32)),
-                jited(&info),
-                stack.to_string(),
-            ]),
+            Ok(info) => {
+                let verified = info.verified_instruction_count();
+                row([
+                    name.clone(),
+                    shown(verified),
+                    shown(info.size_translated().map(|bytes| bytes / size_of::<bpf_insn>() as u32)),
+                    jited(&info),
+                    stack.to_string(),
+                ]);
+                if let Some(count) = verified.filter(|count| *count > MOST_VERIFIED) {
+                    problems.push(format!(
+                        "{name} costs the verifier {count} instructions, more than {MOST_VERIFIED}"
+                    ));
+                }
+            }
             Err(error) => {
                 let none = || "-".to_owned();
                 row([name.clone(), "refused".to_owned(), none(), none(), stack.to_string()]);
