@@ -56,12 +56,3 @@ const _: () = {
     assert!(size_of::<Course>() == HEAD + 48);
     assert!(size_of::<Flow>() == 16);
 };
-
-#[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "declares plain data")]
-mod pod {
-    // SAFETY: `repr(C)`, made of integers only, and its size is asserted to be the sum of its fields.
-    unsafe impl aya::Pod for super::Course {}
-    // SAFETY: an array of arrays of integers.
-    unsafe impl aya::Pod for super::Chunk {}
-}

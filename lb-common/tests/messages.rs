@@ -3,7 +3,10 @@
 
 use lb_common::{
     abi::{Half, Mode, protocol, server_flags},
-    host::Outcome,
+    family::{V4, V6},
+    host::{self, HostFamily, Outcome},
+    parse,
+    pipeline::{Facts, Work, facts},
     verdict::{DropReason, Event, PassReason},
     wire::tcp::{ACK, FIN, RST, SYN},
 };
@@ -252,6 +255,40 @@ fn pieces_follow_the_first_one_to_its_server_and_back_to_its_client() {
             assert!(matches!(outcome, Outcome::Forward { ifindex: world::FRONT, .. }), "{outcome:?}");
             let net = inspect::network(&frame).expect("a piece");
             assert_eq!((net.src, net.dst), (service.at.ip(), client(service).ip()));
+        }
+    }
+}
+
+/// What is found out about a packet on the way to its verdict.
+fn facts_of<F: HostFamily>(bed: &Bed, ifindex: u32, frame: &Draft) -> Facts {
+    let mut frame = frame.bytes();
+    let link = parse::ethernet(&frame).expect("a frame");
+    let packet = F::parse::<true, _>(&frame, link.l3).expect("a packet");
+    let mut work = Work::<F>::new(link, packet, ifindex);
+    host::settle(&mut frame, &mut work, &bed.world.tables);
+    work.facts
+}
+
+/// Who watches a client sees all pieces of what it sends and gets, as of one flow.
+#[test]
+fn all_pieces_of_a_translated_datagram_are_known_to_be_of_its_flow() {
+    for service in Bed::default().translated().iter().filter(|service| service.protocol == protocol::UDP) {
+        let mut bed = Bed::default();
+        let facts = if service.at.is_ipv4() { facts_of::<V4> } else { facts_of::<V6> };
+        let (got, server) = bed.sent_on(&opening(service));
+        let ifindex = world::interface_of_server(got.to[5].into());
+        let requests = pieces(client(service), service.at, 6).map(|piece| (world::FRONT, piece, 0));
+        let answers = pieces(got.dst, got.src, 7)
+            .map(|piece| piece.macs(world::mac_of_interface(ifindex), got.to))
+            .map(|piece| (ifindex, piece, facts::REPLY));
+        for (from, piece, direction) in requests.iter().chain(&answers) {
+            let found = facts(&bed, *from, piece);
+            assert_eq!(
+                found.flags & (facts::IN_TABLE | facts::REPLY),
+                facts::IN_TABLE | direction,
+                "{service:?}"
+            );
+            assert_eq!((found.vip, found.server), (service.id, server), "{service:?}");
         }
     }
 }

@@ -8,7 +8,10 @@ use aya::{
     programs::Xdp,
 };
 use lb_common::{
-    abi::{Counters, Interface, RING_SIZE, Ring, Server, Settings, Vip, VipKey, VipLimit, WAYS},
+    abi::{
+        Counters, Interface, QuicLb, QuicLbKey, QuicServerKey, RING_SIZE, Ring, Server, Settings, Vip,
+        VipKey, VipLimit, WAYS,
+    },
     host::HostTables,
     verdict::REASON_COUNT,
 };
@@ -41,6 +44,8 @@ pub(crate) struct Kernel {
     pub(crate) servers: Array<MapData, Server>,
     pub(crate) interfaces: Array<MapData, Interface>,
     limits: Array<MapData, VipLimit>,
+    quic: HashMap<MapData, QuicLbKey, QuicLb>,
+    quic_servers: HashMap<MapData, QuicServerKey, u32>,
     pub(crate) tables: Tables,
     counters: PerCpuArray<MapData, Counters>,
     reasons: PerCpuArray<MapData, u64>,
@@ -91,6 +96,8 @@ impl Kernel {
             servers: take(&mut ebpf, "SERVERS"),
             interfaces: take(&mut ebpf, "INTERFACES"),
             limits: take(&mut ebpf, "LIMITS"),
+            quic: take(&mut ebpf, "QUIC"),
+            quic_servers: take(&mut ebpf, "QUIC_SERVERS"),
             tables: Tables::take(&mut ebpf),
             counters: take(&mut ebpf, "COUNTERS"),
             reasons: take(&mut ebpf, "REASONS"),
@@ -115,11 +122,20 @@ impl Kernel {
         }
         insert_all(&mut self.vips4, &tables.v4.vips);
         insert_all(&mut self.vips6, &tables.v6.vips);
+        insert_all(&mut self.quic, &tables.quic);
+        for (key, server) in &tables.quic_servers {
+            self.quic_servers.insert(key, server.0, 0).expect("room for a server's name");
+        }
         for (vip, limit) in &tables.limits {
             self.limits.set(u32::from(*vip), limit.get(), 0).expect("a limit");
         }
         let found = self.tables.read(&Snapshot::of(tables));
         self.tables.write(&found, &Snapshot::of(tables));
+    }
+
+    /// What the programs and maps were loaded from.
+    pub(crate) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
     }
 
     /// Sets the limit of a VIP, and what was counted.

@@ -4,11 +4,12 @@ use aya::Pod;
 
 use super::{
     Counters, Flood, Fragment, FragmentKey, Interface, Mac, QuicLb, QuicLbKey, QuicServerKey, Server,
-    Settings, Vip, VipKey, VipLimit,
+    Settings, TraceFilter, Vip, VipKey, VipLimit,
 };
+use crate::bench::{Chunk, Course};
 
-// SAFETY (all lines): the type is `repr(C)`, made of integers only, and its size is asserted in `abi` to be
-// the sum of its fields, so it has no padding bytes and every bit pattern is a valid value.
+// SAFETY (all lines): the type is `repr(C)` or `repr(transparent)`, made of integers only, and its size is asserted
+// beside it or in `abi` to be the sum of its fields, so it has no padding bytes and every bit pattern is a valid value.
 macro_rules! plain_data {
     ($($kind:ty),+ $(,)?) => {
         $(
@@ -35,6 +36,7 @@ plain_data!(
     QuicLbKey,
     QuicLb,
     QuicServerKey,
+    TraceFilter,
+    Course,
+    Chunk,
 );
-
-plain_data!(super::TraceFilter);

@@ -1,6 +1,6 @@
 //! Datagrams in pieces: the first is decided like any packet, the others follow it.
 
-use super::{Tables, Work, choose, direct, is_for_us, translate, whole};
+use super::{Tables, Work, choose, direct, facts, is_for_us, translate, whole};
 use crate::{
     abi::{Fragment, Half, Mode},
     family::Family,
@@ -70,12 +70,14 @@ fn follow<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forw
         if (protocol, work.flow.client, work.flow.vip) != (work.packet.key.protocol, src, dst) {
             return Err(GONE);
         }
+        translate::note(work, 0);
         let server = choose::entry(work.flow.server_ref, tables).ok_or(GONE)?;
         translate::to_server(work, &server, false, tables)?
     } else {
         if (protocol, work.flow.server, work.flow.source) != (work.packet.key.protocol, src, dst) {
             return Err(GONE);
         }
+        translate::note(work, facts::REPLY);
         translate::to_client(work, tables)?;
         let server = work.flow.server_ref;
         Forward { change: Change::Translate, server, half: Half::Server, new: false }

@@ -77,8 +77,9 @@ impl Passage<'_> {
     }
 
     fn too_big(&self, net: &Net, service: Option<Service>) {
-        // A later piece has no ports to find its VIP by.
-        let mut at_address = self.world.services.iter().filter(|s| s.at.ip() == net.dst && s.mtu != 0);
+        // A later piece has no ports to find its VIP by; its address and protocol have one VIP with small tunnels.
+        let is_its = |s: &&Service| s.at.ip() == net.dst && s.protocol == net.protocol && s.mtu != 0;
+        let mut at_address = self.world.services.iter().filter(is_its);
         let service = service.or(at_address.next().copied()).expect("a VIP");
         let outer =
             if service.servers_four { 20 } else { 40 } + if service.mode == Mode::Gue { 8 } else { 0 };
