@@ -49,7 +49,7 @@ use crate::{
     reconcile::{self, Inbox, Reconciler},
     reload::{self, Followers, Reloader},
     signals::Signals,
-    snapshot::{Interface, Snapshot},
+    snapshot::{Interface, LastReload, Snapshot},
     sweep,
     takeover::{self, Found},
     trace::Eyes,
@@ -67,6 +67,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// How to attach.
     pub xdp_mode: Wanted,
+    /// What becomes of other configurations.
+    pub reload: reload::Options,
     /// What to go on with, and what to leave.
     pub takeover: takeover::Options,
 }
@@ -114,6 +116,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     };
     let Started { mut program, reconciler, scout, flows, events, interfaces, addresses, notebook } = started;
     let resumed = found.kept.is_some();
+    let (reload_outcome, last_reload) = watch::channel(None);
     let about = About {
         now: unix_time,
         started: unix_time(),
@@ -122,6 +125,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         flow_capacity: flows.capacity(),
         tag_capacity: flows.tag_capacity(),
         reasons_before: found.reasons(),
+        last_reload,
     };
     if let Some(pins) = &found.pins {
         pins.settle(&links.iter().map(|link| link.index).collect::<Vec<_>>());
@@ -134,7 +138,9 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let outcome = {
         let reload = Reload {
             config,
+            options: &options.reload,
             file: options.config_file.clone(),
+            outcome: reload_outcome,
             own_ports,
             addresses: &addresses,
             netlink: &netlink,
@@ -374,12 +380,25 @@ async fn serve(
     let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
     let handle = handle.with_eyes(eyes);
 
-    let Reload { config, file, own_ports, addresses, netlink, links, hangup } = reload;
+    let Reload { config, options, file, outcome, own_ports, addresses, netlink, links, hangup } = reload;
+    let reload::Options { text, watch, history } = options.clone();
+    let handle = handle.with_history(history.clone());
     let (servers_news, servers) = watch::channel(reload::servers(&config));
     let checker = Checker::spawn(reconciler.known_health(), health_news);
     let followers = Followers { checker, servers: servers_news, addresses, netlink, links };
     followers.follow(&config);
-    let reloader = Reloader { file, config, own_ports, handle: handle.clone(), followers };
+    let handle_of_reloader = handle.clone();
+    let reloader = Reloader {
+        file,
+        config,
+        text,
+        watch,
+        history,
+        outcome,
+        own_ports,
+        handle: handle_of_reloader,
+        followers,
+    };
     let orders = sweep::start(flow_tables, census_news)?;
 
     let admin::Requests { status, commands, reloads } = requests;
@@ -396,7 +415,9 @@ async fn serve(
 /// What it takes to go over to another configuration.
 struct Reload<'a> {
     config: Config,
+    options: &'a reload::Options,
     file: Option<PathBuf>,
+    outcome: watch::Sender<Option<LastReload>>,
     own_ports: PortRange,
     addresses: &'a Mutex<VipAddresses>,
     netlink: &'a Netlink,

@@ -9,7 +9,15 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use lb_user::{
-    admin, app, config, datapath::attach::Wanted, decap, memory, model::Config, reload, takeover, telemetry,
+    admin, app, config,
+    datapath::attach::Wanted,
+    decap, memory,
+    model::Config,
+    reload::{
+        self,
+        history::{self, History},
+    },
+    takeover, telemetry,
 };
 use tokio::runtime::Runtime;
 
@@ -49,6 +57,14 @@ struct Arguments {
     /// File with what the pinned maps mean.
     #[arg(long, value_name = "FILE", default_value = memory::DEFAULT)]
     state: PathBuf,
+
+    /// Folder where configurations that were in use are kept, for `lbctl rollback`.
+    #[arg(long, value_name = "DIR", default_value = history::DEFAULT)]
+    history: PathBuf,
+
+    /// Read the configuration file again whenever it changes.
+    #[arg(long)]
+    watch_config: bool,
 
     /// Go on forwarding after SIGTERM or Ctrl-C, until the next start takes over.
     #[arg(long)]
@@ -104,7 +120,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         runtime()?.block_on(takeover::cleanup(&takeover))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Some((file, config)) = read(arguments)? else {
+    let history = History::at(&arguments.history);
+    let Some(Read { file, text, config }) = read(arguments, &history)? else {
         return Ok(ExitCode::FAILURE);
     };
     if arguments.check {
@@ -115,6 +132,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         config_file: file,
         socket: arguments.socket.clone(),
         xdp_mode: arguments.xdp_mode,
+        reload: reload::Options { text, watch: arguments.watch_config, history },
         takeover,
     };
     runtime()?.block_on(app::run(&options, config))?;
@@ -125,12 +143,25 @@ fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// What was read.
+struct Read {
+    file: Option<PathBuf>,
+    text: String,
+    config: Config,
+}
+
 /// Reads and checks the configuration file; prints everything that is wrong with it. `None` if that is more
 /// than warnings.
-fn read(arguments: &Arguments) -> Result<Option<(Option<PathBuf>, Config)>> {
+fn read(arguments: &Arguments, history: &History) -> Result<Option<Read>> {
     let path = arguments.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
     if arguments.config.is_none() && !arguments.check && !path.exists() {
-        return Ok(Some((None, Config::default())));
+        return Ok(Some(Read { file: None, text: String::new(), config: Config::default() }));
+    }
+    if !arguments.check
+        && let Some(number) = history.settle(&path).map_err(anyhow::Error::msg)?
+    {
+        let path = path.display();
+        say(&format!("lb-user: {path} had not been confirmed; it is number {number} of the history again"));
     }
     let text = reload::read_text(&path)
         .with_context(|| format!("cannot read the configuration {}", path.display()))?;
@@ -140,7 +171,7 @@ fn read(arguments: &Arguments) -> Result<Option<(Option<PathBuf>, Config)>> {
             for warning in &checked.warnings {
                 say(&warning.to_string());
             }
-            Ok(Some((Some(path), checked.config)))
+            Ok(Some(Read { file: Some(path), text, config: checked.config }))
         }
         Err(diagnostics) => {
             say(&diagnostics.to_string());

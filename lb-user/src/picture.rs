@@ -4,6 +4,7 @@ use lb_common::{
     abi::Counters,
     verdict::{DropReason, Event, PassReason},
 };
+use tokio::sync::watch;
 
 use crate::{
     datapath::Datapath,
@@ -11,7 +12,9 @@ use crate::{
     model::{Server, Vip},
     plan::hop_problem,
     reconcile::Reconciler,
-    snapshot::{Health, Interface, PoolHealth, ReasonCount, ServerStatus, Snapshot, Traffic, VipStatus},
+    snapshot::{
+        Health, Interface, LastReload, PoolHealth, ReasonCount, ServerStatus, Snapshot, Traffic, VipStatus,
+    },
 };
 
 /// What does not change while the daemon runs, and its wall clock.
@@ -31,6 +34,8 @@ pub struct About {
     pub tag_capacity: u64,
     /// Packets by reason that were counted for former programs; empty if there were none.
     pub reasons_before: Vec<(String, u64)>,
+    /// Tells how the last reload went.
+    pub last_reload: watch::Receiver<Option<LastReload>>,
 }
 
 /// Why a VIP of a proxied mode is not served.
@@ -44,6 +49,7 @@ pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
         time: (about.now)(),
         started: about.started,
         config_file: about.config_file.clone(),
+        last_reload: about.last_reload.borrow().clone(),
         interfaces: about.interfaces.clone(),
         vips: state.config.vips.iter().map(|vip| vip_status(state, vip)).collect(),
         reasons: reasons(&with(state.datapath.reasons().unwrap_or_default(), &about.reasons_before)),

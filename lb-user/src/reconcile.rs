@@ -560,6 +560,7 @@ mod tests {
             flow_capacity: 1_000,
             tag_capacity: 2_000,
             reasons_before: Vec::new(),
+            last_reload: watch::channel(None).1,
         }
     }
 

@@ -21,6 +21,9 @@ pub struct Snapshot {
     pub started: u64,
     /// The configuration file; `None` when it started without one.
     pub config_file: Option<String>,
+    /// How the last reload went; none if there was none.
+    #[serde(default)]
+    pub last_reload: Option<LastReload>,
     /// Interfaces the program is attached to, in the order of the command line.
     pub interfaces: Vec<Interface>,
     /// Virtual services in file order.
@@ -43,6 +46,19 @@ pub struct Snapshot {
     /// Places taken by flow tags, also of flows that are over.
     #[serde(default)]
     pub tags_taken: u64,
+}
+
+/// How a reload went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastReload {
+    /// When.
+    pub time: u64,
+    /// Why nothing was changed; none if the file is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// It has to be confirmed by then, or what was in use before comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_until: Option<u64>,
 }
 
 /// An interface that runs the XDP program.

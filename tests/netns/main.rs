@@ -6,6 +6,7 @@
 mod bed;
 mod config;
 
+mod commit;
 mod decap;
 mod failover;
 mod forwarding;

@@ -79,7 +79,7 @@ fn config(bed: &Bed) -> Config {
 }
 
 fn installation<'a>(bed: &'a Bed, config: &Config) -> Installation<'a> {
-    Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).xdp_mode("native").keep_forwarding(true)
+    Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).xdp_mode("native").option("--keep-forwarding")
 }
 
 #[test]

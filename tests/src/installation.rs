@@ -19,7 +19,7 @@ pub struct Installation<'a> {
     pub(crate) ns: &'a Netns,
     pub(crate) interfaces: Vec<String>,
     xdp_mode: Option<String>,
-    keep_forwarding: bool,
+    more: Vec<String>,
     // Before the folder that it is mounted in.
     bpf: BpfFs,
     folder: Folder,
@@ -60,7 +60,7 @@ impl<'a> Installation<'a> {
             ns,
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
             xdp_mode: None,
-            keep_forwarding: false,
+            more: Vec::new(),
             bpf: BpfFs::mount(folder.file("bpf")),
             folder,
         }
@@ -73,10 +73,10 @@ impl<'a> Installation<'a> {
         self
     }
 
-    /// Has it go on forwarding after its end, or not.
+    /// Adds an option without a value.
     #[must_use]
-    pub fn keep_forwarding(mut self, keep: bool) -> Self {
-        self.keep_forwarding = keep;
+    pub fn option(mut self, option: &str) -> Self {
+        self.more.push(option.to_owned());
         self
     }
 
@@ -84,6 +84,12 @@ impl<'a> Installation<'a> {
     #[must_use]
     pub fn pins(&self) -> PathBuf {
         self.bpf.0.join("lb")
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.folder.file("lb.toml")
     }
 
     /// The file with what they mean.
@@ -114,10 +120,8 @@ impl<'a> Installation<'a> {
         for name in &self.interfaces {
             arguments.extend(["--iface".to_owned(), name.clone()]);
         }
-        arguments.extend(self.places(&["--config", "--socket", "--pins", "--state"]));
-        if self.keep_forwarding {
-            arguments.push("--keep-forwarding".to_owned());
-        }
+        arguments.extend(self.places(&["--config", "--socket", "--pins", "--state", "--history"]));
+        arguments.extend(self.more.clone());
         if let Some(mode) = &self.xdp_mode {
             arguments.extend(["--xdp-mode".to_owned(), mode.clone()]);
         }
@@ -127,7 +131,8 @@ impl<'a> Installation<'a> {
     /// Options of `lb-user` for where its files are.
     fn places(&self, options: &[&str]) -> Vec<String> {
         let place = |option: &&str| match *option {
-            "--config" => self.folder.file("lb.toml"),
+            "--config" => self.config(),
+            "--history" => self.folder.file("history"),
             "--socket" => self.socket(),
             "--pins" => self.pins(),
             _ => self.state(),

@@ -1,6 +1,6 @@
 //! Requests and their answers.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::{
@@ -10,7 +10,7 @@ use hyper::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Handle, ServerRequest, error::Refusal, eyes};
+use super::{Handle, ServerRequest, Wish, error::Refusal, eyes, query::Query};
 use crate::trace::{Eyes, Lines};
 
 /// The body of an answer: there at once, or line by line.
@@ -43,9 +43,9 @@ where
     }
     let path = request.uri().path().to_owned();
     let (allow, methods): (_, &[Method]) = match path.as_str() {
-        "/v1/status" | "/v1/why" => ("GET, HEAD", &[Method::GET, Method::HEAD]),
+        "/v1/status" | "/v1/why" | "/v1/history" => ("GET, HEAD", &[Method::GET, Method::HEAD]),
         "/v1/trace" => ("GET", &[Method::GET]),
-        "/v1/server" | "/v1/reload" => ("POST", &[Method::POST]),
+        "/v1/server" | "/v1/reload" | "/v1/confirm" | "/v1/rollback" => ("POST", &[Method::POST]),
         _ => return Err(Refusal::NotFound { path }),
     };
     if !methods.contains(request.method()) {
@@ -62,9 +62,39 @@ where
     match path.as_str() {
         "/v1/trace" => Ok(Either::Right(eyes::trace(query, eyes_of(handle)?).await?)),
         "/v1/why" => encode(&eyes::why(query, eyes_of(handle)?).await?),
-        "/v1/reload" => encode(&handle.reload().await.map_err(Refusal::Refused)?),
+        "/v1/reload" | "/v1/confirm" | "/v1/rollback" => {
+            encode(&handle.reload(wish(&path, query)?).await.map_err(Refusal::Refused)?)
+        }
+        "/v1/history" => encode(&handle.history()),
         _ => encode(&*handle.status().await),
     }
+}
+
+/// What a request wants done about the configuration file.
+fn wish(path: &str, query: Option<&str>) -> Result<Wish, Refusal> {
+    let mut query = Query::parse(query)?;
+    let wish = match path {
+        "/v1/confirm" => Wish::Confirm,
+        "/v1/rollback" => match query.take_as("number", "the number of a configuration that is kept")? {
+            Some(number) => Wish::GoBack(number),
+            None => return Err(Refusal::BadRequest("number is missing: which configuration?".into())),
+        },
+        _ => {
+            let dry_run = query.take_as("dry_run", "true or false")?.unwrap_or(false);
+            let confirm: Option<u64> = query.take_as("confirm", "a number of seconds")?;
+            match (dry_run, confirm) {
+                (true, None) => Wish::Try,
+                (false, None) => Wish::Apply,
+                (false, Some(seconds @ 1..=86_400)) => Wish::Commit(Duration::from_secs(seconds)),
+                (false, Some(_)) => return Err(Refusal::BadRequest("confirm must be 1 to 86400".into())),
+                (true, Some(_)) => {
+                    return Err(Refusal::BadRequest("what is only tried needs no confirmation".into()));
+                }
+            }
+        }
+    };
+    query.finish()?;
+    Ok(wish)
 }
 
 /// The body of a request, which must be JSON of this form.

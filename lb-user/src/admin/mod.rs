@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `GET /v1/status` | the [`Snapshot`], with counters as fresh as possible |
 //! | `POST /v1/server` with a [`ServerRequest`] | the servers it was for, once the kernel knows |
-//! | `POST /v1/reload` | what the configuration file brought, once it is applied: [`Reloaded`] |
+//! | `POST /v1/reload` | what the configuration file brought, once it is applied: [`Reloaded`]; with `?dry_run=true` what it would bring; with `?confirm=SECONDS` it has to be confirmed |
+//! | `POST /v1/confirm` | the same, once what was to be confirmed is |
+//! | `POST /v1/rollback?number=N` | the same, once what was kept under the number is in the file and in use |
+//! | `GET /v1/history` | the configurations that are kept: a list of [`Entry`] |
 //! | `GET /v1/trace?filter=…` | what becomes of packets, a [`crate::trace::Line`] of JSON for each, as they come; see [`eyes`] |
 //! | `GET /v1/why?source=…&destination=…` | what would become of a packet, a [`crate::trace::Why`] |
 //!
@@ -31,7 +34,16 @@ use tokio::{
 };
 
 pub use self::{server::serve, socket::Socket};
-use crate::{model::Config, plan::Admin, snapshot::Snapshot, trace::Eyes};
+use crate::{
+    model::Config,
+    plan::Admin,
+    reload::{
+        changes::Change,
+        history::{Entry, History},
+    },
+    snapshot::Snapshot,
+    trace::Eyes,
+};
 
 /// Where lb-user listens and lbctl connects unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/admin.sock";
@@ -77,7 +89,7 @@ pub struct ServerChange {
     pub state: Admin,
 }
 
-/// What a configuration file brought that was read again.
+/// What a configuration file brought that was read again, or would bring.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// The file.
@@ -86,6 +98,33 @@ pub struct Reloaded {
     pub vips: usize,
     /// What is odd about it, and what of it takes effect at the next start only.
     pub warnings: Vec<String>,
+    /// What is different from what was in use.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+    /// Whether it is in use now.
+    #[serde(default)]
+    pub applied: bool,
+    /// The number under which it is kept.
+    #[serde(default)]
+    pub number: Option<u32>,
+    /// Seconds within which it has to be confirmed.
+    #[serde(default)]
+    pub confirm_within: Option<u64>,
+}
+
+/// What is to be done about the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Read it again and use it.
+    Apply,
+    /// Say what that would change.
+    Try,
+    /// Use it, and go back to what was in use before unless it is confirmed in time.
+    Commit(Duration),
+    /// It was good.
+    Confirm,
+    /// Write the text that was kept under a number into the file, and use that.
+    GoBack(u32),
 }
 
 /// A wish for the reconcile loop. It is answered when the kernel has been told.
@@ -97,9 +136,9 @@ pub enum Command {
     Configure(Box<Config>, oneshot::Sender<Result<(), String>>),
 }
 
-/// A wish to have the configuration file read again; refused with everything that is wrong with it.
+/// A wish about the configuration file; refused with everything that is wrong with it.
 #[derive(Debug)]
-pub struct ReloadRequest(pub oneshot::Sender<Result<Reloaded, String>>);
+pub struct ReloadRequest(pub Wish, pub oneshot::Sender<Result<Reloaded, String>>);
 
 /// The admin interface's view of the balancer.
 #[derive(Clone, Debug)]
@@ -109,6 +148,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     reloads: mpsc::Sender<ReloadRequest>,
     eyes: Option<Eyes>,
+    history: Option<History>,
 }
 
 /// What reaches others through a [`Handle`].
@@ -130,7 +170,8 @@ impl Handle {
         let (command_requests, commands) = mpsc::channel(WAITING);
         let (reload_requests, reloads) = mpsc::channel(WAITING);
         let (commands_to, reloads_to) = (command_requests, reload_requests);
-        let handle = Self { last, requests, commands: commands_to, reloads: reloads_to, eyes: None };
+        let handle =
+            Self { last, requests, commands: commands_to, reloads: reloads_to, eyes: None, history: None };
         (handle, Requests { status, commands, reloads })
     }
 
@@ -138,6 +179,12 @@ impl Handle {
     #[must_use]
     pub fn with_eyes(self, eyes: Eyes) -> Self {
         Self { eyes: Some(eyes), ..self }
+    }
+
+    /// The same, with the configurations that were in use.
+    #[must_use]
+    pub fn with_history(self, history: History) -> Self {
+        Self { history: Some(history), ..self }
     }
 
     /// Changes a server's state; gives the servers that the request was for.
@@ -158,13 +205,19 @@ impl Handle {
         ask(&self.commands, Command::Configure(Box::new(config), answer), outcome).await
     }
 
-    /// Has the configuration file read again.
+    /// Has something done about the configuration file.
     ///
     /// # Errors
     /// Everything that is wrong with it; nothing was changed then.
-    pub async fn reload(&self) -> Result<Reloaded, String> {
+    pub async fn reload(&self, wish: Wish) -> Result<Reloaded, String> {
         let (answer, outcome) = oneshot::channel();
-        ask(&self.reloads, ReloadRequest(answer), outcome).await
+        ask(&self.reloads, ReloadRequest(wish, answer), outcome).await
+    }
+
+    /// The configurations that were in use, the oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Entry> {
+        self.history.as_ref().map(History::entries).unwrap_or_default()
     }
 
     /// The state of the balancer: fresh if the reconcile loop answers within a second, else as it last

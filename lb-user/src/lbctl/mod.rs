@@ -8,6 +8,7 @@
 //! | 3 | lb-user cannot be reached: it is not running, or this user may not ask it |
 
 pub mod client;
+pub mod file;
 pub mod pcapng;
 pub mod status;
 pub mod table;
@@ -27,7 +28,7 @@ use serde::de::DeserializeOwned;
 
 use self::client::Failure;
 use crate::{
-    admin::{DEFAULT_SOCKET, Reloaded, ServerChange, ServerRequest},
+    admin::{DEFAULT_SOCKET, ServerChange, ServerRequest},
     plan::Admin,
     snapshot::Snapshot,
 };
@@ -65,7 +66,7 @@ enum Command {
     /// Say what would become of a packet, and why, without sending it.
     #[command(after_help = EXIT_CODES)]
     Why(why::Options),
-    /// Take a server out of service for the time being, or put it back; kept over reloads, not over restarts.
+    /// Take a server out of service for the time being, or put it back; kept over reloads and restarts, not over boots.
     #[command(after_help = EXIT_CODES)]
     Server {
         /// `drain`: no new flows, old ones go on. `halt`: old ones end at once, too. `ready`: back to service.
@@ -75,9 +76,34 @@ enum Command {
         #[arg(value_name = "VIP/SERVER")]
         server: String,
     },
-    /// Read the configuration file again. With mistakes in it nothing is changed, and all of them are told.
+    /// Read the configuration file again, and say what changed. With mistakes in it nothing is changed, and all of them
+    /// are told.
     #[command(after_help = EXIT_CODES)]
     Reload,
+    /// Say what a reload would change.
+    #[command(after_help = EXIT_CODES)]
+    Diff,
+    /// Reload, and go back to what was in use before unless it is confirmed in time.
+    ///
+    /// Going back also puts the file back as it was; what it said is kept in the history.
+    #[command(after_help = EXIT_CODES)]
+    Commit {
+        /// How long to wait for `lbctl confirm`, e.g. 60s or 5m. Without it this is a reload.
+        #[arg(long, value_name = "TIME", value_parser = file::seconds)]
+        confirm: Option<u64>,
+    },
+    /// Keep what was committed.
+    #[command(after_help = EXIT_CODES)]
+    Confirm,
+    /// List the configurations that were in use.
+    #[command(after_help = EXIT_CODES)]
+    History,
+    /// Write a configuration of the history into the file, and use it.
+    #[command(after_help = EXIT_CODES)]
+    Rollback {
+        /// Its number in `lbctl history`.
+        number: u32,
+    },
 }
 
 fn state(word: &str) -> Result<Admin, String> {
@@ -108,7 +134,16 @@ pub fn main() -> ExitCode {
         Command::Server { state, server } => {
             server_state(&arguments, *state, server).and_then(|text| print(&text))
         }
-        Command::Reload => reload(&arguments).and_then(|text| print(&text)),
+        Command::Reload => file::reload(&arguments.socket).and_then(|text| print(&text)),
+        Command::Diff => file::diff(&arguments.socket).and_then(|text| print(&text)),
+        Command::Commit { confirm } => {
+            file::commit(&arguments.socket, *confirm).and_then(|text| print(&text))
+        }
+        Command::Confirm => file::confirm(&arguments.socket).and_then(|text| print(&text)),
+        Command::History => file::history(&arguments.socket).and_then(|text| print(&text)),
+        Command::Rollback { number } => {
+            file::rollback(&arguments.socket, *number).and_then(|text| print(&text))
+        }
         Command::Why(options) => why::run(&arguments.socket, options).and_then(|text| print(&text)),
     };
     match done {
@@ -151,15 +186,6 @@ fn server_state(arguments: &Arguments, state: Admin, server: &str) -> Result<Str
     let body = serde_json::to_string(&request).map_err(|error| Failure::Answer(error.to_string()))?;
     let changes: Vec<ServerChange> = understood(&client::post(&arguments.socket, "/v1/server", body)?)?;
     Ok(changes.iter().map(|change| format!("{}/{}: {}\n", change.vip, change.server, change.state)).collect())
-}
-
-fn reload(arguments: &Arguments) -> Result<String, Failure> {
-    let told: Reloaded = understood(&client::post(&arguments.socket, "/v1/reload", String::new())?)?;
-    for warning in &told.warnings {
-        eprintln!("{warning}");
-    }
-    let vips = if told.vips == 1 { "VIP" } else { "VIPs" };
-    Ok(format!("{} is in use: {} {vips}\n", told.file, told.vips))
 }
 
 /// Colours are for terminals, unless the user said no (<https://no-color.org>).

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     plan::Admin,
-    snapshot::{Health, Interface, PoolHealth, ServerStatus, Snapshot, Traffic, VipStatus},
+    snapshot::{Health, Interface, LastReload, PoolHealth, ServerStatus, Snapshot, Traffic, VipStatus},
 };
 
 /// The whole picture, ended by a newline.
@@ -36,6 +36,9 @@ fn header(snapshot: &Snapshot) -> String {
     };
     let time = units::utc(snapshot.time);
     let mut text = format!("lb-user {version}, up {up}, {config}, {time}\n");
+    if let Some(last) = &snapshot.last_reload {
+        text += &reload_line(last, snapshot.time);
+    }
     for Interface { name, xdp_mode, program_id, note, .. } in &snapshot.interfaces {
         let note = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
         text += &format!("interface {name}: XDP {xdp_mode}, program {program_id}{note}\n");
@@ -53,6 +56,25 @@ fn header(snapshot: &Snapshot) -> String {
         units::count(snapshot.tag_capacity)
     );
     text
+}
+
+/// What an operator must not miss: the file is not what is in use, or may not be for long.
+fn reload_line(last: &LastReload, now: u64) -> String {
+    let ago = units::span(now.saturating_sub(last.time));
+    if let Some(problem) = &last.problem {
+        let (first, more) = (problem.lines().next().unwrap_or_default(), problem.lines().count());
+        let more = if more > 1 { format!(" (and {} more)", more - 1) } else { String::new() };
+        return format!("RELOAD FAILED {ago} ago, what was in use before stays: {first}{more}\n");
+    }
+    match last.confirm_until {
+        Some(until) => {
+            let left = units::span(until.saturating_sub(now));
+            format!(
+                "UNCONFIRMED: reloaded {ago} ago, taken back in {left} unless confirmed (lbctl confirm)\n"
+            )
+        }
+        None => format!("reloaded {ago} ago\n"),
+    }
 }
 
 fn services(vips: &[VipStatus], colour: bool) -> String {

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    admin::{Command, Reloaded, Requests, ServerChange, error::Body},
+    admin::{Command, ReloadRequest, Reloaded, Requests, ServerChange, Wish, error::Body},
     plan::Admin,
     snapshot::Snapshot,
 };
@@ -156,14 +156,49 @@ async fn a_servers_state_is_changed_by_the_loop() {
 }
 
 #[tokio::test]
+async fn what_is_wanted_of_the_configuration_file_reaches_who_reads_it() {
+    let mut bench = bench().await;
+    let path = bench.path();
+    for (request, wish) in [
+        ("/v1/reload", Wish::Apply),
+        ("/v1/reload?dry_run=true", Wish::Try),
+        ("/v1/reload?dry_run=false", Wish::Apply),
+        ("/v1/reload?confirm=60", Wish::Commit(Duration::from_secs(60))),
+        ("/v1/confirm", Wish::Confirm),
+        ("/v1/rollback?number=7", Wish::GoBack(7)),
+    ] {
+        let reader = async {
+            let ReloadRequest(wish, answer) = bench.requests.reloads.recv().await.unwrap();
+            answer.send(Ok(Reloaded::default())).unwrap();
+            wish
+        };
+        let ((status, _), asked) = tokio::join!(post(&path, request, ""), reader);
+        assert_eq!((status, asked), (200, wish), "{request}");
+    }
+    for wrong in [
+        "/v1/reload?confirm=0",
+        "/v1/reload?confirm=soon",
+        "/v1/reload?confirm=60&dry_run=true",
+        "/v1/reload?force=1",
+        "/v1/rollback",
+        "/v1/rollback?number=last",
+        "/v1/confirm?number=1",
+    ] {
+        let (status, body) = post(&path, wrong, "").await;
+        assert_eq!((status, code(&body).as_str()), (400, "bad_request"), "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn a_reload_says_what_came_of_it() {
     let mut bench = bench().await;
     let path = bench.path();
-    let told = Reloaded { file: "lb.toml".into(), vips: 3, warnings: vec!["odd".into()] };
+    let told =
+        Reloaded { file: "lb.toml".into(), vips: 3, warnings: vec!["odd".into()], ..Reloaded::default() };
     let results = [Ok(told.clone()), Err("lb.toml:1:1: error: no\nlb.toml:2:1: error: no".to_owned())];
     for result in results {
         let reader = async {
-            bench.requests.reloads.recv().await.unwrap().0.send(result.clone()).unwrap();
+            bench.requests.reloads.recv().await.unwrap().1.send(result.clone()).unwrap();
         };
         let ((status, body), ()) = tokio::join!(post(&path, "/v1/reload", ""), reader);
         match result {

@@ -83,6 +83,7 @@ fn snapshot() -> Snapshot {
         time: NOW,
         started: NOW - 3 * 86_400 - 4 * 3600,
         config_file: Some("/etc/lb/lb.toml".into()),
+        last_reload: None,
         interfaces: vec![
             interface("eth0", "native", None),
             interface("eth1", "generic", Some("the driver has no native XDP")),

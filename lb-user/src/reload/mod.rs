@@ -1,0 +1,422 @@
+//! Reads the configuration file again: when asked to, on SIGHUP, or when it changes. A file that cannot be used changes
+//! nothing. What was in use is kept, and can be gone back to.
+
+pub mod changes;
+pub mod history;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{Mutex, Notify, mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{error, info, warn};
+
+use self::history::History;
+use crate::{
+    admin::{Handle, ReloadRequest, Reloaded, Wish},
+    config,
+    health::{Checker, Target, TargetId},
+    listeners,
+    model::{Config, HealthCheck, PortRange, Server, Vip},
+    netlink::{Netlink, links::Link},
+    plan::snat,
+    snapshot::LastReload,
+    vip_addresses::{self, VipAddresses},
+};
+
+/// What becomes of other configurations.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The text of the one in use.
+    pub text: String,
+    /// Whether the file is read again when it changes.
+    pub watch: bool,
+    /// Those that were in use.
+    pub history: History,
+}
+
+/// Far more than thousands of VIPs and servers take, in bytes.
+const LARGEST: u64 = 16 << 20;
+
+/// The text of a configuration file; not of a device that never ends.
+///
+/// # Errors
+/// When it cannot be read, or is too large.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!("it is larger than {} MiB", LARGEST >> 20)));
+    }
+    Ok(text)
+}
+
+/// Who follows a configuration beside the reconcile loop.
+pub struct Followers<'a> {
+    /// Health checks.
+    pub checker: Checker,
+    /// The watch over the ways to the servers.
+    pub servers: watch::Sender<Arc<[IpAddr]>>,
+    /// Addresses of VIPs.
+    pub addresses: &'a Mutex<VipAddresses>,
+    /// To put them up.
+    pub netlink: &'a Netlink,
+    /// Where.
+    pub links: &'a [Link],
+}
+
+impl Followers<'_> {
+    /// Has the servers checked and looked for.
+    pub fn follow(&self, config: &Config) {
+        self.servers.send_replace(servers(config));
+        self.checker.set_targets(targets(config));
+    }
+}
+
+/// The addresses of all servers.
+#[must_use]
+pub fn servers(config: &Config) -> Arc<[IpAddr]> {
+    config.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.address).collect()
+}
+
+/// The configuration in use, and what a new one goes through.
+pub struct Reloader<'a> {
+    /// The file; `None` when the start found none.
+    pub file: Option<PathBuf>,
+    /// What it said last.
+    pub config: Config,
+    /// The same as text.
+    pub text: String,
+    /// Whether a file that changes is read again without being asked.
+    pub watch: bool,
+    /// What was in use before.
+    pub history: History,
+    /// Where it is told how the last reload went.
+    pub outcome: watch::Sender<Option<LastReload>>,
+    /// Ports that this host uses for itself.
+    pub own_ports: PortRange,
+    /// Leads to the reconcile loop.
+    pub handle: Handle,
+    /// Who follows.
+    pub followers: Followers<'a>,
+}
+
+/// A configuration that can be used.
+struct Candidate {
+    file: String,
+    text: String,
+    config: Config,
+    warnings: Vec<String>,
+}
+
+/// What is to be confirmed, and until when.
+struct Trial {
+    until: Instant,
+    /// The number to go back to.
+    before: u32,
+}
+
+/// How often a file that is watched is looked at. It is read once it has not changed between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Reloader<'_> {
+    /// Does what is asked for, until nobody can ask any more.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<ReloadRequest>, hangup: &Notify) {
+        let mut trial: Option<Trial> = None;
+        let mut watched = Watched::new(self.watch.then(|| self.file.clone()).flatten());
+        if self.file.is_some()
+            && let Err(error) = self.history.keep(&self.text)
+        {
+            warn!("the configuration is not kept for rollback: {error}");
+        }
+        loop {
+            let until = trial.as_ref().map_or_else(far_away, |trial| trial.until);
+            let (wish, answer) = tokio::select! {
+                request = requests.recv() => match request {
+                    Some(ReloadRequest(wish, answer)) => (wish, Some(answer)),
+                    None => return,
+                },
+                () = hangup.notified() => (Wish::Apply, None),
+                () = watched.changed() => (Wish::Apply, None),
+                () = sleep_until(until) => {
+                    error!("the configuration was not confirmed in time; going back");
+                    (Wish::GoBack(trial.take().map_or(0, |trial| trial.before)), None)
+                }
+            };
+            let outcome = self.fulfil(wish, &mut trial).await;
+            self.tell(wish, &outcome, trial.as_ref());
+            if let Some(answer) = answer {
+                // Who asked may have given up.
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    async fn fulfil(&mut self, wish: Wish, trial: &mut Option<Trial>) -> Result<Reloaded, String> {
+        if trial.is_some() && matches!(wish, Wish::Apply | Wish::Commit(_)) {
+            return Err(
+                "the last commit has yet to be confirmed; confirm it (lbctl confirm) or go back (lbctl \
+                        rollback) first"
+                    .into(),
+            );
+        }
+        match wish {
+            Wish::Try => {
+                let candidate = self.look().await?;
+                Ok(self.report(&candidate))
+            }
+            Wish::Apply => {
+                let candidate = self.look().await?;
+                self.apply(candidate).await
+            }
+            Wish::Commit(patience) => {
+                let candidate = self.look().await?;
+                let refused = |error: io::Error| format!("cannot keep what is to be gone back to: {error}");
+                let before = self.history.keep(&self.text).map_err(refused)?;
+                // First, so that a start after a kill knows.
+                self.history.wait_for_confirmation(before).map_err(refused)?;
+                match self.apply(candidate).await {
+                    Ok(told) => {
+                        *trial = Some(Trial { until: Instant::now() + patience, before });
+                        Ok(Reloaded { confirm_within: Some(patience.as_secs()), ..told })
+                    }
+                    Err(error) => {
+                        self.history.confirmed();
+                        Err(error)
+                    }
+                }
+            }
+            Wish::Confirm => {
+                trial.take().ok_or("nothing waits to be confirmed")?;
+                self.history.confirmed();
+                let (file, vips) = (self.file_name()?, self.config.vips.len());
+                Ok(Reloaded { file, vips, applied: true, ..Reloaded::default() })
+            }
+            Wish::GoBack(number) => {
+                let told = self.go_back(number).await?;
+                *trial = None;
+                self.history.confirmed();
+                Ok(told)
+            }
+        }
+    }
+
+    /// Says in the log, and to those who look, how it went.
+    fn tell(&self, wish: Wish, outcome: &Result<Reloaded, String>, trial: Option<&Trial>) {
+        let problem = match outcome {
+            Ok(_) if wish == Wish::Try => return,
+            Ok(Reloaded { file, vips, warnings, changes, .. }) => {
+                warnings.iter().for_each(|warning| warn!("{warning}"));
+                changes.iter().for_each(|change| info!("{change}"));
+                info!("{file} is in use: {vips} VIPs, {} changes", changes.len());
+                None
+            }
+            Err(findings) => {
+                if matches!(wish, Wish::Try | Wish::Confirm) {
+                    return;
+                }
+                findings.lines().for_each(|line| error!("{line}"));
+                error!("the configuration in use stays as it is");
+                Some(findings.clone())
+            }
+        };
+        let confirm_until = trial.map(|trial| unix_time() + (trial.until - Instant::now()).as_secs());
+        self.outcome.send_replace(Some(LastReload { time: unix_time(), problem, confirm_until }));
+    }
+
+    fn file_name(&self) -> Result<String, String> {
+        let none = "lb-user was started without a configuration file; start it anew with --config";
+        self.file.as_ref().map(|file| file.display().to_string()).ok_or_else(|| none.into())
+    }
+
+    /// What the file says now, if it can be used.
+    async fn look(&self) -> Result<Candidate, String> {
+        let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
+        let text =
+            read_text(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        self.judge(file, text).await
+    }
+
+    async fn judge(&self, file: String, text: String) -> Result<Candidate, String> {
+        let checked = config::check(&file, &text).map_err(|wrong| wrong.to_string())?;
+        let config = checked.config;
+        self.check_host(&config).await?;
+        let mut warnings: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(
+            at_next_start(&self.config, &config)
+                .map(|what| format!("{file}: {what} takes effect when lb-user is started the next time")),
+        );
+        Ok(Candidate { file, text, config, warnings })
+    }
+
+    /// What a candidate would bring.
+    fn report(&self, candidate: &Candidate) -> Reloaded {
+        Reloaded {
+            file: candidate.file.clone(),
+            vips: candidate.config.vips.len(),
+            warnings: candidate.warnings.clone(),
+            changes: changes::changes(&self.text, &candidate.text),
+            ..Reloaded::default()
+        }
+    }
+
+    async fn apply(&mut self, candidate: Candidate) -> Result<Reloaded, String> {
+        let mut told = self.report(&candidate);
+        let Candidate { text, config, .. } = candidate;
+        self.handle.configure(config.clone()).await?;
+        self.followers.follow(&config);
+        let mut addresses = self.followers.addresses.lock().await;
+        // As with a start, but what the kernel refuses is no reason to give up now.
+        if let Err(error) = addresses.follow(self.followers.netlink, &config, self.followers.links).await {
+            told.warnings.push(format!("{error:#}"));
+        }
+        match self.history.keep(&text) {
+            Ok(number) => told.number = Some(number),
+            Err(error) => told.warnings.push(format!("it is not kept for rollback: {error}")),
+        }
+        (self.config, self.text) = (config, text);
+        Ok(Reloaded { applied: true, ..told })
+    }
+
+    /// Writes what was kept under a number into the file, and uses it. What is not in use would be lost: so the file must
+    /// be as it was read.
+    async fn go_back(&mut self, number: u32) -> Result<Reloaded, String> {
+        let (file, path) = (self.file_name()?, self.file.clone().unwrap_or_default());
+        let text = self.history.text(number)?;
+        let candidate = self.judge(file.clone(), text).await?;
+        if read_text(&path).is_ok_and(|now| now != self.text && now != candidate.text) {
+            return Err(format!(
+                "{file} was changed and is not in use as it is; put it into use (lbctl reload) or out of the way first"
+            ));
+        }
+        history::write(&path, &candidate.text).map_err(|error| format!("cannot write {file}: {error}"))?;
+        self.apply(candidate).await
+    }
+
+    /// What of this host stands in the way of a configuration.
+    async fn check_host(&self, config: &Config) -> Result<(), String> {
+        snat::ports(config.snat_ports, self.own_ports)?;
+        let mut conflicts = listeners::conflicts(config).map_err(|error| error.to_string())?;
+        let present = self.followers.netlink.addresses().await.map_err(|error| error.to_string())?;
+        conflicts.extend(vip_addresses::conflicts(config, &present, self.own_ports));
+        if conflicts.is_empty() { Ok(()) } else { Err(conflicts.join("\n")) }
+    }
+}
+
+/// A file that is looked at now and then.
+struct Watched {
+    file: Option<PathBuf>,
+    /// When it was changed and how large it was, as of the last reading and of the last look.
+    known: Option<(SystemTime, u64)>,
+    seen: Option<(SystemTime, u64)>,
+}
+
+impl Watched {
+    fn new(file: Option<PathBuf>) -> Self {
+        let mut watched = Self { file, known: None, seen: None };
+        watched.known = watched.look();
+        watched.seen = watched.known;
+        watched
+    }
+
+    fn look(&self) -> Option<(SystemTime, u64)> {
+        let metadata = fs::metadata(self.file.as_ref()?).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    }
+
+    /// Waits until the file is another, and has stayed that for a while.
+    async fn changed(&mut self) {
+        if self.file.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(LOOK_EVERY).await;
+            let now = self.look();
+            let still = now == self.seen;
+            self.seen = now;
+            if still && now.is_some() && now != self.known {
+                self.known = now;
+                return;
+            }
+        }
+    }
+}
+
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(86_400 * 365)
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// What is different and cannot be changed while the program runs.
+fn at_next_start(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
+    let size = |config: &Config| (config.flows.translated, config.flows.tags);
+    let different = [
+        ("snat_ports", old.snat_ports != new.snat_ports),
+        ("the size of the flow tables in [flows]", size(old) != size(new)),
+    ];
+    different.into_iter().filter(|(_, different)| *different).map(|(what, _)| what)
+}
+
+/// What is to be probed: every server of every VIP.
+#[must_use]
+pub fn targets(config: &Config) -> Vec<Target> {
+    let target = |vip: &Vip, server: &Server| Target {
+        id: TargetId { vip: vip.name.clone(), server: server.name.clone() },
+        address: SocketAddr::new(server.address, probe_port(vip, &vip.health)),
+        check: vip.health.clone(),
+    };
+    config
+        .vips
+        .iter()
+        .flat_map(|vip| config.servers_of(vip).iter().map(move |server| target(vip, server)))
+        .collect()
+}
+
+/// The port to probe: the check's own, else the one served, else the first of those served.
+fn probe_port(vip: &Vip, check: &HealthCheck) -> u16 {
+    check.port.or(vip.server_port).unwrap_or_else(|| vip.ports.first())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn every_server_of_every_vip_is_probed_where_it_serves() {
+        let text = r#"
+            [pool.p]
+            servers = [{ name = "s", address = "10.0.0.1" }]
+            [vip_defaults]
+            address = "192.0.2.1"
+            mode = "snat"
+            pool = "p"
+            [vip.plain]
+            port = 80
+            [vip.translated]
+            port = 81
+            server_port = 8080
+            [vip.many]
+            port = "443,1000-1010"
+            [vip.elsewhere]
+            port = 82
+            health = { port = 9 }
+        "#;
+        let config = config::check("test.toml", text).unwrap().config;
+        let probed: Vec<_> =
+            targets(&config).into_iter().map(|target| (target.id.vip, target.address.port())).collect();
+        let expected = [("plain", 80), ("translated", 8080), ("many", 443), ("elsewhere", 9)];
+        assert_eq!(probed, expected.map(|(vip, port)| (vip.to_owned(), port)));
+    }
+}
