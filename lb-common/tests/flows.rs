@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use lb_common::{
-    abi::{FlowStage, Mode, Vip, VipKey, protocol},
+    abi::{Claim, FlowStage, Mode, Vip, VipKey, protocol},
     host::{HostTables, Outcome, process},
     pipeline::open::PORT_ATTEMPTS,
     verdict::{DropReason, Event, PassReason},
@@ -136,6 +136,26 @@ fn two_clients_of_one_port_behind_two_vips_of_one_server_are_kept_apart() {
         assert_eq!(bed.answered(&one, SYN | ACK).src, first.at);
         assert_eq!(bed.answered(&two, SYN | ACK).src, second.at);
     }
+}
+
+/// As a processor finds the tables that has the same SYN in hand as another, which is ahead of it.
+#[test]
+fn a_flow_that_another_processor_is_entering_is_not_entered_twice() {
+    let mut bed = Bed::default();
+    let service = bed.world.service(Mode::Snat, protocol::TCP, true);
+    let syn = opening(&service, 9, 40_000);
+    bed.sent_on(&syn);
+    let tables = &bed.world.tables;
+    let (number, claim, _) = tables.v4.entered().next().expect("a flow");
+    // It has its claim, and has written nothing yet.
+    tables.v4.flows[number as usize].set(Default::default());
+    let way = tables.v4.claims.iter().flatten().nth(number as usize).expect("the claim's");
+    way.set(claim.at(FlowStage::Entering, tables.now).0);
+    let entering = Claim(way.get());
+    let outcome = process(&mut syn.bytes(), world::FRONT, tables);
+    assert_eq!(outcome, Outcome::Drop(DropReason::FlowTableFull));
+    let left: Vec<_> = tables.v4.entered().map(|(number, claim, _)| (number, claim)).collect();
+    assert_eq!(left, [(number, entering)]);
 }
 
 #[test]

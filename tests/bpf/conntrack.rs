@@ -230,7 +230,7 @@ fn one_syn_on_two_processors_at_once_is_one_flow() {
             let run = || {
                 let each = (0..500).map(|client| {
                     barrier.wait();
-                    went_to(&kernel.run(world::FRONT, &opening(&service, client).bytes()).1)
+                    sent_to(&kernel, &service, client)
                 });
                 each.collect::<Vec<_>>()
             };
@@ -238,9 +238,26 @@ fn one_syn_on_two_processors_at_once_is_one_flow() {
                 let other = scope.spawn(run);
                 (run(), other.join().expect("a thread that ends"))
             });
-            assert_eq!(one, other);
+            let mut lost = 0;
+            for (client, pair) in (0..).zip(one.into_iter().zip(other)) {
+                let (Some(first), Some(second)) = pair else {
+                    // Who sees the other at work leaves it to it; both may see each other. The client asks again then.
+                    lost += u32::from(pair == (None, None));
+                    let again = sent_to(&kernel, &service, client).expect("nobody is in the way now");
+                    assert_eq!(pair.0.or(pair.1).unwrap_or(again), again, "client {client}");
+                    continue;
+                };
+                assert_eq!(first, second, "client {client} has two flows");
+            }
+            assert!(lost < 50, "{lost} of 500 SYNs were lost");
         }
     });
+}
+
+/// Sends a SYN; gives its 5-tuple at the server, if it got there.
+fn sent_to(kernel: &Kernel, service: &Service, client: u16) -> Option<Tuple> {
+    let (action, bytes) = kernel.run(world::FRONT, &opening(service, client).bytes());
+    matches!(action, Action::Tx | Action::Redirect).then(|| went_to(&bytes))
 }
 
 /// What a flood of SYNs can do to a table that is far too small for it: nothing, to established flows.

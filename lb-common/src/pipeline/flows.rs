@@ -82,8 +82,8 @@ const fn number(line: u32, way: usize) -> u32 {
     line * WAYS as u32 + way as u32
 }
 
-/// Takes a record for the flow with this key, if need be from a flow that has not come to be established: its
-/// number goes to `work.number`.
+/// Takes a record for the flow with this place, if need be from a flow that has not come to be established: its
+/// number goes to `work.number`. `false` as well if another CPU is taking one for the same flow.
 #[inline(always)]
 pub(super) fn reserve<F: Family>(work: &mut Work<F>, place: Place, tables: &impl Tables<F>) -> bool {
     let now = tables.now();
@@ -108,7 +108,14 @@ pub(super) fn reserve<F: Family>(work: &mut Work<F>, place: Place, tables: &impl
     if !old.is_empty() {
         forget_reply(work, old, tables);
     }
-    true
+    // The same packet may be in hand on another CPU, which has taken another way for it. Each looks for the other after
+    // it has taken its own, so at least one of them sees both and withdraws.
+    let claims = tables::count(one, place.fingerprint) + tables::count(other, place.fingerprint);
+    let alone = tables.forget(claims) == 1;
+    if !alone {
+        exchange::<F>(work.number, fresh, Claim::default(), tables);
+    }
+    alone
 }
 
 /// After the claim `old` to `work.number` was taken away: its flow can no longer be answered, and no longer

@@ -1,6 +1,10 @@
 //! The first packet of a flow that is to be translated: server, record, port.
 
-use super::{Line as _, Tables, Work, choose, direct, facts, flows, tables::find, translate};
+use super::{
+    Line as _, Tables, Work, choose, direct, facts, flows,
+    tables::{count, find},
+    translate,
+};
 use crate::{
     abi::{
         Claim, FlowStage, Half, Mode, Reply, Server, ServerRef, Settings, VipKey, WAYS, server_flags,
@@ -162,11 +166,7 @@ pub fn claim_port<F: Family>(work: &Work<F>, own: bool, attempt: u32, tables: &i
     if way >= WAYS || !replies.exchange(way, 0, mine) {
         return false;
     }
-    let mut twins = 0;
-    for other in 0..WAYS {
-        twins += ((replies.load(other) >> 32) as u32 == fingerprint) as u32;
-    }
-    let alone = tables.forget(twins) == 1;
+    let alone = tables.forget(count(replies, fingerprint)) == 1;
     if !alone {
         replies.exchange(way, mine, 0);
     }

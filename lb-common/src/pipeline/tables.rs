@@ -27,6 +27,12 @@ pub(super) fn find<F: Family>(line: impl Line, wanted: u32, tables: &impl Tables
     tables.forget(way.unwrap_or(WAYS) as u32) as usize
 }
 
+/// How many ways of a line have `wanted` as their upper half.
+#[inline(always)]
+pub(super) fn count(line: impl Line, wanted: u32) -> u32 {
+    (0..WAYS).fold(0, |count, way| count + ((line.load(way) >> 32) as u32 == wanted) as u32)
+}
+
 /// The way of a line with the highest rank, and the rank; of those that rank alike the last.
 #[inline(always)]
 pub(super) fn highest<F: Family>(
