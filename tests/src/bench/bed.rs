@@ -12,8 +12,8 @@ use aya::{
     programs::{ProgramFd, ProgramInfo, loaded_programs},
 };
 use lb_common::{
-    abi::{Mac, RING_SIZE, Ring, Slot},
-    verdict::{DropReason, PassReason},
+    abi::{Mac, RING_SIZE, Ring, Settings, Slot},
+    verdict::{DropReason, Event, PassReason},
 };
 use lb_user::{
     config,
@@ -25,7 +25,7 @@ use lb_user::{
     plan::{
         Admin, Desired, Ids,
         desired::{Inputs, Way, desired},
-        diff::diff,
+        diff::{Operation, diff},
         select::Settled,
     },
     snapshot::Health,
@@ -53,6 +53,7 @@ const IFINDEX: u32 = 1;
 pub struct Bed {
     loaded: Loaded,
     program: ProgramFd,
+    settings: Settings,
 }
 
 impl Bed {
@@ -98,11 +99,20 @@ impl Bed {
         for operation in diff(&Desired::default(), &desired) {
             loaded.maps.apply(&operation)?;
         }
-        let mut bed = Self { loaded, program };
+        let mut bed = Self { loaded, program, settings: desired.settings };
         if service.tagged {
             bed.tag()?;
         }
         Ok(bed)
+    }
+
+    /// Says how many SYNs are noted in a tick; 0 for all.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn limit_syns(&mut self, syn_limit: u32) -> Result<()> {
+        self.settings.syn_limit = syn_limit;
+        Ok(self.loaded.maps.apply(&Operation::Settings(self.settings))?)
     }
 
     /// The program, for a tail call.
@@ -121,6 +131,14 @@ impl Bed {
         let passed = PassReason::ALL.iter().map(|reason| (reason.label(), count(reason.index())));
         let dropped = DropReason::ALL.iter().map(|reason| (reason.label(), count(reason.index())));
         Ok(passed.chain(dropped).collect())
+    }
+
+    /// SYNs so far that were not noted, because there were too many.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unnoted_syns(&self) -> Result<u64> {
+        Ok(self.loaded.maps.reasons()?.get(Event::SynFlood.index() as usize).copied().unwrap_or_default())
     }
 
     /// What the kernel says about the programs that were loaded together.

@@ -65,12 +65,31 @@ pub enum Kind {
     Fragment,
     /// ICMP errors about packets from the VIP to clients.
     IcmpError,
+    /// First segments of TCP connections that nobody knows, far more than are noted.
+    Flood,
+    /// [`Self::Established`], while there is such a flood.
+    Flooded,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Established, Self::Reply, Self::Syn, Self::Udp, Self::NotVip, Self::Fragment, Self::IcmpError];
+    pub const ALL: [Self; 9] = [
+        Self::Established,
+        Self::Reply,
+        Self::Syn,
+        Self::Udp,
+        Self::NotVip,
+        Self::Fragment,
+        Self::IcmpError,
+        Self::Flood,
+        Self::Flooded,
+    ];
+
+    /// Whether there are more SYNs than are noted.
+    #[must_use]
+    pub fn is_in_flood(self) -> bool {
+        matches!(self, Self::Flood | Self::Flooded)
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -81,6 +100,8 @@ impl Kind {
             Self::NotVip => "not-vip",
             Self::Fragment => "fragment",
             Self::IcmpError => "icmp-error",
+            Self::Flood => "flood",
+            Self::Flooded => "flooded",
         }
     }
 }
@@ -224,6 +245,8 @@ fn makes_sense(Case { service, kind }: &Case) -> bool {
         Kind::Reply => mode.translates(),
         // The packet does not get as far as flows, servers and modes.
         Kind::NotVip => flows == 1_000 && servers == SERVERS,
+        // Translated flows have a table, not tags; and flows of slots that are tagged are always noted.
+        Kind::Flood | Kind::Flooded => !mode.translates() && !tagged,
         // The frame names its VIP twice.
         Kind::IcmpError => vips == 1,
         _ => true,
@@ -253,6 +276,7 @@ fn is_chosen(Case { service, kind }: &Case) -> bool {
     match kind {
         Kind::Established if ipip4 => true,
         Kind::Established | Kind::Reply => flows == 1_000 || (flows == MOST_FLOWS && mode != Mode::Nat),
+        Kind::Flood | Kind::Flooded => ipip4 && (flows == 1_000 || flows == MOST_FLOWS),
         Kind::Syn | Kind::Udp if mode == Mode::Ipip => flows == 1_000 || flows == MOST_FLOWS,
         Kind::Syn | Kind::Udp => flows == 1_000 && !tagged,
         Kind::NotVip => matches!(mode, Mode::Ipip | Mode::Snat),
@@ -303,6 +327,8 @@ mod tests {
             "ipip-4/udp/1M",
             "snat-4/established/1k",
             "snat-4/reply/1M/500-servers",
+            "ipip-4/flood/1M",
+            "ipip-4/flooded/1k",
             "ipip-4/not-vip/1k",
             "ipip-4/established/1M/64-vips/1000-servers",
             "gue-6/established/1k",

@@ -9,6 +9,9 @@ const IPV6: f64 = 1.25;
 /// What GUE may add to IPIP.
 const GUE: f64 = 1.0;
 
+/// What a flood may multiply costs by.
+const FLOOD: f64 = 1.2;
+
 /// What many busy VIPs and many servers may add.
 const MANY: f64 = 1.0;
 
@@ -21,15 +24,18 @@ pub fn goal(case: &Case) -> Option<f64> {
         (_, Kind::NotVip, _) => (1.8, 1.8),
         (Mode::Snat, Kind::Established | Kind::Reply, _) => (7.0, 17.0),
         (Mode::Snat | Mode::Nat, ..) => return None,
-        (_, Kind::Established, false) => (2.5, 2.7),
+        (_, Kind::Established | Kind::Flooded, false) => (2.5, 2.7),
         (_, Kind::Established, true) => (3.5, 10.0),
-        (_, Kind::Syn, false) => (3.3, 9.0),
+        (_, Kind::Syn | Kind::Flood, false) => (3.3, 9.0),
         (_, Kind::Udp, false) => (2.8, 2.8),
         _ => return None,
     };
     let mut goal = if flows <= 1_000 { few } else { many };
     if client == Family::V6 || server == Family::V6 {
         goal *= IPV6;
+    }
+    if case.kind.is_in_flood() {
+        goal *= FLOOD;
     }
     if mode == Mode::Gue {
         goal += GUE;
@@ -57,6 +63,8 @@ mod tests {
             ("ipip-4/established/1k/64-vips/1000-servers", Some(3.5)),
             ("snat-4/reply/1M/500-servers", Some(17.0)),
             ("snat-4/syn/1k", None),
+            ("ipip-4/flooded/1k", Some(2.5 * 1.2)),
+            ("ipip-4/flood/1M", Some(9.0 * 1.2)),
             ("snat-4/not-vip/1k", Some(1.8)),
             ("ipip-4/fragment/1k", None),
         ] {

@@ -151,7 +151,7 @@ pub fn measure(
             progress(&format!("block {} of {}: round {} of {rounds}", number + 1, blocks.len(), round + 1));
             let harness = harness.as_mut().expect("the first stand has made it");
             for outcome in &mut measured {
-                let stand = stands.get(&outcome.case.service).expect("one for every outcome");
+                let stand = stands.get_mut(&outcome.case.service).expect("one for every outcome");
                 let (sample, reasons) =
                     stand.sample(harness, outcome.case.kind).with_context(|| outcome.case.to_string())?;
                 outcome.samples.push(sample);
@@ -248,13 +248,33 @@ impl Stand {
         harness.course(&Shape::new(&self.service, packet), &words)
     }
 
-    fn sample(&self, harness: &mut Harness, kind: Kind) -> Result<(Sample, BTreeMap<&'static str, f64>)> {
+    fn sample(&mut self, harness: &mut Harness, kind: Kind) -> Result<(Sample, BTreeMap<&'static str, f64>)> {
         if kind == Kind::Fragment {
             self.course(harness, Packet::First)?;
             harness.subject(Subject::Tested(self.bed.program()))?;
             harness.run(self.service.flows)?;
         }
-        self.course(harness, packets::measured(kind))?;
+        if kind.is_in_flood() {
+            self.bed.limit_syns(1)?;
+            self.course(harness, Packet::Stranger)?;
+            harness.subject(Subject::Tested(self.bed.program()))?;
+            let before = self.bed.unnoted_syns()?;
+            harness.run(WARM_UP)?;
+            let unnoted = self.bed.unnoted_syns()? - before;
+            // All but one in a tick, and what the hash takes for another flow's.
+            ensure!(unnoted > u64::from(WARM_UP) * 9 / 10, "{unnoted} of {WARM_UP} SYNs were too many");
+        }
+        let sample = self.sample_of(harness, packets::measured(kind));
+        self.bed.limit_syns(0)?;
+        sample
+    }
+
+    fn sample_of(
+        &self,
+        harness: &mut Harness,
+        packet: Packet,
+    ) -> Result<(Sample, BTreeMap<&'static str, f64>)> {
+        self.course(harness, packet)?;
         let packets = PACKETS.max(self.service.flows);
         let mut run = |subject| -> Result<f64> {
             harness.subject(subject)?;

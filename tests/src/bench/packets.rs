@@ -46,7 +46,9 @@ const LATER4: u16 = 185;
 pub enum Packet {
     /// A TCP segment with these flags, or a datagram.
     FromClient(u8),
-    /// The same from the server, to where the client's packets seem to come from.
+    /// A SYN of a flow that nobody knows, from the same client.
+    Stranger,
+    /// As [`Self::FromClient`] from the server, to where the client's packets seem to come from.
     FromServer(u8),
     /// A TCP segment for the balancer itself.
     ToHost,
@@ -62,7 +64,8 @@ pub enum Packet {
 #[must_use]
 pub fn measured(kind: Kind) -> Packet {
     match kind {
-        Kind::Established | Kind::Udp => Packet::FromClient(tcp::ACK),
+        Kind::Established | Kind::Flooded | Kind::Udp => Packet::FromClient(tcp::ACK),
+        Kind::Flood => Packet::Stranger,
         Kind::Reply => Packet::FromServer(tcp::ACK),
         Kind::Syn => Packet::FromClient(tcp::SYN),
         Kind::NotVip => Packet::ToHost,
@@ -93,6 +96,7 @@ impl Shape {
         let from = [CLIENT_MAC, SERVER_MAC][usize::from(matches!(packet, Packet::FromServer(_)))];
         let draft = match packet {
             Packet::FromClient(flags) => draft(client, vip, flags),
+            Packet::Stranger => draft(client, vip, tcp::SYN),
             Packet::FromServer(flags) => {
                 let to = if service.mode == Mode::Nat { client } else { socket(snat_source(family)) };
                 draft(socket(server(family, 0)), to, flags)
@@ -208,6 +212,7 @@ fn flow(service: &Service, number: u32) -> Flow {
 pub fn words(service: &Service, packet: Packet, flows: &[Flow]) -> Vec<Flow> {
     let word = |&[src, dst, ports, number]: &Flow| match packet {
         Packet::FromClient(_) | Packet::FromServer(_) => [src, dst, ports, 0],
+        Packet::Stranger => [src, dst, strange(ports), 0],
         Packet::ToHost => [src, last(own(service.client)), ports, 0],
         Packet::Error => [src, dst, ports.rotate_left(16), 0],
         Packet::First => [src, dst, ports, identification(service.client, number, FIRST4)],
@@ -232,6 +237,11 @@ fn identification(family: Family, number: u32, fragment: u16) -> u32 {
         ),
         Family::V6 => number.to_be(),
     }
+}
+
+/// The ports of a flow, but for the client's, which is one that it does not use.
+fn strange(ports: u32) -> u32 {
+    (u32::from_be(ports) + (1 << 16)).to_be()
 }
 
 fn ports(src: u16, dst: u16) -> u32 {
