@@ -12,7 +12,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -384,7 +384,9 @@ async fn serve(
     let reload::Options { text, watch, history } = options.clone();
     let handle = handle.with_history(history.clone());
     let (servers_news, servers) = watch::channel(reload::servers(&config));
-    let checker = Checker::spawn(reconciler.known_health(), health_news);
+    // Where relative paths in the configuration start.
+    let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    let checker = Checker::spawn(reconciler.known_health(), health_news, &folder);
     let followers = Followers { checker, servers: servers_news, addresses, netlink, links };
     followers.follow(&config);
     let handle_of_reloader = handle.clone();

@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use lb_user::{
     config::check,
     model::{
-        Algorithm, Check, Config, Empty, GUE_PORT, HealthCheck, Mode, Persistence, Protocol, Redirect,
-        Scheme, Server, StatusRanges, Timeouts, Tls, Vip,
+        Algorithm, Check, Config, Empty, GUE_PORT, HealthCheck, HttpCheck, Mode, Persistence, Protocol,
+        Redirect, Scheme, Server, StatusRanges, Timeouts, Tls, Vip,
     },
 };
 
@@ -27,12 +27,12 @@ fn secs(seconds: u64) -> Duration {
 }
 
 fn tcp_check(fall: u32) -> HealthCheck {
-    HealthCheck { check: Check::Tcp, interval: secs(2), timeout: secs(2), rise: 2, fall, port: None }
+    HealthCheck { fall, ..HealthCheck::default() }
 }
 
 fn http_check(path: &str, expect: (u16, u16), port: u16) -> HealthCheck {
-    let check = Check::Http { path: path.into(), expect: StatusRanges(vec![expect]) };
-    HealthCheck { check, port: Some(port), ..tcp_check(3) }
+    let check = HttpCheck { path: path.into(), expect: StatusRanges(vec![expect]), ..HttpCheck::default() };
+    HealthCheck { check: Check::Http(check), port: Some(port), ..tcp_check(3) }
 }
 
 /// Name and address of each server, after checking that the rest of it is the default.

@@ -6,8 +6,8 @@ use lb_common::quic::lb::{Encoding, Key};
 use lb_user::{
     config::{Checked, check},
     model::{
-        Algorithm, Check, Config, Empty, FlowTables, HealthCheck, Mode, Persistence, PortRange, Protocol,
-        Scheme, StatusRanges, Timeouts, Vip,
+        Algorithm, Check, Config, Empty, FlowTables, HealthCheck, HttpCheck, Mode, Persistence, PortRange,
+        Protocol, Scheme, StatusRanges, Timeouts, Vip,
     },
 };
 
@@ -51,9 +51,10 @@ fn everything_has_a_default_but_address_port_mode_and_pool() {
     );
     assert!(config.manage_addresses);
     assert_eq!(config.snat_ports, None);
-    let health =
-        HealthCheck { check: Check::Tcp, interval: secs(2), timeout: secs(2), rise: 2, fall: 3, port: None };
-    assert_eq!(config.pools[0].health, health);
+    assert_eq!(config.pools[0].health, HealthCheck::default());
+    let expected = (secs(2), secs(2), 2, 3);
+    let HealthCheck { interval, timeout, rise, fall, .. } = config.pools[0].health;
+    assert_eq!((interval, timeout, rise, fall), expected);
     let server = &config.pools[0].servers[0];
     assert_eq!((server.weight, server.backup), (100, false));
     let vip = &config.vips[0];
@@ -61,7 +62,7 @@ fn everything_has_a_default_but_address_port_mode_and_pool() {
     assert_eq!(vip.mode, Mode::Nat);
     assert_eq!(vip.server_port, None);
     assert_eq!(vip.persistence, Persistence::None);
-    assert_eq!(vip.health, health);
+    assert_eq!(vip.health, HealthCheck::default());
     assert_eq!((&vip.tls, &vip.redirect), (&None, &None));
     assert_eq!(vip.timeouts, Timeouts::default());
     assert!(vip.trusted_proxies.is_empty() && vip.error_pages.is_empty());
@@ -124,12 +125,12 @@ fn every_key_at_once() {
     assert_eq!((dns.protocol, dns.server_port), (Protocol::Udp, Some(53)));
     assert_eq!(dns.persistence, Persistence::SourceIp { timeout: None });
     let expected = HealthCheck {
-        check: Check::Tcp,
         interval: Duration::from_millis(500),
         timeout: Duration::from_millis(500),
         rise: 1,
         fall: 10,
         port: Some(8053),
+        ..HealthCheck::default()
     };
     assert_eq!(dns.health, expected);
 
@@ -142,9 +143,12 @@ fn every_key_at_once() {
     assert_eq!(www.timeouts, timeouts);
     let pages = [(404, PathBuf::from("404.http")), (503, PathBuf::from("503.http"))];
     assert_eq!(www.error_pages.clone().into_iter().collect::<Vec<_>>(), pages);
-    let check =
-        Check::Http { path: "/health?full".into(), expect: StatusRanges(vec![(200, 299), (401, 401)]) };
-    assert_eq!(www.health.check, check);
+    let check = HttpCheck {
+        path: "/health?full".into(),
+        expect: StatusRanges(vec![(200, 299), (401, 401)]),
+        ..HttpCheck::default()
+    };
+    assert_eq!(www.health.check, Check::Http(check));
 }
 
 #[test]
@@ -182,14 +186,17 @@ fn health_is_inherited_key_by_key() {
         health = { check = "none" }
         "#,
     );
-    let http = |path: &str| Check::Http { path: path.into(), expect: StatusRanges(vec![(204, 204)]) };
+    let http = |path: &str| {
+        let expect = StatusRanges(vec![(204, 204)]);
+        Check::Http(HttpCheck { path: path.into(), expect, ..HttpCheck::default() })
+    };
     let pool = HealthCheck {
         check: http("/pool"),
         interval: secs(10),
         timeout: secs(4),
         rise: 3,
         fall: 7,
-        port: None,
+        ..HealthCheck::default()
     };
     assert_eq!(config.pools[0].health, pool);
     let plain = HealthCheck { check: http("/default"), port: Some(9000), ..pool };

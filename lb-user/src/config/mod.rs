@@ -9,7 +9,7 @@
 //! Inheritance, from the weakest to the strongest:
 //!
 //! * health: built-in values, `[health]`, `[pool.NAME.health]`, `[vip_defaults.health]`, `[vip.NAME.health]`,
-//!   key by key. `path` and `expect` are inherited only where the check is over HTTP.
+//!   key by key. Keys of one kind of check, such as `path`, are inherited only where the check is of that kind.
 //! * everything else of a VIP: built-in values, `[vip_defaults]`, `[vip.NAME]`, key by key; `timeouts` and
 //!   `error_pages` entry by entry. A VIP that has its own `redirect` inherits no `pool` and the other way round.
 //!

@@ -1,46 +1,40 @@
 //! Which servers are well. Health belongs to a pair of VIP and server: a machine may be down in one VIP
 //! and up in twenty-two others.
 //!
-//! Each target has a small task that probes it when its [`schedule`] says so. One runner takes in the
-//! results, decides with [`state`], logs each change once and tells the rest of the daemon through a
-//! channel. Nobody waits for anybody: results and new targets reach the runner as messages.
+//! Targets that are probed alike share their probes: each is a member of a *series* with one subject, one
+//! [`schedule`] and one probe under way at most. One [`runner`] starts what is due, takes in the results, decides for
+//! each member with [`state`], logs each change once and tells the rest of the daemon through a channel. Nobody waits
+//! for anybody: results and new targets reach the runner as messages.
 
 pub mod probe;
+mod runner;
 pub mod schedule;
 pub mod state;
 
 use std::{
-    collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    task::AbortHandle,
-    time::Instant,
-};
-use tracing::{info, warn};
+use tokio::sync::{mpsc, watch};
 
 pub use self::state::{Outcome, Transition};
 use self::{
     probe::{Network, Prober},
-    schedule::Schedule,
-    state::State,
+    runner::Runner,
 };
 use crate::{
     model::{Check, HealthCheck},
     snapshot::Health,
 };
 
-/// How many probes may run at once, each with one file descriptor. Even if this many servers hang, the
-/// others are probed on time; beyond it probes wait for each other.
-const MAX_AT_ONCE: usize = 512;
-
-/// "This host cannot probe" is logged at most this often: it tends to hit every target at once.
-const LOCAL_TROUBLE_EVERY: Duration = Duration::from_secs(10);
+/// How many probes may run at once, each with one file descriptor, if this process may open enough files. Even if
+/// this many servers hang, the others are probed on time; beyond it probes wait for each other.
+const MAX_AT_ONCE: usize = 4_096;
 
 /// Names what is probed: a server in the eyes of one VIP.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,10 +50,72 @@ pub struct TargetId {
 pub struct Target {
     /// Its name; unique among the targets.
     pub id: TargetId,
-    /// Server's address and the port to probe.
-    pub address: SocketAddr,
+    /// Where to probe.
+    pub place: Place,
     /// How to judge it.
     pub check: HealthCheck,
+}
+
+/// Where a target is probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At this address and port. `server` is the server's own address, which makes it the server it is.
+    At {
+        /// Address of the server.
+        server: IpAddr,
+        /// Where the probe goes; most often the same address.
+        probe: SocketAddr,
+    },
+    /// That is still being found out.
+    Sought,
+    /// Nowhere, for this reason: it is down.
+    Nowhere(String),
+}
+
+impl Place {
+    fn server(&self) -> Option<IpAddr> {
+        match self {
+            Self::At { server, .. } => Some(*server),
+            Self::Sought | Self::Nowhere(_) => None,
+        }
+    }
+}
+
+/// What is probed, how and how often. Targets that agree in it share their probes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// What a probe does.
+    pub check: Check,
+    /// A probe without an answer fails after this long.
+    pub timeout: Duration,
+    /// Time between probes.
+    interval: Duration,
+    /// The same while results speak for a change.
+    fast_interval: Duration,
+    /// The same while the server is down for everybody.
+    down_interval: Duration,
+}
+
+impl Target {
+    /// What is to be probed for it, if anything.
+    fn subject(&self) -> Option<Subject> {
+        let Place::At { probe: address, .. } = self.place else { return None };
+        let HealthCheck { check, timeout, interval, fast_interval, down_interval, .. } = &self.check;
+        let (interval, timeout) = (*interval, *timeout);
+        let [fast_interval, down_interval] =
+            [fast_interval, down_interval].map(|own| own.unwrap_or(interval));
+        let check = check.clone();
+        (check != Check::None).then_some(Subject {
+            address,
+            check,
+            timeout,
+            interval,
+            fast_interval,
+            down_interval,
+        })
+    }
 }
 
 /// News about a target: sent when it is taken in, when its health changes and when its reason does.
@@ -85,11 +141,11 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Starts checking, from within a tokio runtime. There are no targets until [`Self::set_targets`]; those of which
-    /// something is `known` from before go on from there.
+    /// Starts checking, from within a tokio runtime, for a configuration in `folder`. There are no targets until
+    /// [`Self::set_targets`]; those of which something is `known` from before go on from there.
     #[must_use]
-    pub fn spawn(known: Vec<HealthEvent>, events: mpsc::Sender<HealthEvent>) -> Self {
-        Self::spawn_with(Network, known, events)
+    pub fn spawn(known: Vec<HealthEvent>, events: mpsc::Sender<HealthEvent>, folder: &Path) -> Self {
+        Self::start(Network::new(folder), known, events, at_once())
     }
 
     /// Like [`Self::spawn`], with another way to probe.
@@ -99,9 +155,17 @@ impl Checker {
         known: Vec<HealthEvent>,
         events: mpsc::Sender<HealthEvent>,
     ) -> Self {
+        Self::start(prober, known, events, MAX_AT_ONCE)
+    }
+
+    fn start(
+        prober: impl Prober,
+        known: Vec<HealthEvent>,
+        events: mpsc::Sender<HealthEvent>,
+        at_once: usize,
+    ) -> Self {
         let (targets, receiver) = watch::channel(Arc::from([]));
-        let known = known.into_iter().map(|event| (event.id.clone(), event)).collect();
-        tokio::spawn(Runner { known, ..Runner::new(prober, events) }.run(receiver));
+        tokio::spawn(Runner::new(prober, known, events, at_once).run(receiver));
         Self { targets }
     }
 
@@ -112,194 +176,20 @@ impl Checker {
     }
 }
 
-/// A target with what is known about it.
-struct Entry {
-    target: Target,
-    state: State,
-    /// Tells results of this entry's task from those of one it replaced.
-    generation: u64,
-    /// Probes the target until the entry goes; `None` for a target that is not to be checked.
-    _task: Option<Task>,
-}
-
-/// A task that ends when its handle is dropped.
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// What a probe task found.
-struct Finding {
-    id: TargetId,
-    generation: u64,
-    outcome: Outcome,
-}
-
-struct Runner<P> {
-    prober: Arc<P>,
-    permits: Arc<Semaphore>,
-    entries: HashMap<TargetId, Entry>,
-    /// What was known of targets before the first of them came.
-    known: HashMap<TargetId, HealthEvent>,
-    generations: u64,
-    findings: (mpsc::Sender<Finding>, mpsc::Receiver<Finding>),
-    events: mpsc::Sender<HealthEvent>,
-    local_trouble_logged: Option<Instant>,
-}
-
-impl<P: Prober> Runner<P> {
-    fn new(prober: P, events: mpsc::Sender<HealthEvent>) -> Self {
-        Self {
-            prober: Arc::new(prober),
-            permits: Arc::new(Semaphore::new(MAX_AT_ONCE)),
-            entries: HashMap::new(),
-            known: HashMap::new(),
-            generations: 0,
-            findings: mpsc::channel(MAX_AT_ONCE),
-            events,
-            local_trouble_logged: None,
+/// How many probes may run at once. A process is often started with far fewer files than it may have.
+fn at_once() -> usize {
+    let files = MAX_AT_ONCE as u64 * 2;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = limit.maximum.map_or(files, |most| most.min(files));
+    let current = match limit.current {
+        Some(current) if current < raised => {
+            let wanted = Rlimit { current: Some(raised), ..limit };
+            setrlimit(Resource::Nofile, wanted).map_or(current, |()| raised)
         }
-    }
-
-    /// Runs until the [`Checker`] or the receiver of the events is gone.
-    async fn run(mut self, mut targets: watch::Receiver<Arc<[Target]>>) {
-        loop {
-            let news = tokio::select! {
-                changed = targets.changed() => match changed {
-                    Ok(()) => {
-                        let wanted = Arc::clone(&targets.borrow_and_update());
-                        self.replace_targets(&wanted)
-                    }
-                    Err(_) => return,
-                },
-                Some(finding) = self.findings.1.recv() => self.take_in(finding).into_iter().collect(),
-            };
-            for event in news {
-                if self.events.send(event).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-
-    fn replace_targets(&mut self, wanted: &[Target]) -> Vec<HealthEvent> {
-        let mut old = std::mem::take(&mut self.entries);
-        let mut news = Vec::new();
-        for target in wanted {
-            let entry = match old.remove(&target.id) {
-                Some(entry) if entry.target == *target => entry,
-                previous => {
-                    let (entry, event) = self.begin(target.clone(), previous);
-                    news.push(event);
-                    entry
-                }
-            };
-            self.entries.insert(target.id.clone(), entry);
-        }
-        self.known.clear();
-        news
-    }
-
-    /// Takes in a new target, or one that changed.
-    fn begin(&mut self, target: Target, previous: Option<Entry>) -> (Entry, HealthEvent) {
-        let now = wall_clock();
-        let known = previous.as_ref().map(|entry| entry.state.health());
-        let mut state = match previous {
-            Some(entry) if entry.target.address.ip() == target.address.ip() => entry.state,
-            _ => match self.known.remove(&target.id) {
-                Some(event) => State::resume(event.state, event.since, event.reason, &target.check),
-                None => State::new(now, &target.check),
-            },
-        };
-        state.set_check(&target.check);
-        self.generations += 1;
-        let generation = self.generations;
-        let task = if target.check.check == Check::None {
-            if let Some(change) = state.on_unchecked(now) {
-                log(&target.id, &change);
-            }
-            None
-        } else {
-            Some(Task(tokio::spawn(self.task(target.clone(), generation)).abort_handle()))
-        };
-        let changed = known != Some(state.health());
-        let event = event(&target.id, &state, changed);
-        (Entry { target, state, generation, _task: task }, event)
-    }
-
-    /// Probes one target whenever it is due, for ever.
-    fn task(&self, target: Target, generation: u64) -> impl Future<Output = ()> + Send + use<P> {
-        let prober = Arc::clone(&self.prober);
-        let permits = Arc::clone(&self.permits);
-        let findings = self.findings.0.clone();
-        let start = Instant::now().into_std();
-        let mut schedule = Schedule::new(start, &target.id, target.check.interval);
-        async move {
-            loop {
-                tokio::time::sleep_until(schedule.due().into()).await;
-                let outcome = match permits.acquire().await {
-                    Ok(_permit) => prober.probe(&target).await,
-                    Err(_) => return,
-                };
-                let finding = Finding { id: target.id.clone(), generation, outcome };
-                if findings.send(finding).await.is_err() {
-                    return;
-                }
-                schedule.advance(Instant::now().into_std());
-            }
-        }
-    }
-
-    /// Judges a result; gives the event if there is anything to tell.
-    fn take_in(&mut self, finding: Finding) -> Option<HealthEvent> {
-        let entry = self.entries.get_mut(&finding.id)?;
-        if entry.generation != finding.generation {
-            return None;
-        }
-        if let Outcome::Inconclusive(why) = &finding.outcome {
-            let last = self.local_trouble_logged;
-            if last.is_none_or(|last| last.elapsed() >= LOCAL_TROUBLE_EVERY) {
-                self.local_trouble_logged = Some(Instant::now());
-                let TargetId { vip, server } = &finding.id;
-                warn!("health checks: {why}; {server} of VIP {vip}, and maybe others, was not probed");
-            }
-        }
-        let reason = entry.state.reason().to_owned();
-        let change = entry.state.on_result(wall_clock(), finding.outcome);
-        if let Some(change) = &change {
-            log(&finding.id, change);
-        }
-        let news = change.is_some() || entry.state.reason() != reason;
-        news.then(|| event(&finding.id, &entry.state, change.is_some()))
-    }
-}
-
-fn event(id: &TargetId, state: &State, changed: bool) -> HealthEvent {
-    HealthEvent {
-        id: id.clone(),
-        state: state.health(),
-        reason: state.reason().to_owned(),
-        since: state.since(),
-        changed,
-    }
-}
-
-fn log(id: &TargetId, change: &Transition) {
-    let TargetId { vip, server } = id;
-    let Transition { old, new, reason } = change;
-    if *new == Health::Down {
-        warn!("VIP {vip}: server {server} is {new}, was {old}: {reason}");
-    } else {
-        info!("VIP {vip}: server {server} is {new}, was {old}: {reason}");
-    }
-}
-
-/// Seconds since 1970-01-01 UTC.
-fn wall_clock() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+        current => current.unwrap_or(files),
+    };
+    // Half of them are for everything else.
+    usize::try_from(current / 2).unwrap_or(MAX_AT_ONCE).clamp(1, MAX_AT_ONCE)
 }
 
 #[cfg(test)]

@@ -1,28 +1,37 @@
-//! When a target is probed. Pure: it is told the time and does no IO.
+//! When a subject is probed. Pure: it is told the time and does no IO.
 //!
-//! Probes of one target are due at `start + phase + n × interval`, exactly: a late probe does not push
-//! the later ones back. Phases come from the target's name, so a thousand targets do not fire together
-//! and two runs with the same configuration behave alike.
+//! The first probe comes soon. From the second on they are due in the subject's own slot of the interval, which comes
+//! from its address and port: so a thousand probes do not fire together, and two runs with the same configuration
+//! behave alike. Due times are reckoned from due times, so a late or slow probe does not push the later ones back.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use super::TargetId;
-
-/// First probes of all targets happen within this time after the start.
+/// First probes of all subjects happen within this time after the start.
 const SPREAD: Duration = Duration::from_millis(500);
 
-/// Due times of one target.
+/// Due times of one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     due: Instant,
-    interval: Duration,
+    /// When the second probe is due.
+    slot: Option<Instant>,
 }
 
 impl Schedule {
-    /// First probe within half a second (or the interval, if shorter), then one each `interval`.
+    /// First probe within half a second (or the interval, if shorter), the second half an interval to one and a half
+    /// later, then one each interval.
     #[must_use]
-    pub fn new(now: Instant, id: &TargetId, interval: Duration) -> Self {
-        Self { due: now + phase(id, interval.min(SPREAD)), interval }
+    pub fn new(now: Instant, address: SocketAddr, interval: Duration) -> Self {
+        let hash = fnv1a(address.to_string().bytes());
+        let due = now + below(interval.min(SPREAD), hash);
+        let mut slot = now + below(interval, hash.rotate_left(32));
+        while slot < due + interval / 2 {
+            slot += interval;
+        }
+        Self { due, slot: Some(slot) }
     }
 
     /// When the next probe is due.
@@ -31,21 +40,31 @@ impl Schedule {
         self.due
     }
 
-    /// The probe that was due is over; finds the next due time. If several were missed meanwhile only the
-    /// last of them is made up for, and at once: [`Self::due`] then lies in the past.
-    pub fn advance(&mut self, now: Instant) {
+    /// The probe that was due is over, and the next one is to come `step` after it was due. If several were missed
+    /// meanwhile only the last of them is made up for, and at once: [`Self::due`] then lies in the past.
+    pub fn advance(&mut self, now: Instant, step: Duration) {
+        if let Some(slot) = self.slot.take() {
+            self.due = slot;
+            return;
+        }
         let late = now.saturating_duration_since(self.due).as_nanos();
-        let missed = late / self.interval.as_nanos().max(1);
-        self.due += self.interval * u32::try_from(missed).unwrap_or(u32::MAX).max(1);
+        let missed = late / step.as_nanos().max(1);
+        self.due += step * u32::try_from(missed).unwrap_or(u32::MAX).max(1);
+    }
+
+    /// Somebody waits for a result: the next probe comes at once. Those behind it keep their slot.
+    pub fn hurry(&mut self, now: Instant) {
+        if self.due > now {
+            self.slot = Some(self.slot.unwrap_or(self.due));
+            self.due = now;
+        }
     }
 }
 
-/// A time below `spread` that depends on the name only.
-fn phase(id: &TargetId, spread: Duration) -> Duration {
-    // A byte that no name contains keeps ("ab", "c") apart from ("a", "bc").
-    let bytes = id.vip.bytes().chain([0xff]).chain(id.server.bytes());
+/// A time below `spread` that depends on the hash only.
+fn below(spread: Duration, hash: u64) -> Duration {
     let spread = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX).max(1);
-    Duration::from_nanos(fnv1a(bytes) % spread)
+    Duration::from_nanos(hash % spread)
 }
 
 /// The 64-bit FNV-1a hash: tiny, and the same in every run and on every machine.
@@ -61,8 +80,8 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(2);
 
-    fn id(vip: &str, server: &str) -> TargetId {
-        TargetId { vip: vip.into(), server: server.into() }
+    fn address(number: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 80))
     }
 
     fn millis(ms: u64) -> Duration {
@@ -80,8 +99,8 @@ mod tests {
             ("of two missed probes the last is made up for", 4100, 4000),
             ("after a long pause there is one probe, not many", 3_600_500, 3_600_000),
         ] {
-            let mut schedule = Schedule { due: start, interval: INTERVAL };
-            schedule.advance(start + millis(ended));
+            let mut schedule = Schedule { due: start, slot: None };
+            schedule.advance(start + millis(ended), INTERVAL);
             assert_eq!(schedule.due() - start, millis(next), "{sentence}");
         }
     }
@@ -89,41 +108,83 @@ mod tests {
     #[test]
     fn ten_thousand_late_probes_do_not_drift() {
         let start = Instant::now();
-        let mut schedule = Schedule { due: start, interval: INTERVAL };
+        let mut schedule = Schedule { due: start, slot: None };
         for n in 0..10_000u32 {
             assert_eq!(schedule.due() - start, INTERVAL * n);
-            schedule.advance(schedule.due() + millis(u64::from(n % 300)));
+            schedule.advance(schedule.due() + millis(u64::from(n % 300)), INTERVAL);
         }
     }
 
     #[test]
-    fn a_thousand_targets_are_spread_over_half_a_second() {
-        let now = Instant::now();
-        let mut slots = [0u32; 10];
-        for n in 0..1000 {
-            let id = id(&format!("vip{}", n / 10), &format!("server{}", n % 10));
-            let phase = Schedule::new(now, &id, INTERVAL).due() - now;
-            assert!(phase < SPREAD);
-            slots[usize::try_from(phase.as_millis()).expect("below 500") / 50] += 1;
+    fn a_faster_pace_begins_with_the_last_probe_and_ends_with_it() {
+        let start = Instant::now();
+        let mut schedule = Schedule { due: start, slot: None };
+        let mut due = Vec::new();
+        for step in [2_000, 500, 500, 2_000, 10_000] {
+            schedule.advance(schedule.due() + millis(3), millis(step));
+            due.push((schedule.due() - start).as_millis());
         }
-        assert!(slots.iter().all(|&count| (50..=150).contains(&count)), "{slots:?}");
+        assert_eq!(due, [2_000, 2_500, 3_000, 5_000, 15_000]);
+    }
+
+    /// Of a thousand subjects, how many are due in each tenth of `within` from `start`.
+    fn tenths(due: impl Iterator<Item = Duration>, within: Duration) -> [u32; 10] {
+        let mut tenths = [0; 10];
+        for due in due {
+            let tenth = due.as_nanos() * 10 / within.as_nanos();
+            tenths[usize::try_from(tenth).unwrap_or(usize::MAX).min(9)] += 1;
+        }
+        tenths
+    }
+
+    #[test]
+    fn a_thousand_first_probes_come_within_half_a_second_and_later_ones_all_over_the_interval() {
+        let now = Instant::now();
+        let mut all: Vec<_> = (0..1000).map(|n| Schedule::new(now, address(n), INTERVAL)).collect();
+        assert!(all.iter().all(|schedule| schedule.due() - now < SPREAD));
+        let first = tenths(all.iter().map(|schedule| schedule.due() - now), SPREAD);
+        assert!(first.iter().all(|count| (50..=150).contains(count)), "{first:?}");
+        for _ in 0..3 {
+            for schedule in &mut all {
+                let before = schedule.due();
+                schedule.advance(before, INTERVAL);
+                let gap = schedule.due() - before;
+                assert!(gap >= INTERVAL / 2 && gap < INTERVAL * 3 / 2, "{gap:?}");
+            }
+        }
+        let nanos = |due: Instant| (due - now).as_nanos() % INTERVAL.as_nanos();
+        let phases = all.iter().map(|schedule| Duration::from_nanos(nanos(schedule.due()) as u64));
+        let later = tenths(phases, INTERVAL);
+        assert!(later.iter().all(|count| (60..=140).contains(count)), "{later:?}");
     }
 
     #[test]
     fn a_short_interval_bounds_the_spread() {
         let now = Instant::now();
         for n in 0..100 {
-            let schedule = Schedule::new(now, &id("vip", &n.to_string()), millis(10));
-            assert!(schedule.due() - now < millis(10));
+            assert!(Schedule::new(now, address(n), millis(10)).due() - now < millis(10));
         }
     }
 
     #[test]
-    fn the_phase_depends_on_the_name_only() {
+    fn who_is_in_a_hurry_is_served_at_once_and_the_slots_stay() {
         let now = Instant::now();
-        let due = |vip, server| Schedule::new(now, &id(vip, server), INTERVAL).due();
-        assert_eq!(due("a", "b"), due("a", "b"));
-        assert_ne!(due("a", "b"), due("b", "a"));
-        assert_ne!(due("ab", "c"), due("a", "bc"));
+        let mut schedule = Schedule { due: now + INTERVAL, slot: None };
+        schedule.hurry(now);
+        assert_eq!(schedule.due(), now);
+        schedule.hurry(now);
+        schedule.advance(now, INTERVAL);
+        assert_eq!(schedule.due(), now + INTERVAL);
+        schedule.advance(now + INTERVAL, INTERVAL);
+        assert_eq!(schedule.due(), now + 2 * INTERVAL);
+    }
+
+    #[test]
+    fn the_phase_depends_on_address_and_port_only() {
+        let now = Instant::now();
+        let due = |text: &str| Schedule::new(now, text.parse().unwrap(), INTERVAL).due();
+        assert_eq!(due("10.0.0.1:80"), due("10.0.0.1:80"));
+        assert_ne!(due("10.0.0.1:80"), due("10.0.0.1:81"));
+        assert_ne!(due("10.0.0.1:80"), due("[::1]:80"));
     }
 }

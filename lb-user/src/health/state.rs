@@ -34,6 +34,8 @@ pub struct State {
     health: Health,
     since: u64,
     reason: String,
+    /// Grows whenever the reason changes.
+    version: u64,
     rise: u32,
     fall: u32,
     /// Results in a row that speak against `health`.
@@ -48,6 +50,7 @@ impl State {
             health: Health::Unknown,
             since: now,
             reason: "not checked yet".into(),
+            version: 0,
             rise: check.rise,
             fall: check.fall,
             against: 0,
@@ -71,41 +74,78 @@ impl State {
         let reason = "not checked: its health check is \"none\"".to_owned();
         if self.health == Health::Up {
             self.against = 0;
-            self.reason = reason;
+            self.set_reason(&reason);
             return None;
         }
         Some(self.change(now, Health::Up, reason))
     }
 
+    /// Counts a server as down because there is nowhere to probe it.
+    pub fn on_nowhere(&mut self, now: u64, why: &str) -> Option<Transition> {
+        if self.health == Health::Down {
+            self.against = 0;
+            self.set_reason(why);
+            return None;
+        }
+        Some(self.change(now, Health::Down, why.to_owned()))
+    }
+
+    /// Says why nothing is known of a server that nobody has probed yet.
+    pub fn on_wait(&mut self, why: &str) {
+        if self.health == Health::Unknown {
+            self.set_reason(why);
+        }
+    }
+
     /// Takes in a probe's result; says so if it changes the server's health.
-    pub fn on_result(&mut self, now: u64, outcome: Outcome) -> Option<Transition> {
+    pub fn on_result(&mut self, now: u64, outcome: &Outcome) -> Option<Transition> {
         let (verdict, why, needed) = match outcome {
             Outcome::Success(why) => (Health::Up, why, self.rise),
             Outcome::Failure(why) => (Health::Down, why, self.fall),
             Outcome::Inconclusive(why) => {
-                self.reason = format!("the last probe was not possible: {why}");
+                self.set_reason(&format!("the last probe was not possible: {why}"));
                 return None;
             }
         };
         if verdict == self.health {
             self.against = 0;
-            self.reason = why;
+            self.set_reason(why);
             return None;
         }
         self.against += 1;
         if self.health != Health::Unknown && self.against < needed {
-            self.reason = format!("{why} ({} of {needed} before it counts as {verdict})", self.against);
+            self.set_reason(&format!("{why} ({} of {needed} before it counts as {verdict})", self.against));
             return None;
         }
-        Some(self.change(now, verdict, why))
+        Some(self.change(now, verdict, why.clone()))
+    }
+
+    /// Whether results speak for a change, but not enough of them yet.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.against > 0
     }
 
     fn change(&mut self, now: u64, new: Health, reason: String) -> Transition {
         let old = std::mem::replace(&mut self.health, new);
         self.since = now;
         self.against = 0;
-        self.reason.clone_from(&reason);
+        self.set_reason(&reason);
         Transition { old, new, reason }
+    }
+
+    fn set_reason(&mut self, reason: &str) {
+        // Most results of thousands of servers say what the one before said.
+        if self.reason != reason {
+            reason.clone_into(&mut self.reason);
+            self.version += 1;
+        }
+    }
+
+    /// Another number whenever the reason has changed.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// What the server's health is.
@@ -129,14 +169,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::model::Check;
 
     fn check(rise: u32, fall: u32) -> HealthCheck {
-        let interval = Duration::from_secs(2);
-        HealthCheck { check: Check::Tcp, interval, timeout: interval, rise, fall, port: None }
+        HealthCheck { rise, fall, ..HealthCheck::default() }
     }
 
     fn success() -> Outcome {
@@ -163,7 +199,7 @@ mod tests {
                     '-' => failure(),
                     _ => local(),
                 };
-                let changed = state.on_result(now, outcome).is_some();
+                let changed = state.on_result(now, &outcome).is_some();
                 let letter = match state.health() {
                     Health::Up => 'u',
                     Health::Down => 'd',
@@ -200,22 +236,22 @@ mod tests {
             (state.health(), state.since(), state.reason()),
             (Health::Unknown, 100, "not checked yet")
         );
-        state.on_result(101, success());
+        state.on_result(101, &success());
         assert_eq!((state.health(), state.since(), state.reason()), (Health::Up, 101, "connected"));
 
-        assert_eq!(state.on_result(103, failure()), None);
+        assert_eq!(state.on_result(103, &failure()), None);
         assert_eq!(state.reason(), "connection refused (1 of 2 before it counts as down)");
         assert_eq!(state.since(), 101, "it is still up, since then");
         let expected = Transition { old: Health::Up, new: Health::Down, reason: "connection refused".into() };
-        assert_eq!(state.on_result(105, failure()), Some(expected));
+        assert_eq!(state.on_result(105, &failure()), Some(expected));
         assert_eq!((state.since(), state.reason()), (105, "connection refused"));
     }
 
     #[test]
     fn trouble_of_this_host_shows_in_the_reason() {
         let mut state = State::new(100, &check(1, 2));
-        state.on_result(101, success());
-        state.on_result(103, local());
+        state.on_result(101, &success());
+        state.on_result(103, &local());
         assert_eq!(state.reason(), "the last probe was not possible: too many open files");
         assert_eq!((state.health(), state.since()), (Health::Up, 101));
     }
@@ -229,12 +265,41 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_changing_while_results_speak_against_its_health_but_not_enough() {
+        let mut state = State::new(0, &check(2, 3));
+        assert!(!state.is_changing(), "nothing is known");
+        for (number, outcome, changing) in [
+            (1, success(), false),
+            (2, failure(), true),
+            (3, local(), true),
+            (4, failure(), true),
+            (5, failure(), false),
+            (6, success(), true),
+            (7, failure(), false),
+        ] {
+            state.on_result(number, &outcome);
+            assert_eq!(state.is_changing(), changing, "result {number}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_an_address_is_down_until_it_has_one() {
+        let mut state = State::new(100, &check(2, 5));
+        state.on_wait("its name is being looked up");
+        assert_eq!((state.health(), state.reason()), (Health::Unknown, "its name is being looked up"));
+        let change = state.on_nowhere(101, "its name does not resolve").expect("it was unknown");
+        assert_eq!((change.new, state.since()), (Health::Down, 101));
+        assert_eq!(state.on_nowhere(102, "still not"), None);
+        assert_eq!((state.reason(), state.since()), ("still not", 101));
+    }
+
+    #[test]
     fn a_changed_check_keeps_what_is_known() {
         let mut state = State::new(0, &check(2, 5));
-        state.on_result(1, success());
-        state.on_result(3, failure());
+        state.on_result(1, &success());
+        state.on_result(3, &failure());
         state.set_check(&check(2, 2));
         assert_eq!((state.health(), state.since()), (Health::Up, 1));
-        assert!(state.on_result(5, failure()).is_some(), "the second failure in a row, and two suffice now");
+        assert!(state.on_result(5, &failure()).is_some(), "the second failure in a row, and two suffice now");
     }
 }

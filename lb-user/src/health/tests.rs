@@ -3,12 +3,12 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 
@@ -38,13 +38,13 @@ impl Fake {
 }
 
 impl Prober for Fake {
-    async fn probe(&self, target: &Target) -> Outcome {
+    async fn probe(&self, subject: &Subject) -> Outcome {
         let now = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(now, Ordering::Relaxed);
         sleep(self.takes).await;
         self.at_once.fetch_sub(1, Ordering::Relaxed);
 
-        let port = target.address.port();
+        let port = subject.address.port();
         *self.probes.lock().unwrap().entry(port).or_default() += 1;
         if self.closed.lock().unwrap().contains(&port) {
             Outcome::Failure("connection refused".into())
@@ -54,18 +54,15 @@ impl Prober for Fake {
     }
 }
 
+fn at(address: SocketAddr) -> Place {
+    Place::At { server: address.ip(), probe: address }
+}
+
 fn target(vip: &str, server: &str, port: u16) -> Target {
     Target {
         id: TargetId { vip: vip.into(), server: server.into() },
-        address: SocketAddr::from(([192, 0, 2, 1], port)),
-        check: HealthCheck {
-            check: Check::Tcp,
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(2),
-            rise: 2,
-            fall: 5,
-            port: None,
-        },
+        place: at(SocketAddr::from(([192, 0, 2, 1], port))),
+        check: HealthCheck { fall: 5, ..HealthCheck::default() },
     }
 }
 
@@ -170,18 +167,115 @@ async fn health_is_per_vip_and_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_probes_run_at_once_than_allowed() {
-    let bench_of = |count: u16| {
-        let mut bench = bench(Fake { takes: SECOND, ..Fake::default() });
-        let targets = (0..count).map(|n| target("vip", &n.to_string(), n)).collect();
-        bench.checker.set_targets(targets);
-        async move {
-            bench.pass(SECOND * 10).await;
-            bench.fake.most_at_once.load(Ordering::Relaxed)
-        }
+async fn no_more_probes_run_at_once_than_allowed_and_all_get_their_turn() {
+    let most_at_once = async |count: u16, allowed: usize| {
+        let fake = Fake { takes: SECOND, ..Fake::default() };
+        let (sender, events) = mpsc::channel(16);
+        let checker = Checker::start(fake.clone(), Vec::new(), sender, allowed);
+        checker.set_targets((0..count).map(|n| target("vip", &n.to_string(), n)).collect());
+        let mut bench = Bench { fake, checker, events };
+        bench.pass(SECOND * 20).await;
+        assert!((0..count).all(|port| bench.fake.probes(port) > 0), "{count} targets, {allowed} at once");
+        bench.fake.most_at_once.load(Ordering::Relaxed)
     };
-    assert_eq!(bench_of(2000).await, MAX_AT_ONCE);
-    assert!(bench_of(100).await <= 100);
+    assert_eq!(most_at_once(2000, 300).await, 300);
+    assert!(most_at_once(100, 300).await <= 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_probed_alike_shares_the_probes_and_each_counts_for_itself() {
+    let mut bench = bench(Fake::default());
+    let mut targets: Vec<_> = (0..23).map(|n| target(&format!("vip{n}"), "one", 1)).collect();
+    targets[1].check.fall = 2;
+    targets.push(target("vip", "other port", 2));
+    let mut slower = target("vip", "slower", 1);
+    slower.check.interval = 4 * SECOND;
+    targets.push(slower);
+    bench.checker.set_targets(targets);
+    let events = bench.pass(SECOND).await;
+    let up = events.iter().filter(|event| event.state == Health::Up).count();
+    assert_eq!(up, 25, "all of them within a second");
+    let before = bench.fake.probes(1);
+    bench.pass(SECOND * 40).await;
+    let probes = bench.fake.probes(1) - before;
+    assert!((28..=32).contains(&probes), "{probes} probes in 40 s, every 2 s for 23 and every 4 s for one");
+
+    bench.fake.close(1);
+    let mut down = Vec::new();
+    for event in bench.pass(SECOND * 30).await {
+        if event.changed {
+            assert_eq!(event.state, Health::Down);
+            down.push(event.id.vip);
+        }
+    }
+    assert_eq!((down.len(), down[0].as_str()), (24, "vip1"), "two failures are enough for it: {down:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_learns_at_once_what_the_last_probe_found() {
+    let mut bench = bench(Fake::default());
+    let mut hourly = target("a", "one", 1);
+    hourly.check.interval = SECOND * 3_600;
+    bench.checker.set_targets(vec![hourly.clone()]);
+    bench.pass(SECOND).await;
+    let newcomer = Target { id: TargetId { vip: "b".into(), server: "one".into() }, ..hourly.clone() };
+    bench.checker.set_targets(vec![hourly, newcomer]);
+    assert_eq!(bench.change("one").await, (Health::Up, Duration::ZERO));
+    assert_eq!(bench.fake.probes(1), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_are_closer_together_while_a_server_changes_and_further_apart_while_it_is_down() {
+    let mut bench = bench(Fake::default());
+    let mut one = target("vip", "one", 1);
+    one.check.fast_interval = Some(SECOND / 2);
+    one.check.down_interval = Some(SECOND * 10);
+    bench.checker.set_targets(vec![one]);
+    bench.pass(SECOND * 10).await;
+    let before = bench.fake.probes(1);
+    bench.pass(SECOND * 20).await;
+    let probes = bench.fake.probes(1) - before;
+    assert!((9..=11).contains(&probes), "it is well: {probes} probes in 20 s, every two seconds");
+
+    bench.fake.close(1);
+    let (health, took) = bench.change("one").await;
+    assert_eq!(health, Health::Down);
+    assert!((SECOND * 2..=SECOND * 4).contains(&took), "four of five failures half a second apart: {took:?}");
+    let before = bench.fake.probes(1);
+    bench.pass(SECOND * 100).await;
+    let probes = bench.fake.probes(1) - before;
+    assert!((9..=11).contains(&probes), "it is down: {probes} probes in 100 s, every ten seconds");
+
+    bench.fake.open(1);
+    let (health, took) = bench.change("one").await;
+    assert_eq!(health, Health::Up);
+    assert!(
+        took <= SECOND * 10 + SECOND / 2,
+        "the second success comes half a second after the first: {took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_address_is_sought_waits_and_one_that_has_none_is_down() {
+    let mut bench = bench(Fake::default());
+    let placed = |place: Place| vec![Target { place, ..target("vip", "one", 1) }];
+    bench.checker.set_targets(placed(Place::Sought));
+    let events = bench.pass(SECOND).await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(
+        (events[0].state, events[0].reason.as_str()),
+        (Health::Unknown, "its name is being looked up")
+    );
+    bench.checker.set_targets(placed(Place::Nowhere("its name does not resolve".into())));
+    assert_eq!(bench.change("one").await, (Health::Down, Duration::ZERO));
+    bench.checker.set_targets(placed(target("vip", "one", 1).place));
+    assert_eq!(bench.change("one").await.0, Health::Unknown);
+    assert_eq!(bench.change("one").await.0, Health::Up);
+    let mut unchecked = target("vip", "one", 1);
+    unchecked.check.check = Check::None;
+    unchecked.place = Place::Nowhere("gone".into());
+    bench.checker.set_targets(vec![unchecked]);
+    assert_eq!(bench.change("one").await.0, Health::Down, "even one that nobody checks");
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +311,7 @@ async fn a_changed_check_keeps_the_health_and_a_changed_address_does_not() {
     assert_eq!(health, Health::Down);
     assert!(took <= 2 * SECOND, "the second failure decides, with the new threshold; it took {took:?}");
 
-    changed.address.set_ip([192, 0, 2, 2].into());
+    changed.place = at(SocketAddr::from(([192, 0, 2, 2], 2)));
     bench.checker.set_targets(vec![changed]);
     assert_eq!(bench.change("one").await.0, Health::Unknown);
     assert_eq!(bench.change("one").await.0, Health::Down, "the first result decides again");
@@ -271,9 +365,9 @@ async fn a_real_listener_goes_away_and_comes_back() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, events) = mpsc::channel(16);
-    let checker = Checker::spawn(Vec::new(), sender);
+    let checker = Checker::spawn(Vec::new(), sender, Path::new(""));
     let mut one = target("vip", "one", address.port());
-    one.address = address;
+    one.place = at(address);
     one.check.interval = Duration::from_millis(20);
     checker.set_targets(vec![one]);
     let mut bench = Bench { fake: Fake::default(), checker, events };

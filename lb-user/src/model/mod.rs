@@ -11,7 +11,7 @@ mod ports;
 mod vip;
 
 pub use flows::FlowTables;
-pub use health::{Check, HealthCheck, StatusRanges};
+pub use health::{Check, HealthCheck, HttpCheck, Password, RedisCheck, StatusRanges, Step, Trust};
 pub use pool::{Pool, Server};
 pub use ports::{PortRange, Ports};
 pub use vip::{

@@ -321,7 +321,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        model::{Algorithm, Check, Empty, GUE_PORT, HealthCheck, Persistence, Pool, Ports},
+        model::{Algorithm, Empty, GUE_PORT, HealthCheck, Persistence, Pool, Ports},
         plan::hop_problem,
     };
     use lb_common::abi::{Mode as KernelMode, ServerRef, Slot};
@@ -364,7 +364,7 @@ pub(crate) mod tests {
 
     fn check() -> HealthCheck {
         let second = Duration::from_secs(1);
-        HealthCheck { check: Check::Tcp, interval: second, timeout: second, rise: 1, fall: 1, port: None }
+        HealthCheck { interval: second, timeout: second, rise: 1, fall: 1, ..HealthCheck::default() }
     }
 
     /// VIPs on ports 80, 81 … each with a pool of its own.

@@ -23,7 +23,7 @@ use self::history::History;
 use crate::{
     admin::{Handle, ReloadRequest, Reloaded, Wish},
     config,
-    health::{Checker, Target, TargetId},
+    health::{Checker, Place, Target, TargetId},
     listeners,
     model::{Config, HealthCheck, PortRange, Server, Vip},
     netlink::{Netlink, links::Link},
@@ -373,7 +373,7 @@ fn at_next_start(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
 pub fn targets(config: &Config) -> Vec<Target> {
     let target = |vip: &Vip, server: &Server| Target {
         id: TargetId { vip: vip.name.clone(), server: server.name.clone() },
-        address: SocketAddr::new(server.address, probe_port(vip, &vip.health)),
+        place: place(vip, server),
         check: vip.health.clone(),
     };
     config
@@ -381,6 +381,12 @@ pub fn targets(config: &Config) -> Vec<Target> {
         .iter()
         .flat_map(|vip| config.servers_of(vip).iter().map(move |server| target(vip, server)))
         .collect()
+}
+
+/// Where a server is probed: the check's own address, else the server's.
+fn place(vip: &Vip, server: &Server) -> Place {
+    let address = vip.health.address.unwrap_or(server.address);
+    Place::At { server: server.address, probe: SocketAddr::new(address, probe_port(vip, &vip.health)) }
 }
 
 /// The port to probe: the check's own, else the one served, else the first of those served.
@@ -392,6 +398,11 @@ fn probe_port(vip: &Vip, check: &HealthCheck) -> u16 {
 mod tests {
     use super::*;
     use crate::config;
+
+    fn probed_at(place: &Place) -> SocketAddr {
+        let Place::At { probe, .. } = place else { panic!("{place:?}") };
+        *probe
+    }
 
     #[test]
     fn every_server_of_every_vip_is_probed_where_it_serves() {
@@ -414,8 +425,10 @@ mod tests {
             health = { port = 9 }
         "#;
         let config = config::check("test.toml", text).unwrap().config;
-        let probed: Vec<_> =
-            targets(&config).into_iter().map(|target| (target.id.vip, target.address.port())).collect();
+        let probed: Vec<_> = targets(&config)
+            .into_iter()
+            .map(|target| (target.id.vip, probed_at(&target.place).port()))
+            .collect();
         let expected = [("plain", 80), ("translated", 8080), ("many", 443), ("elsewhere", 9)];
         assert_eq!(probed, expected.map(|(vip, port)| (vip.to_owned(), port)));
     }

@@ -15,7 +15,7 @@ use crate::model::{Config, FlowTables};
 
 /// Builds the model and reports every rule that is broken.
 pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Config {
-    health::check_http_keys(&raw.health, &raw.health, |place, problem| report.error(place, problem));
+    health::check_special_keys(&raw.health, &raw.health, |place, problem| report.error(place, problem));
     health::check_times(report, &raw.health, &raw.health, |place, problem| report.error(place, problem));
     let pools = pools::build(report, raw);
     let index = pools::Index::new(&raw.pools);

@@ -70,7 +70,7 @@ fn check_stateless_algorithm(vip: &Inherited<'_>, error: &impl Fn(Place, String)
 pub(super) fn check_probed_port(vip: &Inherited<'_>, health: &HealthCheck, error: &impl Fn(Place, String)) {
     let Some(port) = vip.port.get().filter(|port| port.value.is_all()) else { return };
     let known = health.port.is_some() || !vip.key(|keys| &keys.server_port).is_absent();
-    if !known && health.check != Check::None {
+    if !known && !matches!(health.check, Check::Icmp | Check::None) {
         error(
             port.at,
             "with all ports the health check needs one; add health = { port = 80 } or health = { check = \"none\" }"

@@ -25,7 +25,7 @@ fn build_pool(report: &Report<'_>, raw: &RawConfig, pool: &RawPool) -> Pool {
     let name = &pool.name.value;
     let holds = health::inherit(&pool.health, &raw.health);
     let error = |place: Place, problem: String| report.error(place, format!("pool {name:?}: {problem}"));
-    health::check_http_keys(&pool.health, &holds, error);
+    health::check_special_keys(&pool.health, &holds, error);
     health::check_times(report, &pool.health, &holds, error);
     check_servers(report, pool);
     Pool {

@@ -137,9 +137,10 @@ fn health_of(
     let inherited = health::inherit(pool.map_or(&no_pool, |pool| &pool.raw.health), &raw.health);
     let own = health::inherit(&vip.raw.own.health, &vip.defaults.health);
     let holds = health::inherit(&own, &inherited);
-    // A path in [vip_defaults.health] is for the VIPs whose check is over HTTP; the others do without.
-    health::check_http_keys(&vip.raw.own.health, &holds, error);
+    // What [vip_defaults.health] says for one kind of check is for the VIPs that have it; the others do without.
+    health::check_special_keys(&vip.raw.own.health, &holds, error);
     health::check_times(report, &own, &holds, error);
+    health::check_whole(&holds, error);
     health::resolve(&holds)
 }
 
@@ -286,12 +287,13 @@ fn check_families(report: &Report<'_>, vip: &Inherited<'_>, pool: &PoolFacts<'_>
     report.vip_error(address.at, vip.name(), problem);
 }
 
-/// A UDP service is probed over TCP: that needs somebody who listens.
+/// A UDP service that is probed over TCP: that needs somebody who listens.
 fn warn_of_udp(report: &Report<'_>, vip: &Inherited<'_>, health: &HealthCheck) {
     let (Some(protocol), Some(ports)) = (vip.protocol.get(), vip.port.value()) else { return };
     // In other modes UDP is a mistake that was reported.
     let layer4 = vip.mode.value().is_some_and(|mode| mode.is_layer4());
-    if !layer4 || protocol.value != Protocol::Udp || health.port.is_some() || health.check == Check::None {
+    let over_tcp = !matches!(health.check, Check::Udp { .. } | Check::Icmp | Check::None);
+    if !layer4 || protocol.value != Protocol::Udp || health.port.is_some() || !over_tcp {
         return;
     }
     let port = vip.key(|keys| &keys.server_port).value().copied().unwrap_or(ports.first());
@@ -300,7 +302,7 @@ fn warn_of_udp(report: &Report<'_>, vip: &Inherited<'_>, health: &HealthCheck) {
         vip.name(),
         format!(
             "health is judged by a TCP connection to port {port} of the servers although the service is UDP; if \
-             nothing listens there, set port in health or check = \"none\""
+             nothing listens there, set check = \"udp\" or a port in health"
         ),
     );
 }

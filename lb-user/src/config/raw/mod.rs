@@ -4,6 +4,7 @@
 
 mod health;
 mod quic;
+mod script;
 mod vip;
 
 use std::{net::IpAddr, time::Duration};
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::model::PortRange;
 
-pub(super) use health::{CheckKind, RawHealth};
+pub(super) use health::{CheckKind, RawHealth, check_is};
 pub(super) use vip::{RawTimeouts, RawVip};
 
 /// The whole file.

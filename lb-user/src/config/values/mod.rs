@@ -5,6 +5,7 @@ mod flows;
 mod http;
 mod net;
 mod ports;
+mod probe;
 mod quic;
 mod time;
 
@@ -17,8 +18,11 @@ use super::words::{choices, quote};
 pub(super) use flows::{learn_time, max_new_flows, mss, persistence_time, syn_limit, tags, translated};
 pub(super) use http::{cookie_name, error_status, http_path, statuses};
 pub(crate) use net::network_of;
-pub(super) use net::{network, server_address, vip_address};
+pub(super) use net::{network, probe_address, server_address, vip_address};
 pub(super) use ports::{port, ports, snat_ports};
+pub(super) use probe::{
+    body_text, bytes, expected_bytes, header_name, header_value, host, method, password, user,
+};
 pub(super) use quic::{config_id, nonce_length, quic_id, quic_key, server_id_length};
 pub(super) use time::{health_time, idle_time, show};
 

@@ -27,6 +27,16 @@ pub(in crate::config) fn server_address(value: &DeValue<'_>) -> Read<IpAddr> {
     }
 }
 
+/// An address that is probed instead of a server's own. This host's own will do: what knows may run here.
+pub(in crate::config) fn probe_address(value: &DeValue<'_>) -> Read<IpAddr> {
+    let text = string(value, "an IP address such as \"10.0.0.11\"")?;
+    let address = parse(text, "the port has its own key, port")?;
+    match unfit(address).filter(|_| !address.is_loopback()) {
+        Some(why) => Err(format!("{address} {why}; write the address that is to be asked")),
+        None => Ok(address),
+    }
+}
+
 /// A network, `"10.0.0.0/24"`: address and prefix length.
 pub(in crate::config) fn network(value: &DeValue<'_>) -> Read<(IpAddr, u8)> {
     network_of(string(value, "a network such as \"10.0.0.0/24\"")?)

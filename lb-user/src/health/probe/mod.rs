@@ -1,58 +1,124 @@
 //! One probe of one server: IO only, no memory of earlier probes.
 //!
-//! Whatever happens ends within the timeout and as an [`Outcome`] in words. Trouble that this host is to
-//! blame for (no file descriptors, no memory, no local port left) is told apart from trouble of the
-//! server, lest a host short of descriptors declare every server dead.
+//! Whatever happens ends within the timeout and as an [`Outcome`] in words, and whatever a server sends takes no more
+//! memory than [`MOST`]. Trouble that this host is to blame for (no file descriptors, no memory, no local port left, a
+//! file that cannot be read) is told apart from trouble of the server, lest a host short of descriptors declare every
+//! server dead.
 
+mod files;
 mod http;
+mod icmp;
+mod mysql;
+mod redis;
+mod script;
+mod talk;
 mod tcp;
+mod tls;
+mod udp;
 
 use std::{
     future::Future,
     io::{self, ErrorKind},
     net::SocketAddr,
-    time::Duration,
+    path::{Path, PathBuf},
 };
 
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Outcome, Target};
+use self::tls::Certificates;
+use super::{Outcome, Subject};
 use crate::model::Check;
+
+/// No probe keeps more of what a server says, in bytes.
+const MOST: usize = 64 * 1024;
 
 /// Probes servers; a trait so that the runner can be tested without a network.
 pub trait Prober: Send + Sync + 'static {
-    /// Probes a target once.
-    fn probe(&self, target: &Target) -> impl Future<Output = Outcome> + Send;
+    /// Probes once.
+    fn probe(&self, subject: &Subject) -> impl Future<Output = Outcome> + Send;
 }
 
 /// The prober that really opens connections.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Network;
+#[derive(Debug, Default)]
+pub struct Network {
+    /// Where relative paths of passwords and certificates start.
+    folder: PathBuf,
+    certificates: Certificates,
+}
+
+impl Network {
+    /// A prober for a configuration in this folder.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), certificates: Certificates::default() }
+    }
+
+    async fn ask(&self, subject: &Subject) -> Result<String, Outcome> {
+        let address = subject.address;
+        match &subject.check {
+            Check::Tcp => tcp::probe(address).await,
+            Check::Tls { host, trust } => {
+                let connector = self.certificates.connector(&self.folder, trust, &[]).await?;
+                tls::probe(address, &connector, host.as_deref()).await
+            }
+            Check::Http(check) => {
+                let connector = match &check.tls {
+                    None => None,
+                    Some(trust) => {
+                        Some(self.certificates.connector(&self.folder, trust, &[b"http/1.1"]).await?)
+                    }
+                };
+                http::probe(address, check, connector.as_ref()).await
+            }
+            Check::Redis(check) => {
+                let password = match &check.password {
+                    None => None,
+                    Some(password) => Some(files::password(&self.folder, password).await?),
+                };
+                redis::probe(address, password.as_deref(), check.master).await
+            }
+            Check::Mysql { user } => mysql::probe(address, user.as_deref()).await,
+            Check::Script(steps) => script::probe(address, steps).await,
+            Check::Udp { send, reply } => udp::probe(address, send, reply.as_deref(), subject.timeout).await,
+            Check::Icmp => icmp::probe(address.ip()).await,
+            Check::None => Ok("not checked".into()),
+        }
+    }
+}
 
 impl Prober for Network {
-    async fn probe(&self, target: &Target) -> Outcome {
-        match &target.check.check {
-            Check::Tcp => tcp::probe(target.address, target.check.timeout).await,
-            Check::Http { path, expect } => {
-                http::probe(target.address, path, expect, target.check.timeout).await
-            }
-            Check::None => Outcome::Success("not checked".into()),
+    async fn probe(&self, subject: &Subject) -> Outcome {
+        match timeout(subject.timeout, self.ask(subject)).await {
+            Ok(Ok(found)) => Outcome::Success(found),
+            Ok(Err(outcome)) => outcome,
+            Err(_) => Outcome::Failure(format!("no answer within {:?}", subject.timeout)),
         }
     }
 }
 
 /// Opens a connection; trouble comes back in words.
-async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, Outcome> {
-    match timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(trouble(&error)),
-        Err(_) => Err(no_answer(limit)),
-    }
+async fn connect(address: SocketAddr) -> Result<TcpStream, Outcome> {
+    TcpStream::connect(address).await.map_err(|error| trouble(&error))
 }
 
-/// Nothing came within the time the operator allowed.
-fn no_answer(limit: Duration) -> Outcome {
-    Outcome::Failure(format!("no answer within {limit:?}"))
+/// The server's fault.
+fn failure(why: impl Into<String>) -> Outcome {
+    Outcome::Failure(why.into())
+}
+
+/// What a server said, on one line and not too much of it.
+fn quote(said: &[u8]) -> String {
+    const LONGEST: usize = 80;
+    let shown = said[..said.len().min(LONGEST)].escape_ascii();
+    let more = if said.len() > LONGEST { "…" } else { "" };
+    format!("\"{shown}\"{more}")
+}
+
+/// Text of a server as part of a sentence: printable, on one line and not too much of it.
+fn plain(said: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let text = String::from_utf8_lossy(&said[..said.len().min(LONGEST)]).into_owned();
+    text.chars().map(|sign| if sign.is_control() { ' ' } else { sign }).collect::<String>().trim().to_owned()
 }
 
 /// `errno` values for which the standard library has no stable name; the same on all Linux machines.
@@ -77,17 +143,22 @@ fn trouble(error: &io::Error) -> Outcome {
         (_, ErrorKind::AddrNotAvailable) => {
             Outcome::Inconclusive("this host has no free local port or address for the probe".into())
         }
-        (_, ErrorKind::ConnectionRefused) => Outcome::Failure("connection refused".into()),
-        (_, ErrorKind::ConnectionReset) => Outcome::Failure("connection reset by the server".into()),
-        (_, ErrorKind::HostUnreachable) => Outcome::Failure("host unreachable".into()),
-        (_, ErrorKind::NetworkUnreachable) => Outcome::Failure("this host has no route to it".into()),
+        (_, ErrorKind::ConnectionRefused) => failure("connection refused"),
+        (_, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => failure("connection reset by the server"),
+        (_, ErrorKind::HostUnreachable) => failure("host unreachable"),
+        (_, ErrorKind::NetworkUnreachable) => failure("this host has no route to it"),
         (_, ErrorKind::PermissionDenied) => {
-            Outcome::Failure("a packet filter or route of this host forbids the probe".into())
+            failure("a packet filter or route of this host forbids the probe")
         }
-        (_, ErrorKind::TimedOut) => Outcome::Failure("no answer: the connection timed out".into()),
-        _ => Outcome::Failure(error.to_string()),
+        (_, ErrorKind::TimedOut) => failure("no answer: the connection timed out"),
+        _ => failure(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod conversations;
+#[cfg(test)]
+mod scripted;
 
 #[cfg(test)]
 mod tests {
@@ -113,5 +184,12 @@ mod tests {
             let blamed = matches!(trouble(&error), Outcome::Failure(_));
             assert_eq!(blamed, server_is_blamed, "{error}");
         }
+    }
+
+    #[test]
+    fn what_a_server_says_stays_on_one_line() {
+        assert_eq!(quote(b"220 hi\r\n\0\xff"), r#""220 hi\r\n\x00\xff""#);
+        assert_eq!(quote(&[b'x'; 100]), format!("\"{}\"…", "x".repeat(80)));
+        assert_eq!(plain(b" gr\xc3\xbcn\r\n\x1b[31m "), "grün   [31m");
     }
 }
