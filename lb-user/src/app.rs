@@ -38,6 +38,7 @@ use crate::{
     lock::Lock,
     memory::{self, Notebook},
     model::{Config, PortRange, Vip},
+    names::{self, Findings},
     netlink::{
         Netlink,
         links::{Link, XdpMode},
@@ -114,7 +115,8 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             return Err(error);
         }
     };
-    let Started { mut program, reconciler, scout, flows, events, interfaces, addresses, notebook } = started;
+    let Started { mut program, reconciler, scout, flows, events, interfaces, addresses, notebook, findings } =
+        started;
     let resumed = found.kept.is_some();
     let (reload_outcome, last_reload) = watch::channel(None);
     let about = About {
@@ -138,6 +140,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let outcome = {
         let reload = Reload {
             config,
+            findings,
             options: &options.reload,
             file: options.config_file.clone(),
             outcome: reload_outcome,
@@ -184,6 +187,8 @@ struct Started {
     interfaces: Vec<Interface>,
     addresses: VipAddresses,
     notebook: Option<Notebook>,
+    /// Where servers that are known by name were last.
+    findings: Findings,
 }
 
 /// Loads the program, fills its maps, attaches it, puts up the VIPs' addresses. What fails half way is undone, but
@@ -199,11 +204,14 @@ async fn start(
     let Loaded { mut program, maps, flows, events, shape } =
         load_onto(found.tables(sizes(config)), found.pins.as_ref())?;
     let (facts, rings) = found.facts()?;
-    let mut reconciler = Reconciler::resume(maps, config.clone(), snat_ports, shape, facts, rings)?;
+    let findings = facts.ids.as_ref().map(|ids| names::remembered(config, ids)).unwrap_or_default();
+    let placed = config.with_addresses(&findings);
+    let servers = reload::servers(&placed);
+    let mut reconciler = Reconciler::resume(maps, placed, snat_ports, shape, facts, rings)?;
     let mut scout = Scout::new(Netlink::open()?, links.iter().map(|link| link.index).collect());
     // Flows that are under way must not be led to a server whose MAC is only about to be known.
     let patience = if found.kept.is_some() { FIND_SERVERS } else { Duration::ZERO };
-    reconciler.on_surroundings(scout.settle(&reload::servers(config), patience).await?);
+    reconciler.on_surroundings(scout.settle(&servers, patience).await?);
     let operations = reconciler.plan(Duration::ZERO);
     let mut notebook = found.notebook(&options.takeover, shape.seed)?;
     if let Some(notebook) = &mut notebook {
@@ -217,9 +225,17 @@ async fn start(
         notebook.count_from(picture::carried_over(&found.reasons(), &[]));
     }
     match VipAddresses::put_up(netlink, config, links).await {
-        Ok(addresses) => {
-            Ok(Started { program, reconciler, scout, flows, events, interfaces, addresses, notebook })
-        }
+        Ok(addresses) => Ok(Started {
+            program,
+            reconciler,
+            scout,
+            flows,
+            events,
+            interfaces,
+            addresses,
+            notebook,
+            findings,
+        }),
         Err((half, error)) => {
             if found.kept.is_none() {
                 half.take_down(netlink).await;
@@ -380,19 +396,26 @@ async fn serve(
     let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
     let handle = handle.with_eyes(eyes);
 
-    let Reload { config, options, file, outcome, own_ports, addresses, netlink, links, hangup } = reload;
+    let Reload { config, findings, options, file, outcome, own_ports, addresses, netlink, links, hangup } =
+        reload;
     let reload::Options { text, watch, history } = options.clone();
     let handle = handle.with_history(history.clone());
-    let (servers_news, servers) = watch::channel(reload::servers(&config));
+    let placed = config.with_addresses(&findings);
+    let (names, names_wanted) = watch::channel(Arc::new(names::Wanted::of(&config)));
+    let (findings_news, findings) = watch::channel(Arc::new(findings));
+    let (servers_news, servers) = watch::channel(reload::servers(&placed));
     // Where relative paths in the configuration start.
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let checker = Checker::spawn(reconciler.known_health(), health_news, &folder);
     let followers = Followers { checker, servers: servers_news, addresses, netlink, links };
-    followers.follow(&config);
+    followers.follow(&placed);
     let handle_of_reloader = handle.clone();
     let reloader = Reloader {
         file,
         config,
+        placed,
+        names,
+        findings,
         text,
         watch,
         history,
@@ -409,6 +432,7 @@ async fn serve(
         () = reconcile::run(reconciler, about, notebook, inbox, orders, publish) => bail!("the reconcile loop ended"),
         () = hops::run(scout, Watch::start()?, servers, surroundings_news) =>
             bail!("the watch over the network ended"),
+        () = names::run(names_wanted, findings_news) => bail!("the search for servers' addresses ended"),
         () = reloader.run(reloads, hangup) => bail!("the reader of the configuration ended"),
         () = admin::serve(socket, handle) => bail!("the admin interface ended"),
     }
@@ -417,6 +441,7 @@ async fn serve(
 /// What it takes to go over to another configuration.
 struct Reload<'a> {
     config: Config,
+    findings: Findings,
     options: &'a reload::Options,
     file: Option<PathBuf>,
     outcome: watch::Sender<Option<LastReload>>,

@@ -12,6 +12,7 @@ pub mod listeners;
 pub mod lock;
 pub mod memory;
 pub mod model;
+pub mod names;
 pub mod netlink;
 pub mod picture;
 pub mod plan;

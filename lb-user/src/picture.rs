@@ -10,7 +10,7 @@ use crate::{
     datapath::Datapath,
     health::TargetId,
     model::{Server, Vip},
-    plan::hop_problem,
+    plan::{Admin, hop_problem},
     reconcile::Reconciler,
     snapshot::{
         Health, Interface, LastReload, PoolHealth, ReasonCount, ServerStatus, Snapshot, Traffic, VipStatus,
@@ -66,6 +66,7 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
     let servers: Vec<_> =
         state.config.servers_of(vip).iter().map(|server| server_status(state, vip, server)).collect();
     let served = vip.mode.is_layer4();
+    let needed = state.config.pool_of(vip).map_or(1, |pool| pool.min_healthy);
     VipStatus {
         name: vip.name.clone(),
         address: vip.address,
@@ -75,8 +76,8 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
         persistence: vip.persistence.to_string(),
         pool: vip.pool.clone(),
         served,
-        note: (!served).then(|| NEEDS_PROXY.into()),
-        health: pool_health(&servers),
+        note: if served { too_few(&servers, needed) } else { Some(NEEDS_PROXY.into()) },
+        health: pool_health(&servers, needed),
         traffic: servers
             .iter()
             .map(|server| &server.traffic)
@@ -94,7 +95,8 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
     let active = reference.and_then(|server| state.census.by_server.get(&server.index()));
     ServerStatus {
         name: server.name.clone(),
-        address: server.address,
+        address: server.address(),
+        host: server.host().map(str::to_owned),
         port: vip.server_port.or_else(|| vip.ports.single()),
         weight: server.weight,
         backup: server.backup,
@@ -103,32 +105,51 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
         health: health.map_or(Health::Unknown, |event| event.state),
         reason: health.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
         since: health.map_or(0, |event| event.since),
-        next_hop_problem: if vip.mode.is_layer4() {
-            hop_problem(vip, state.surroundings.hops.get(&server.address))
-        } else {
-            None
-        },
+        // One without an address is down, and says so.
+        next_hop_problem: server
+            .address()
+            .filter(|_| vip.mode.is_layer4())
+            .and_then(|address| hop_problem(vip, state.surroundings.hops.get(&address))),
         traffic: traffic(counters, active.copied().unwrap_or(0)),
     }
 }
 
 /// R28. A server with weight 0 counts like the others: it is there, and well or not. One that is well but
 /// cannot be reached by the clients' packets is of no use.
-fn pool_health(servers: &[ServerStatus]) -> PoolHealth {
-    let health = |server: &ServerStatus| match server.health {
-        Health::Up if server.next_hop_problem.is_some() => Health::Down,
-        health => health,
-    };
+///
+/// With fewer than `needed` regular servers that take new flows, those there are count for nothing.
+fn pool_health(servers: &[ServerStatus], needed: usize) -> PoolHealth {
     let count = |wanted| servers.iter().filter(|server| health(server) == wanted).count();
+    let backup = servers.iter().any(|server| server.backup && health(server) == Health::Up);
     if count(Health::Unknown) == servers.len() {
         PoolHealth::Unknown
     } else if count(Health::Up) == servers.len() {
         PoolHealth::Healthy
-    } else if count(Health::Up) > 0 {
+    } else if count(Health::Up) > 0 && (needed == 1 || regular(servers) >= needed || backup) {
         PoolHealth::Degraded
     } else {
         PoolHealth::Down
     }
+}
+
+fn health(server: &ServerStatus) -> Health {
+    match server.health {
+        Health::Up if server.next_hop_problem.is_some() => Health::Down,
+        health => health,
+    }
+}
+
+/// How many servers that are no backups could take new flows.
+fn regular(servers: &[ServerStatus]) -> usize {
+    let takes = |server: &&ServerStatus| !server.backup && server.weight > 0 && server.state == Admin::Ready;
+    servers.iter().filter(takes).filter(|server| health(server) == Health::Up).count()
+}
+
+/// What to say when servers are up and yet get nothing.
+fn too_few(servers: &[ServerStatus], needed: usize) -> Option<String> {
+    let regular = regular(servers);
+    let few = (1..needed).contains(&regular);
+    few.then(|| format!("too few servers: {regular} of the {needed} that the pool needs (min_healthy)"))
 }
 
 fn traffic(counters: Counters, active: u64) -> Traffic {

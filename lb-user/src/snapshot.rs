@@ -127,7 +127,7 @@ pub struct VipStatus {
     pub pool: Option<String>,
     /// `false` where the mode needs l7-proxy, which does not serve yet.
     pub served: bool,
-    /// Why it is not served.
+    /// Why it is not served, or what else an operator must know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Of the pool as this VIP sees it: `healthy`, `degraded`, `down`; `unknown` before the first checks.
@@ -146,7 +146,7 @@ pub enum PoolHealth {
     Healthy,
     /// Some servers are up.
     Degraded,
-    /// No server is up.
+    /// No server is up, or fewer than the pool needs.
     Down,
     /// No check has finished yet, or the VIP has no servers.
     Unknown,
@@ -190,8 +190,11 @@ impl fmt::Display for Health {
 pub struct ServerStatus {
     /// Name.
     pub name: String,
-    /// Address.
-    pub address: IpAddr,
+    /// Address; `None` while its name leads nowhere.
+    pub address: Option<IpAddr>,
+    /// The name by which the configuration knows it, if not by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Port traffic goes to; `None` where the client's port is kept and the VIP has several.
     pub port: Option<u16>,
     /// Weight, 0..=65535.

@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use lb_user::{
     config::check,
     model::{
-        Algorithm, Check, Config, Empty, GUE_PORT, HealthCheck, HttpCheck, Mode, Persistence, Protocol,
-        Redirect, Scheme, Server, StatusRanges, Timeouts, Tls, Vip,
+        Address, Algorithm, Check, Config, Empty, GUE_PORT, HealthCheck, HttpCheck, Mode, Persistence,
+        Protocol, Redirect, Scheme, Server, StatusRanges, Timeouts, Tls, Vip,
     },
 };
 
@@ -40,7 +40,7 @@ fn plain_servers(servers: &[Server]) -> Vec<(&str, String)> {
     for server in servers {
         assert_eq!((server.weight, server.backup), (100, false), "{}", server.name);
     }
-    servers.iter().map(|server| (server.name.as_str(), server.address.to_string())).collect()
+    servers.iter().map(|server| (server.name.as_str(), server.address().unwrap().to_string())).collect()
 }
 
 fn certificates(files: &[&str]) -> Option<Tls> {
@@ -211,8 +211,13 @@ fn flow_is_the_cluster_behind_tls() {
         plain_servers(nodes),
         [("node1", "10.1.0.21".into()), ("node2", "10.1.0.22".into()), ("node3", "10.1.0.23".into())]
     );
-    let expected_spare =
-        Server { name: "spare".into(), address: ip("10.1.0.24"), weight: 100, backup: true, quic_id: None };
+    let expected_spare = Server {
+        name: "spare".into(),
+        address: Address::Fixed(ip("10.1.0.24")),
+        weight: 100,
+        backup: true,
+        quic_id: None,
+    };
     assert_eq!(*spare, expected_spare);
 
     let pem = || certificates(&["certs/server.pem"]);

@@ -6,8 +6,8 @@ use lb_common::quic::lb::{Encoding, Key};
 use lb_user::{
     config::{Checked, check},
     model::{
-        Algorithm, Check, Config, Empty, FlowTables, HealthCheck, HttpCheck, Mode, Persistence, PortRange,
-        Protocol, Scheme, StatusRanges, Timeouts, Vip,
+        AddressFamily, Algorithm, Check, Config, Empty, FlowTables, Found, HealthCheck, HttpCheck, Mode,
+        Name, Persistence, PortRange, Protocol, Scheme, StatusRanges, Timeouts, Vip,
     },
 };
 
@@ -445,6 +445,46 @@ fn the_flow_tables_have_sizes_and_limits() {
     let all = config("[flows]\ntranslated = 2048\ntags = 4096\nsyn_limit = 0\nlearn = \"500ms\"").flows;
     let learn = Duration::from_millis(500);
     assert_eq!(all, FlowTables { translated: 2_048, tags: 4_096, syn_limit: 0, learn });
+}
+
+#[test]
+fn servers_may_be_known_by_name() {
+    let config = config(
+        r#"
+        resolve_interval = "30s"
+        [pool.web]
+        servers = [{ name = "a", address = "RS1.example" }, { name = "b", address = "10.0.0.2" }]
+        [pool.any]
+        servers = [{ name = "a", address = "rs1.example" }]
+        [vip.web]
+        address = "10.0.0.1"
+        port = 80
+        mode = "snat"
+        pool = "web"
+        [vip.tunnel]
+        address = "fd00::1"
+        port = 80
+        mode = "ipip"
+        pool = "web"
+        [vip.any]
+        address = "fd00::2"
+        port = 80
+        mode = "gue"
+        pool = "any"
+        "#,
+    );
+    assert_eq!(config.resolve_interval, secs(30));
+    let name = |family| Name { host: "rs1.example".into(), family };
+    let (v4, any) = (name(Some(AddressFamily::V4)), name(None));
+    assert_eq!(config.names().into_iter().collect::<Vec<_>>(), [any.clone(), v4.clone()]);
+    let addresses = |config: &Config| -> Vec<_> {
+        config.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.address()).collect()
+    };
+    let fixed = Some("10.0.0.2".parse().unwrap());
+    assert_eq!(addresses(&config), [None, fixed, None]);
+    let found = [(v4, Found::At("10.0.0.9".parse().unwrap())), (any, Found::Nowhere("…".into()))];
+    let placed = config.with_addresses(&found.into());
+    assert_eq!(addresses(&placed), [Some("10.0.0.9".parse().unwrap()), fixed, None]);
 }
 
 #[test]

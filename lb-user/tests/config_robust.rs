@@ -178,7 +178,7 @@ fn a_large_configuration_loads() {
         assert_eq!(vip.name, format!("v{number}"));
         assert_eq!(config.servers_of(vip).len(), 5);
     }
-    assert_eq!(config.servers_of(&config.vips[999])[4].address.to_string(), "10.1.19.250");
+    assert_eq!(config.servers_of(&config.vips[999])[4].address().unwrap().to_string(), "10.1.19.250");
 }
 
 #[test]

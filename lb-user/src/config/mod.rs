@@ -26,7 +26,7 @@ mod values;
 mod words;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub(crate) use values::network_of;
+pub(crate) use values::{network_of, unfit_for_server};
 
 use crate::model::Config;
 

@@ -1,6 +1,6 @@
 //! `lbctl status` for people: a [`Snapshot`] as text.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{
     table::{
@@ -152,7 +152,7 @@ fn server_cells(server: &ServerStatus) -> Vec<Cell> {
     };
     let mut cells = vec![
         (&server.name).into(),
-        address(server.address, server.port).into(),
+        whereabouts(server).into(),
         server.weight.to_string().into(),
         Cell::new(server.health.to_string(), health),
         units::utc(server.since).into(),
@@ -162,13 +162,21 @@ fn server_cells(server: &ServerStatus) -> Vec<Cell> {
     cells
 }
 
-fn address(address: IpAddr, port: Option<u16>) -> String {
-    port.map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string())
+/// Address and port; the name while there is no address.
+fn whereabouts(server: &ServerStatus) -> String {
+    match (server.address, server.port) {
+        (Some(address), Some(port)) => SocketAddr::new(address, port).to_string(),
+        (Some(address), None) => address.to_string(),
+        (None, _) => server.host.clone().unwrap_or_default(),
+    }
 }
 
 /// Why the health is what it is, and what else keeps new flows away.
 fn remarks(server: &ServerStatus) -> Cell {
     let mut remarks = vec![server.reason.clone()];
+    if let (Some(host), Some(_)) = (&server.host, server.address) {
+        remarks.push(host.clone());
+    }
     if server.backup {
         remarks.push(if server.active { "backup, in use" } else { "backup" }.to_owned());
     }

@@ -10,9 +10,14 @@ mod pool;
 mod ports;
 mod vip;
 
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
 pub use flows::FlowTables;
 pub use health::{Check, HealthCheck, HttpCheck, Password, RedisCheck, StatusRanges, Step, Trust};
-pub use pool::{Pool, Server};
+pub use pool::{Address, AddressFamily, Found, Name, OnDown, Pool, Server};
 pub use ports::{PortRange, Ports};
 pub use vip::{
     Algorithm, Empty, GUE_PORT, Mode, Persistence, Protocol, Redirect, Scheme, Timeouts, Tls, Vip,
@@ -27,6 +32,8 @@ pub struct Config {
     pub snat_ports: Option<PortRange>,
     /// What is remembered of flows.
     pub flows: FlowTables,
+    /// How often the names of servers are looked up.
+    pub resolve_interval: Duration,
     /// Virtual services, in file order. Names are unique; no two share an address, port and protocol.
     pub vips: Vec<Vip>,
     /// Pools, in file order. Names are unique.
@@ -39,6 +46,7 @@ impl Default for Config {
             manage_addresses: true,
             snat_ports: None,
             flows: FlowTables::default(),
+            resolve_interval: Duration::from_secs(10),
             vips: Vec::new(),
             pools: Vec::new(),
         }
@@ -52,9 +60,38 @@ impl Config {
         self.pools.iter().find(|pool| pool.name == name)
     }
 
+    /// The names of servers.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<Name> {
+        let servers = self.pools.iter().flat_map(|pool| &pool.servers);
+        let name = |server: &Server| match &server.address {
+            Address::Fixed(_) => None,
+            Address::Named(name, _) => Some(name.clone()),
+        };
+        servers.filter_map(name).collect()
+    }
+
+    /// The same configuration with what was found of the names of servers.
+    #[must_use]
+    pub fn with_addresses(&self, findings: &HashMap<Name, Found>) -> Self {
+        let mut config = self.clone();
+        for server in config.pools.iter_mut().flat_map(|pool| &mut pool.servers) {
+            if let Address::Named(name, found) = &mut server.address {
+                *found = findings.get(name).cloned().unwrap_or(Found::NotYet);
+            }
+        }
+        config
+    }
+
+    /// The pool of a VIP, if it has one.
+    #[must_use]
+    pub fn pool_of(&self, vip: &Vip) -> Option<&Pool> {
+        vip.pool.as_deref().and_then(|name| self.pool(name))
+    }
+
     /// The servers behind a VIP, in file order; none where the VIP has no pool (a redirect).
     #[must_use]
     pub fn servers_of(&self, vip: &Vip) -> &[Server] {
-        vip.pool.as_deref().and_then(|name| self.pool(name)).map_or(&[], |pool| &pool.servers)
+        self.pool_of(vip).map_or(&[], |pool| &pool.servers)
     }
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     health::TargetId,
-    model::{Config, Mode, PortRange, Protocol, Server, Vip},
+    model::{Config, Mode, OnDown, PortRange, Protocol, Server, Vip},
     snapshot::Health,
 };
 
@@ -237,27 +237,31 @@ impl Desired {
         settled: &mut select::Settled,
     ) -> Goal {
         let servers = inputs.config.servers_of(vip);
+        let pool = inputs.config.pool_of(vip);
+        let (on_down, needed) = pool.map_or((None, 1), |pool| (pool.on_down, pool.min_healthy));
         let id = |server: &Server| TargetId { vip: vip.name.clone(), server: server.name.clone() };
-        let condition =
-            |server: &Server| condition(vip, (inputs.health)(&id(server)), inputs.hops.get(&server.address));
+        let hop = |server: &Server| server.address().and_then(|address| inputs.hops.get(&address));
+        let condition = |server: &Server| condition(vip, (inputs.health)(&id(server)), hop(server));
         let usable = |server: &Server| match (inputs.admin)(&id(server)) {
             Admin::Ready => condition(server),
             Admin::Drain | Admin::Halt => Condition::Unusable,
         };
-        let active = select::active(vip, servers, usable, settled);
+        let active = select::active(vip, servers, needed, usable, settled);
         let (mut members, mut keeping, mut willing) = (Vec::new(), HashSet::new(), HashSet::new());
         for (position, server) in servers.iter().enumerate() {
             let id = id(server);
             let reference = inputs.ids.server(&id).expect("every server was given a number");
-            let mut entry = entries::server(vip, server, reference, number, inputs.hops.get(&server.address));
+            // Nobody can be sent to a server whose name does not resolve: the kernel need not know it.
+            let Some(address) = server.address() else { continue };
+            let mut entry = entries::server(vip, (server, address), reference, number, hop(server));
             if active.contains(&position) {
-                members.push((reference, server.weight, server.address));
+                members.push((reference, server.weight, address));
                 entry.flags |= server_flags::ACCEPTS_NEW;
             }
-            let halted = (inputs.admin)(&id) == Admin::Halt;
-            if halted {
+            let fails = on_down == Some(OnDown::Reset) && (inputs.health)(&id) == Health::Down;
+            if (inputs.admin)(&id) == Admin::Halt || fails {
                 entry.flags |= server_flags::HALTED;
-            } else if condition(server) != Condition::Unusable {
+            } else if condition(server) != Condition::Unusable || on_down == Some(OnDown::Keep) {
                 entry.flags |= server_flags::KEEPS_FLOWS;
                 keeping.insert(reference);
             }
@@ -321,7 +325,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        model::{Algorithm, Empty, GUE_PORT, HealthCheck, Persistence, Pool, Ports},
+        model::{Address, Algorithm, Empty, GUE_PORT, HealthCheck, Persistence, Pool, Ports},
         plan::hop_problem,
     };
     use lb_common::abi::{Mode as KernelMode, ServerRef, Slot};
@@ -329,7 +333,7 @@ pub(crate) mod tests {
     pub(in crate::plan) fn server(name: &str, last: u8) -> Server {
         Server {
             name: name.into(),
-            address: IpAddr::from([10, 0, 0, last]),
+            address: Address::Fixed(IpAddr::from([10, 0, 0, last])),
             weight: 100,
             backup: false,
             quic_id: None,
@@ -373,7 +377,13 @@ pub(crate) mod tests {
         for (offset, (name, servers)) in (0u8..).zip(vips) {
             config.vips.push(vip(name, 80 + u16::from(offset)));
             let servers = (1..).zip(*servers).map(|(last, name)| server(name, last)).collect();
-            config.pools.push(Pool { name: (*name).into(), servers, health: check() });
+            config.pools.push(Pool {
+                name: (*name).into(),
+                servers,
+                health: check(),
+                on_down: None,
+                min_healthy: 1,
+            });
         }
         config
     }
@@ -400,7 +410,7 @@ pub(crate) mod tests {
                 mtu: 1_500,
             };
             let servers = config.pools.iter().flat_map(|pool| &pool.servers);
-            let hops = servers.map(|server| (server.address, Ok(way))).collect();
+            let hops = servers.map(|server| (server.address().unwrap(), Ok(way))).collect();
             let interfaces = BTreeMap::from([(3, way.source_mac)]);
             Self { ids, hops, interfaces, own_addresses: HashSet::new(), admin: HashMap::new() }
         }
@@ -424,6 +434,37 @@ pub(crate) mod tests {
             };
             desired(&inputs, &mut select::Settled::new())
         }
+    }
+
+    #[test]
+    fn what_becomes_of_the_flows_of_a_server_that_goes_down() {
+        let mut config = config(&[("web", &["s1", "s2"])]);
+        let flags = |config: &Config, up: &[&str]| {
+            let world = World::new(config);
+            let picture = world.desired(config, up);
+            let id = TargetId { vip: "web".into(), server: "s1".into() };
+            picture.servers[&world.ids.server(&id).unwrap().index()].flags
+        };
+        let (keeps, halted) = (server_flags::KEEPS_FLOWS, server_flags::HALTED);
+        let both = keeps | halted | server_flags::ACCEPTS_NEW;
+        for (on_down, down) in [(None, 0), (Some(OnDown::Keep), keeps), (Some(OnDown::Reset), halted)] {
+            config.pools[0].on_down = on_down;
+            assert_eq!(flags(&config, &["s2"]) & both, down, "{on_down:?}, down");
+            let up = keeps | server_flags::ACCEPTS_NEW;
+            assert_eq!(flags(&config, &["s1", "s2"]) & both, up, "{on_down:?}, up");
+        }
+    }
+
+    #[test]
+    fn a_server_that_keeps_its_flows_though_down_takes_no_new_ones() {
+        let mut config = config(&[("web", &["s1", "s2"])]);
+        config.pools[0].on_down = Some(OnDown::Keep);
+        let world = World::new(&config);
+        let goal = &world.wanted(&config, &["s2"]).rings[&1];
+        let [s1, s2] = ["s1", "s2"]
+            .map(|server| world.ids.server(&TargetId { vip: "web".into(), server: server.into() }).unwrap());
+        assert!(goal.keeping.contains(&s1) && goal.keeping.contains(&s2));
+        assert!(!goal.willing.contains(&s1) && goal.willing.contains(&s2));
     }
 
     #[test]

@@ -88,17 +88,17 @@ pub(super) fn per_tick(per_second: u32) -> u32 {
 /// A server's entry, without the flags that say what it is used for.
 pub(super) fn server(
     vip: &Vip,
-    server: &Server,
+    (server, address): (&Server, IpAddr),
     reference: ServerRef,
     number: u16,
     hop: Option<&Hop>,
 ) -> KernelServer {
     let mut entry = KernelServer {
-        address: words(server.address),
+        address: words(address),
         port: if vip.mode == Mode::Gue { vip.gue_port } else { vip.server_port.unwrap_or(0) },
         generation: reference.generation(),
         vip: number,
-        flags: if server.address.is_ipv6() { server_flags::IPV6 } else { 0 },
+        flags: if address.is_ipv6() { server_flags::IPV6 } else { 0 },
         weight: server.weight,
         ..KernelServer::default()
     };
@@ -223,7 +223,7 @@ mod tests {
         let behind = tests::server("s", 1);
         let entry = |mode, gue_port, way: Way| {
             let vip = Vip { mode, gue_port, ..tests::vip("v", 80) };
-            server(&vip, &behind, ServerRef::new(1, 1), 1, Some(&Ok(way)))
+            server(&vip, (&behind, behind.address().unwrap()), ServerRef::new(1, 1), 1, Some(&Ok(way)))
         };
         let gue = entry(Mode::Gue, 6_081, way);
         assert_eq!((gue.mtu, gue.port, gue.flags), (1_500, 6_081, server_flags::HOP_KNOWN));

@@ -22,7 +22,8 @@ use crate::{health::TargetId, model::Config};
 pub struct Ids {
     vips: HashMap<String, u16>,
     vip_numbers: Numbers,
-    servers: HashMap<TargetId, (ServerRef, IpAddr)>,
+    /// Each with its address; `None` while its name leads nowhere.
+    servers: HashMap<TargetId, (ServerRef, Option<IpAddr>)>,
     server_numbers: Numbers,
     /// Indices of servers that are gone, with the step that took them out of the maps.
     gone: BTreeMap<u16, u32>,
@@ -51,7 +52,7 @@ impl Numbers {
 struct Written {
     vips: BTreeMap<String, u16>,
     vip_numbers: Numbers,
-    servers: Vec<(TargetId, u32, IpAddr)>,
+    servers: Vec<(TargetId, u32, Option<IpAddr>)>,
     server_numbers: Numbers,
     gone: Vec<u16>,
     generations: BTreeMap<u16, u16>,
@@ -180,6 +181,12 @@ impl Ids {
         self.vips.values().copied()
     }
 
+    /// The address that a server in a VIP had last, if it had one.
+    #[must_use]
+    pub fn address(&self, id: &TargetId) -> Option<IpAddr> {
+        self.servers.get(id)?.1
+    }
+
     /// The number of a server in a VIP.
     #[must_use]
     pub fn server(&self, id: &TargetId) -> Option<ServerRef> {
@@ -188,18 +195,18 @@ impl Ids {
 }
 
 /// Every pair of VIP and server, in file order, with the server's address.
-fn targets(config: &Config) -> impl Iterator<Item = (TargetId, IpAddr)> + '_ {
+fn targets(config: &Config) -> impl Iterator<Item = (TargetId, Option<IpAddr>)> + '_ {
     config.vips.iter().flat_map(|vip| {
         let servers = config.servers_of(vip).iter();
         servers
-            .map(|server| (TargetId { vip: vip.name.clone(), server: server.name.clone() }, server.address))
+            .map(|server| (TargetId { vip: vip.name.clone(), server: server.name.clone() }, server.address()))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::desired::tests::config;
+    use crate::{model::Address, plan::desired::tests::config};
 
     fn id(vip: &str, server: &str) -> TargetId {
         TargetId { vip: vip.into(), server: server.into() }
@@ -246,7 +253,7 @@ mod tests {
         let mut config = config(&[("a", &["s1"])]);
         ids.assign(&config, 1).unwrap();
         let before = ids.server(&id("a", "s1"));
-        config.pools[0].servers[0].address = [10, 9, 9, 9].into();
+        config.pools[0].servers[0].address = Address::Fixed([10, 9, 9, 9].into());
         ids.assign(&config, 2).unwrap();
         assert_ne!(ids.server(&id("a", "s1")), before);
         assert_eq!(ids.gone().collect::<Vec<_>>(), [before.unwrap().index()]);

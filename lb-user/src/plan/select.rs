@@ -26,9 +26,12 @@ pub enum Condition {
 /// is, which `settled` then remembers. There is no fail-back. With the algorithm `first` there is: it is the first
 /// that is usable. Who answers the first check first decides
 /// nothing: a choice waits for the servers that would come before it.
+///
+/// With fewer than `needed` regular servers, those that there are count for nothing, as if they were down.
 pub fn active(
     vip: &Vip,
     servers: &[Server],
+    needed: usize,
     condition: impl Fn(&Server) -> Condition,
     settled: &mut Settled,
 ) -> Vec<usize> {
@@ -38,8 +41,12 @@ pub fn active(
         (0..servers.len()).filter(|&position| fits(&servers[position])).collect()
     };
     let mut active = having(false, Condition::Usable);
+    let enough = active.len() >= needed.max(1);
+    if !enough {
+        active.clear();
+    }
     // Backups step in when regular servers are known to fail, not while all are still being looked at.
-    if active.is_empty()
+    if !enough
         && (having(false, Condition::Pending).is_empty() || !having(false, Condition::Unusable).is_empty())
     {
         active = having(true, Condition::Usable);
@@ -50,7 +57,8 @@ pub fn active(
     }
     // A backup that was settled on stays too, although regular servers have come back.
     let stays = settled.get(&vip.name).and_then(|name| {
-        servers.iter().position(|server| server.name == *name && is(server, Condition::Usable))
+        let counts = |server: &Server| (server.backup || enough) && is(server, Condition::Usable);
+        servers.iter().position(|server| server.name == *name && counts(server))
     });
     let first = active.first().copied();
     let before = first.is_some_and(|first| {
@@ -93,7 +101,7 @@ mod tests {
                 _ => Condition::Unusable,
             }
         };
-        let active = active(vip, &servers, condition, settled);
+        let active = active(vip, &servers, 1, condition, settled);
         active.into_iter().map(|position| servers[position].name.clone()).collect()
     }
 
@@ -108,6 +116,31 @@ mod tests {
         ] {
             assert_eq!(names(Persistence::None, up, &[], &mut Settled::new()), expected, "{up:?} up");
         }
+    }
+
+    #[test]
+    fn with_too_few_regular_servers_the_pool_is_as_good_as_down() {
+        let servers = servers();
+        let spread = vip("v", 80);
+        let one = Vip { persistence: Persistence::LastSuccessful, ..spread.clone() };
+        let mut settled = Settled::new();
+        let mut names = |vip: &Vip, up: &[&str], pending: &[&str]| -> Vec<&str> {
+            let condition =
+                |server: &Server| match (up.contains(&&*server.name), pending.contains(&&*server.name)) {
+                    (true, _) => Condition::Usable,
+                    (_, true) => Condition::Pending,
+                    _ => Condition::Unusable,
+                };
+            let active = active(vip, &servers, 2, condition, &mut settled);
+            active.into_iter().map(|position| servers[position].name.as_str()).collect()
+        };
+        assert_eq!(names(&spread, &["s1", "s2", "spare"], &[]), ["s1", "s2"]);
+        assert_eq!(names(&spread, &["s1", "spare"], &[]), ["spare"], "the backup alone");
+        assert_eq!(names(&spread, &["s1"], &[]), [""; 0], "no backup: nobody");
+        assert_eq!(names(&spread, &["s1", "spare"], &["s2"]), [""; 0], "it may turn out to be enough");
+        assert_eq!(names(&one, &["s1", "s2", "spare"], &[]), ["s1"]);
+        assert_eq!(names(&one, &["s1", "spare"], &[]), ["spare"], "also where one was settled on");
+        assert_eq!(names(&one, &["s1", "s2", "spare"], &[]), ["spare"], "no fail-back");
     }
 
     #[test]

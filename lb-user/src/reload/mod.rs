@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -25,7 +25,8 @@ use crate::{
     config,
     health::{Checker, Place, Target, TargetId},
     listeners,
-    model::{Config, HealthCheck, PortRange, Server, Vip},
+    model::{Address, Config, Found, HealthCheck, PortRange, Server, Vip},
+    names::{Findings, Wanted},
     netlink::{Netlink, links::Link},
     plan::snat,
     snapshot::LastReload,
@@ -84,7 +85,7 @@ impl Followers<'_> {
 /// The addresses of all servers.
 #[must_use]
 pub fn servers(config: &Config) -> Arc<[IpAddr]> {
-    config.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.address).collect()
+    config.pools.iter().flat_map(|pool| &pool.servers).filter_map(Server::address).collect()
 }
 
 /// The configuration in use, and what a new one goes through.
@@ -93,6 +94,12 @@ pub struct Reloader<'a> {
     pub file: Option<PathBuf>,
     /// What it said last.
     pub config: Config,
+    /// The same with what was found of the names of servers.
+    pub placed: Config,
+    /// Where it is told which names are to be looked up.
+    pub names: watch::Sender<Arc<Wanted>>,
+    /// What was found of them.
+    pub findings: watch::Receiver<Arc<Findings>>,
     /// The same as text.
     pub text: String,
     /// Whether a file that changes is read again without being asked.
@@ -124,6 +131,9 @@ struct Trial {
     before: u32,
 }
 
+/// How long a new configuration waits for the names in it.
+const FIND_NAMES: Duration = Duration::from_secs(2);
+
 /// How often a file that is watched is looked at. It is read once it has not changed between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -146,6 +156,10 @@ impl Reloader<'_> {
                 },
                 () = hangup.notified() => (Wish::Apply, None),
                 () = watched.changed() => (Wish::Apply, None),
+                Ok(()) = self.findings.changed() => {
+                    self.follow_names().await;
+                    continue;
+                }
                 () = sleep_until(until) => {
                     error!("the configuration was not confirmed in time; going back");
                     (Wish::GoBack(trial.take().map_or(0, |trial| trial.before)), None)
@@ -271,8 +285,14 @@ impl Reloader<'_> {
     async fn apply(&mut self, candidate: Candidate) -> Result<Reloaded, String> {
         let mut told = self.report(&candidate);
         let Candidate { text, config, .. } = candidate;
-        self.handle.configure(config.clone()).await?;
-        self.followers.follow(&config);
+        let placed = self.look_up(&config).await;
+        if let Err(error) = self.handle.configure(placed.clone()).await {
+            self.want(Wanted::of(&self.config));
+            return Err(error);
+        }
+        self.want(Wanted::of(&config));
+        self.followers.follow(&placed);
+        self.placed = placed;
         let mut addresses = self.followers.addresses.lock().await;
         // As with a start, but what the kernel refuses is no reason to give up now.
         if let Err(error) = addresses.follow(self.followers.netlink, &config, self.followers.links).await {
@@ -284,6 +304,43 @@ impl Reloader<'_> {
         }
         (self.config, self.text) = (config, text);
         Ok(Reloaded { applied: true, ..told })
+    }
+
+    /// A configuration with what its names stand for. New ones are waited for, for a moment: a server that was given a
+    /// name instead of its address is the same server.
+    async fn look_up(&mut self, config: &Config) -> Config {
+        let wanted = Wanted::of(config);
+        let both = wanted.names.union(&self.config.names()).cloned().collect();
+        self.want(Wanted { names: both, ..wanted.clone() });
+        let known = |found: &Arc<Findings>| wanted.names.iter().all(|name| found.contains_key(name));
+        // Whether they are all known by then or not.
+        let _ = timeout(FIND_NAMES, self.findings.wait_for(known)).await;
+        config.with_addresses(&self.findings.borrow())
+    }
+
+    fn want(&self, wanted: Wanted) {
+        self.names.send_if_modified(|before| {
+            let changed = **before != wanted;
+            if changed {
+                *before = Arc::new(wanted);
+            }
+            changed
+        });
+    }
+
+    /// Names stand for other addresses than before: as with a reload, but the file is the same.
+    async fn follow_names(&mut self) {
+        let placed = self.config.with_addresses(&self.findings.borrow_and_update());
+        if placed == self.placed {
+            return;
+        }
+        match self.handle.configure(placed.clone()).await {
+            Ok(()) => {
+                self.followers.follow(&placed);
+                self.placed = placed;
+            }
+            Err(error) => error!("servers stay where they were: {error}"),
+        }
     }
 
     /// Writes what was kept under a number into the file, and uses it. What is not in use would be lost: so the file must
@@ -385,8 +442,15 @@ pub fn targets(config: &Config) -> Vec<Target> {
 
 /// Where a server is probed: the check's own address, else the server's.
 fn place(vip: &Vip, server: &Server) -> Place {
-    let address = vip.health.address.unwrap_or(server.address);
-    Place::At { server: server.address, probe: SocketAddr::new(address, probe_port(vip, &vip.health)) }
+    match &server.address {
+        Address::Named(_, Found::NotYet) => Place::Sought,
+        Address::Named(_, Found::Nowhere(why)) => Place::Nowhere(why.clone()),
+        Address::Fixed(server) | Address::Named(_, Found::At(server)) => {
+            let address = vip.health.address.unwrap_or(*server);
+            let probe = SocketAddr::new(address, probe_port(vip, &vip.health));
+            Place::At { server: *server, probe }
+        }
+    }
 }
 
 /// The port to probe: the check's own, else the one served, else the first of those served.

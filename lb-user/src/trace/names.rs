@@ -17,8 +17,8 @@ pub struct Names {
 pub struct ServerName {
     /// Its name.
     pub name: String,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, if it has one.
+    pub address: Option<IpAddr>,
     /// Its health.
     pub health: Health,
     /// Why that is what it is.
@@ -40,7 +40,7 @@ impl Names {
                 let event = state.health.get(&id);
                 let name = ServerName {
                     name: server.name.clone(),
-                    address: server.address,
+                    address: server.address(),
                     health: event.map_or(Health::Unknown, |event| event.state),
                     reason: event.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
                 };
@@ -101,7 +101,7 @@ impl Names {
     pub(super) fn for_test(vip: (u16, &str), server: (u16, &str), interfaces: &[(u32, &str)]) -> Self {
         let named = ServerName {
             name: server.1.into(),
-            address: IpAddr::from([10, 1, 0, 2]),
+            address: Some(IpAddr::from([10, 1, 0, 2])),
             health: Health::Up,
             reason: "connected".into(),
         };

@@ -277,7 +277,8 @@ impl<F: OfflineFamily> Told<'_, F> {
             return format!("server #{index}, which is no longer configured");
         };
         let weight = self.insight.written.servers.get(&index).map_or(0, |entry| entry.weight);
-        format!("{}, {} ({}), weight {weight}", server.address, server.health, server.reason)
+        let address = server.address.map_or_else(|| "no address".into(), |address| address.to_string());
+        format!("{address}, {} ({}), weight {weight}", server.health, server.reason)
     }
 
     fn takes(&self, index: u16) -> String {

@@ -5,6 +5,7 @@
 
 mod across;
 mod health;
+mod names;
 mod options;
 mod pools;
 mod quic;
@@ -20,14 +21,15 @@ pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Config {
     let pools = pools::build(report, raw);
     let index = pools::Index::new(&raw.pools);
     let vips: Vec<_> = raw.vips.iter().map(|vip| vips::Inherited::new(vip, &raw.vip_defaults)).collect();
-    let built = vips.iter().filter_map(|vip| vips::build(report, raw, &index, vip)).collect();
+    let built: Vec<_> = vips.iter().filter_map(|vip| vips::build(report, raw, &index, vip)).collect();
     across::check(report, raw, &index, &vips);
     Config {
         manage_addresses: raw.manage_addresses.value().copied().unwrap_or(true),
         snat_ports: raw.snat_ports.value().copied(),
         flows: flows(raw),
+        resolve_interval: raw.resolve_interval.value().copied().unwrap_or(Config::default().resolve_interval),
+        pools: names::with_families(report, raw, &vips, pools),
         vips: built,
-        pools,
     }
 }
 

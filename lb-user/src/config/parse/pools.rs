@@ -8,9 +8,10 @@ use crate::{
         raw::{RawConfig, RawPool, RawServer},
         reader::{Field, Located},
         report::{Place, Report},
+        values::Whereabouts,
         words::quote,
     },
-    model::{Pool, Server},
+    model::{Address, Found, Name, Pool, Server},
 };
 
 /// The weight of a server that has none written.
@@ -28,17 +29,45 @@ fn build_pool(report: &Report<'_>, raw: &RawConfig, pool: &RawPool) -> Pool {
     health::check_special_keys(&pool.health, &holds, error);
     health::check_times(report, &pool.health, &holds, error);
     check_servers(report, pool);
+    check_min_healthy(report, pool);
     Pool {
         name: name.clone(),
         servers: servers_of(pool).iter().filter_map(build_server).collect(),
         health: health::resolve(&holds),
+        on_down: pool.on_down.value().copied(),
+        min_healthy: pool.min_healthy.value().copied().unwrap_or(1),
+    }
+}
+
+/// A pool that can never have as many servers as it needs.
+fn check_min_healthy(report: &Report<'_>, pool: &RawPool) {
+    let Some(needed) = pool.min_healthy.get() else { return };
+    let servers = servers_of(pool);
+    let unknown = pool.servers.is_broken()
+        || servers.iter().any(|server| server.backup.is_broken() || server.weight.is_broken());
+    let serving = servers.iter().filter(|server| !is_backup(server) && weight(server) > 0).count();
+    if !unknown && !report.is_incomplete() && needed.value > serving {
+        report.error(
+            needed.at,
+            format!(
+                "pool {} needs {} healthy servers, but has only {serving} that serve and are no backups; make \
+                 min_healthy smaller, or add servers",
+                quote(&pool.name.value),
+                needed.value
+            ),
+        );
     }
 }
 
 fn build_server(server: &RawServer) -> Option<Server> {
     Some(Server {
         name: server.name.value()?.clone(),
-        address: *server.address.value()?,
+        address: match server.address.value()? {
+            Whereabouts::Address(address) => Address::Fixed(*address),
+            Whereabouts::Host(host) => {
+                Address::Named(Name { host: host.clone(), family: None }, Found::NotYet)
+            }
+        },
         weight: weight(server),
         backup: is_backup(server),
         quic_id: server.quic_id.value().copied(),
@@ -147,7 +176,7 @@ impl<'r> Index<'r> {
         for raw in pools {
             let mut facts = PoolFacts { raw, v4: None, v6: None };
             for server in servers_of(raw) {
-                let Some(&address) = server.address.value() else { continue };
+                let Some(address) = server.address.value().and_then(Whereabouts::address) else { continue };
                 index.servers.entry(address).or_insert((raw, server));
                 let first = if address.is_ipv4() { &mut facts.v4 } else { &mut facts.v6 };
                 first.get_or_insert(server);

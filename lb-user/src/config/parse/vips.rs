@@ -12,6 +12,7 @@ use crate::{
         raw::{RawConfig, RawHealth, RawNamedVip, RawTimeouts, RawVip},
         reader::{Broken, Field, Located},
         report::{Place, Report},
+        values::show,
         words::{choices, names, nearest, quote},
     },
     model::{
@@ -94,6 +95,7 @@ pub(super) fn build(
     let health = health_of(report, raw, vip, pool.ok().flatten(), &error);
     options::check_probed_port(vip, &health, &error);
     warn_of_udp(report, vip, &health);
+    warn_of_slow_checks(report, vip, pool.ok().flatten(), &health);
 
     Some(Vip {
         name: vip.name().to_owned(),
@@ -305,4 +307,30 @@ fn warn_of_udp(report: &Report<'_>, vip: &Inherited<'_>, health: &HealthCheck) {
              nothing listens there, set check = \"udp\" or a port in health"
         ),
     );
+}
+
+/// A server that drains must be found down while it still serves, or new flows reach one that has stopped (E2).
+fn warn_of_slow_checks(
+    report: &Report<'_>,
+    vip: &Inherited<'_>,
+    pool: Option<&PoolFacts<'_>>,
+    health: &HealthCheck,
+) {
+    let Some(drain) = pool.and_then(|pool| pool.raw.drain_wait.get()) else { return };
+    let needed = health.time_to_fall();
+    if health.check == Check::None {
+        report.vip_warning(drain.at, vip.name(), "nobody sees servers drain: the health check is \"none\"");
+    } else if needed >= drain.value {
+        report.vip_warning(
+            drain.at,
+            vip.name(),
+            format!(
+                "servers stop {} after they begin to drain, but are found down only after up to {} ({} failures); \
+                 make interval or fall smaller, or set fast_interval",
+                show(drain.value),
+                show(needed),
+                health.fall
+            ),
+        );
+    }
 }

@@ -7,15 +7,16 @@ mod quic;
 mod script;
 mod vip;
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use super::{
     reader::{Field, Located, Table},
     values::{
-        boolean, learn_time, name, quic_id, server_address, snat_ports, syn_limit, tags, translated, weight,
+        Whereabouts, boolean, idle_time, learn_time, name, one_of, quic_id, resolve_time, server_address,
+        server_count, snat_ports, syn_limit, tags, translated, weight,
     },
 };
-use crate::model::PortRange;
+use crate::model::{OnDown, PortRange};
 
 pub(super) use health::{CheckKind, RawHealth, check_is};
 pub(super) use vip::{RawTimeouts, RawVip};
@@ -24,6 +25,7 @@ pub(super) use vip::{RawTimeouts, RawVip};
 pub(super) struct RawConfig {
     pub(super) manage_addresses: Field<bool>,
     pub(super) snat_ports: Field<PortRange>,
+    pub(super) resolve_interval: Field<Duration>,
     pub(super) flows: RawFlows,
     pub(super) health: RawHealth,
     pub(super) vip_defaults: RawVip,
@@ -45,12 +47,19 @@ pub(super) struct RawPool {
     pub(super) name: Located<String>,
     pub(super) servers: Field<Vec<RawServer>>,
     pub(super) health: RawHealth,
+    pub(super) on_down: Field<OnDown>,
+    pub(super) min_healthy: Field<usize>,
+    /// For how long its servers go on serving after they have said that they will not.
+    pub(super) drain_wait: Field<Duration>,
 }
+
+/// What becomes of the flows of a server that goes down.
+const ON_DOWNS: [(&str, OnDown); 2] = [("keep", OnDown::Keep), ("reset", OnDown::Reset)];
 
 /// One of a pool's servers.
 pub(super) struct RawServer {
     pub(super) name: Field<String>,
-    pub(super) address: Field<IpAddr>,
+    pub(super) address: Field<Whereabouts>,
     pub(super) weight: Field<u16>,
     pub(super) backup: Field<bool>,
     pub(super) quic_id: Field<u64>,
@@ -63,7 +72,7 @@ pub(super) struct RawNamedVip {
 }
 
 /// Keys of the top level that are no tables: the ones that are easily written behind a table.
-pub(super) const TOP_LEVEL_KEYS: [&str; 2] = ["manage_addresses", "snat_ports"];
+pub(super) const TOP_LEVEL_KEYS: [&str; 3] = ["manage_addresses", "snat_ports", "resolve_interval"];
 
 /// What is often sought at a server.
 const NOT_OF_SERVERS: [(&str, &str); 3] = [
@@ -77,6 +86,7 @@ impl RawConfig {
         let config = Self {
             manage_addresses: root.get("manage_addresses", boolean),
             snat_ports: root.get("snat_ports", snat_ports),
+            resolve_interval: root.get("resolve_interval", resolve_time),
             flows: root.table("flows", "[flows]", RawFlows::read).into_value().unwrap_or_default(),
             health: RawHealth::read(root),
             vip_defaults: section(root, "vip_defaults", "[vip_defaults]", RawVip::read),
@@ -124,6 +134,9 @@ impl RawPool {
             name,
             servers: pool.tables("servers", "server", example, RawServer::read),
             health: RawHealth::read(pool),
+            on_down: pool.get("on_down", |value| one_of(value, "fate of flows", &ON_DOWNS)),
+            min_healthy: pool.get("min_healthy", server_count),
+            drain_wait: pool.get("drain_wait", idle_time),
         }
     }
 }

@@ -93,8 +93,11 @@ const OF_HEALTH: &str = "it belongs into health = { … }";
 const OF_QUIC: &str = "it belongs into quic = { … }";
 
 /// What is often sought at a VIP.
-const NOT_OF_VIPS: [(&str, &str); 11] = [
+const NOT_OF_VIPS: [(&str, &str); 14] = [
     ("servers", "servers belong to a pool: [pool.NAME]"),
+    ("on_down", "it belongs to the pool"),
+    ("min_healthy", "it belongs to the pool"),
+    ("drain_wait", "it belongs to the pool"),
     ("certificates", "it belongs into tls = { … }"),
     ("server_id_length", OF_QUIC),
     ("nonce_length", OF_QUIC),

@@ -18,13 +18,14 @@ use super::words::{choices, quote};
 pub(super) use flows::{learn_time, max_new_flows, mss, persistence_time, syn_limit, tags, translated};
 pub(super) use http::{cookie_name, error_status, http_path, statuses};
 pub(crate) use net::network_of;
-pub(super) use net::{network, probe_address, server_address, vip_address};
+pub(crate) use net::unfit_for_server;
+pub(super) use net::{Whereabouts, network, probe_address, server_address, vip_address};
 pub(super) use ports::{port, ports, snat_ports};
 pub(super) use probe::{
     body_text, bytes, expected_bytes, header_name, header_value, host, method, password, user,
 };
 pub(super) use quic::{config_id, nonce_length, quic_id, quic_key, server_id_length};
-pub(super) use time::{health_time, idle_time, show};
+pub(super) use time::{health_time, idle_time, resolve_time, show};
 
 /// A value, or what is wrong with it.
 pub(super) type Read<T> = Result<T, String>;
@@ -91,6 +92,12 @@ pub(super) fn weight(value: &DeValue<'_>) -> Read<u16> {
 pub(super) fn count(value: &DeValue<'_>) -> Read<u32> {
     let count = integer(value, 1..=1_000, "a number of probes")?;
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// A number of servers.
+pub(super) fn server_count(value: &DeValue<'_>) -> Read<usize> {
+    let count = integer(value, 1..=i64::from(u16::MAX), "a number of servers")?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// One of a few words; `kind` says what they are, e.g. `mode`.

@@ -1,6 +1,9 @@
 //! Addresses and networks.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use toml::de::DeValue;
 
@@ -10,27 +13,78 @@ use crate::config::words::quote;
 /// The address of a VIP: one that clients can reach.
 pub(in crate::config) fn vip_address(value: &DeValue<'_>) -> Read<IpAddr> {
     let text = string(value, "an IP address such as \"192.0.2.10\"")?;
-    let address = parse(text, "the port has its own key, port")?;
+    let address = parse(text, "the port has its own key, port", ONLY_ADDRESSES)?;
     match unfit(address) {
         Some(why) => Err(format!("{address} {why}; write the address that clients connect to")),
         None => Ok(address),
     }
 }
 
-/// The address of a server: one that this host can send to.
-pub(in crate::config) fn server_address(value: &DeValue<'_>) -> Read<IpAddr> {
+/// Where a server is, as written: an address, or a name that leads to one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::config) enum Whereabouts {
+    Address(IpAddr),
+    Host(String),
+}
+
+impl Whereabouts {
+    pub(in crate::config) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Host(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Whereabouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Host(host) => host.fmt(f),
+        }
+    }
+}
+
+/// The address of a server: one that this host can send to, or a name.
+pub(in crate::config) fn server_address(value: &DeValue<'_>) -> Read<Whereabouts> {
     let text = string(value, "an IP address such as \"10.0.0.11\"")?;
-    let address = parse(text, "the port on the servers is the VIP's server_port")?;
+    if is_host(text) {
+        return Ok(Whereabouts::Host(text.to_ascii_lowercase()));
+    }
+    let address = parse(
+        text,
+        "the port on the servers is the VIP's server_port",
+        "such as \"10.0.0.11\", nor a host name",
+    )?;
     match unfit(address) {
         Some(why) => Err(format!("{address} {why}; write the server's own address")),
-        None => Ok(address),
+        None => Ok(Whereabouts::Address(address)),
     }
+}
+
+/// Whether a text is a host name (RFC 1123 §2.1, and the underscores that some have). What ends in a number is not:
+/// it was to be an address.
+fn is_host(text: &str) -> bool {
+    let fits = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253 && name.split('.').all(fits) && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Why an address that a name stands for cannot be a server's.
+pub(crate) fn unfit_for_server(address: IpAddr) -> Option<&'static str> {
+    unfit(address)
 }
 
 /// An address that is probed instead of a server's own. This host's own will do: what knows may run here.
 pub(in crate::config) fn probe_address(value: &DeValue<'_>) -> Read<IpAddr> {
     let text = string(value, "an IP address such as \"10.0.0.11\"")?;
-    let address = parse(text, "the port has its own key, port")?;
+    let address = parse(text, "the port has its own key, port", ONLY_ADDRESSES)?;
     match unfit(address).filter(|_| !address.is_loopback()) {
         Some(why) => Err(format!("{address} {why}; write the address that is to be asked")),
         None => Ok(address),
@@ -71,8 +125,11 @@ pub(crate) fn network_of(text: &str) -> Read<(IpAddr, u8)> {
     Ok((address, length))
 }
 
-/// An address; `port_hint` says where a port that was written with it belongs.
-fn parse(text: &str, port_hint: &str) -> Read<IpAddr> {
+/// What could stand where no host name can.
+const ONLY_ADDRESSES: &str = "such as \"10.0.0.11\"; a host name cannot stand here";
+
+/// An address; `port_hint` says where a port that was written with it belongs, `instead` what could stand there.
+fn parse(text: &str, port_hint: &str, instead: &str) -> Read<IpAddr> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -101,10 +158,7 @@ fn parse(text: &str, port_hint: &str) -> Read<IpAddr> {
     {
         format!("{shown} is not an IPv6 address: that is eight groups of hex digits, or fewer and one \"::\"")
     } else {
-        format!(
-            "{shown} is not an IP address; host names are not supported yet, write an address such as \
-             \"10.0.0.11\""
-        )
+        format!("{shown} is not an IP address {instead}")
     })
 }
 
@@ -160,7 +214,7 @@ mod tests {
         for good in ["192.168.1.250", "10.0.0.0", "fd00::1", "2001:db8::a"] {
             let expected: IpAddr = good.parse().unwrap();
             assert_eq!(read(&format!("{good:?}"), vip_address), Ok(expected));
-            assert_eq!(read(&format!("{good:?}"), server_address), Ok(expected));
+            assert_eq!(read(&format!("{good:?}"), server_address), Ok(Whereabouts::Address(expected)));
         }
     }
 
@@ -195,8 +249,8 @@ mod tests {
                 "\"fd00:::1\" is not an IPv6 address: that is eight groups of hex digits, or fewer and one \"::\"",
             ),
             (
-                "\"web1.example\"",
-                "\"web1.example\" is not an IP address; host names are not supported yet, write an address such as \"10.0.0.11\"",
+                "\"web1..example\"",
+                "\"web1..example\" is not an IP address such as \"10.0.0.11\", nor a host name",
             ),
             (
                 "\"0.0.0.0\"",
@@ -238,6 +292,24 @@ mod tests {
             "127.0.0.1 is a loopback address, which never leaves its own host; write the address that clients \
              connect to"
         );
+    }
+
+    #[test]
+    fn a_server_may_be_known_by_a_name_and_nothing_else_may() {
+        for (text, host) in [
+            ("web1", "web1"),
+            ("Web1.Example.com.", "web1.example.com."),
+            ("a_b-c.internal", "a_b-c.internal"),
+            ("10.0.0.a", "10.0.0.a"),
+            ("fd00", "fd00"),
+        ] {
+            assert_eq!(read(&format!("{text:?}"), server_address), Ok(Whereabouts::Host(host.into())));
+            let message = read(&format!("{text:?}"), vip_address).unwrap_err();
+            assert!(message.contains("a host name cannot stand here"), "{message}");
+        }
+        for text in ["-a", "a-", "a b", "http://a", "a:80", ".a", "a.1", &"a".repeat(64), &"a.".repeat(200)] {
+            assert!(read(&format!("{text:?}"), server_address).is_err(), "{text}");
+        }
     }
 
     #[test]

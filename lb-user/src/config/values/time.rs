@@ -15,6 +15,16 @@ pub(in crate::config) fn health_time(value: &DeValue<'_>) -> Read<Duration> {
     duration(value, Duration::from_secs(24 * 3_600))
 }
 
+/// A time between two questions to the DNS: a second to a day.
+pub(in crate::config) fn resolve_time(value: &DeValue<'_>) -> Read<Duration> {
+    match health_time(value)? {
+        short if short < Duration::from_secs(1) => {
+            Err("names are looked up once a second at most; write \"1s\"".into())
+        }
+        time => Ok(time),
+    }
+}
+
 /// A time a connection may idle: up to a year, which is as good as for ever.
 pub(in crate::config) fn idle_time(value: &DeValue<'_>) -> Read<Duration> {
     duration(value, Duration::from_secs(365 * 24 * 3_600))

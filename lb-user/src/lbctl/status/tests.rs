@@ -20,7 +20,8 @@ fn traffic(factor: u64) -> Traffic {
 fn server(name: &str, address: &str, health: Health, reason: &str) -> ServerStatus {
     ServerStatus {
         name: name.into(),
-        address: address.parse().unwrap(),
+        address: address.parse().ok(),
+        host: None,
         port: Some(8042),
         weight: 100,
         backup: false,
