@@ -4,10 +4,12 @@
 //! root and a built `lb-user`; see [`lb_tests::privilege`] for what happens without.
 
 mod bed;
+mod churn;
 mod config;
 
 mod commit;
 mod decap;
+mod drain;
 mod failover;
 mod forwarding;
 mod harness;
@@ -18,6 +20,8 @@ mod passthrough;
 mod persistence;
 mod ports;
 mod refusal;
+mod reload;
+mod select;
 mod smoke;
 mod takeover;
 mod trace;

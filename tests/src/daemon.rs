@@ -109,6 +109,29 @@ impl<'a> Balancer<'a> {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
+    /// Replaces the configuration file and has it read again.
+    ///
+    /// # Errors
+    /// What `lbctl reload` said.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    #[track_caller]
+    pub fn reload(&self, config: &str) -> Result<String, String> {
+        self.installation.configure(config);
+        self.lbctl(&["reload"])
+    }
+
+    /// Has a server `drain`, `halt` or be `ready` in a VIP, or in all with `*`.
+    ///
+    /// # Panics
+    /// When `lbctl` refuses.
+    #[track_caller]
+    pub fn server(&self, state: &str, vip: &str, server: &str) {
+        let outcome = self.lbctl(&["server", state, &format!("{vip}/{server}")]);
+        outcome.unwrap_or_else(|error| panic!("{state} {vip}/{server}: {error}"));
+    }
+
     /// Waits until the status satisfies `look`, and gives that status.
     ///
     /// # Panics

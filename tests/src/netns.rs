@@ -106,6 +106,17 @@ impl Netns {
         command
     }
 
+    /// Runs `ethtool` in this namespace.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn ethtool(&self, arguments: &[&str]) {
+        let output = self.command("ethtool").args(arguments).output().expect("run `ethtool`");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ethtool {arguments:?} in {}: {}", self.name, said.trim());
+    }
+
     /// Runs `ip` commands, one per line, in this namespace.
     ///
     /// # Panics

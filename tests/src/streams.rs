@@ -18,7 +18,7 @@ use crate::{
     wait,
 };
 
-/// Pause between two messages of a stream.
+/// Pause between two messages of a stream, unless told otherwise.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A message that has no echo after this time: the stream is broken.
 const ECHO: Duration = Duration::from_secs(5);
@@ -52,12 +52,22 @@ impl Streams {
     #[track_caller]
     #[must_use]
     pub fn start(ns: &Netns, target: SocketAddr, count: usize) -> Self {
+        Self::start_with(ns, target, count, PAUSE)
+    }
+
+    /// [`Self::start`] with another pause between the messages of a stream.
+    ///
+    /// # Panics
+    /// When one does not come to life.
+    #[track_caller]
+    #[must_use]
+    pub fn start_with(ns: &Netns, target: SocketAddr, count: usize, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let reports: Vec<_> = (0..count).map(|_| Arc::<Mutex<StreamReport>>::default()).collect();
         let start_one = |report: &Arc<Mutex<StreamReport>>| {
             let (report, stop) = (Arc::clone(report), Arc::clone(&stop));
             ns.spawn(move || {
-                let end = run_stream(target, &report, &stop);
+                let end = run_stream(target, pause, &report, &stop);
                 report.lock().expect("report").broken = end.err();
             })
         };
@@ -90,7 +100,7 @@ impl Streams {
     #[track_caller]
     pub fn wait_for_echoes(&self, more: usize) {
         let before: Vec<_> = self.reports().iter().map(|report| report.echoes).collect();
-        wait::until(ECHO * 3, "every stream to echo or break", || {
+        wait::until(ECHO * 5, "every stream to echo or break", || {
             let reports = self.reports();
             let late = |(report, before): &(&StreamReport, &usize)| {
                 report.broken.is_none() && report.echoes < *before + more
@@ -125,8 +135,14 @@ impl Drop for Streams {
     }
 }
 
-fn run_stream(target: SocketAddr, report: &Mutex<StreamReport>, stop: &AtomicBool) -> Result<(), String> {
-    let stream = client::connect(target, None, ECHO)?;
+fn run_stream(
+    target: SocketAddr,
+    pause: Duration,
+    report: &Mutex<StreamReport>,
+    stop: &AtomicBool,
+) -> Result<(), String> {
+    // Where hundreds connect at once, some are told to try again, later each time.
+    let stream = client::connect(target, None, 4 * ECHO)?;
     stream.set_nodelay(true).map_err(at("set up"))?;
     (&stream).write_all(b"ECHO\n").map_err(at("send"))?;
     let mut reader = BufReader::new(&stream);
@@ -144,7 +160,7 @@ fn run_stream(target: SocketAddr, report: &Mutex<StreamReport>, stop: &AtomicBoo
         }
         report.lock().expect("report").echoes += 1;
         number += 1;
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
     Ok(())
 }

@@ -99,6 +99,18 @@ impl Switch {
         Tap { ns: &self.0, device: port(&host.name, 0), host: &host.ns }
     }
 
+    /// Gives both ends of the cable to a host's `eth0` so many queues. To be done before there are programs: queues that
+    /// come later are not told of them.
+    #[track_caller]
+    pub(crate) fn set_queues(&self, host: &Host, count: u8) {
+        if count == 1 {
+            return;
+        }
+        let count = count.to_string();
+        host.ns.ethtool(&["-L", "eth0", "rx", &count, "tx", &count]);
+        self.0.ethtool(&["-L", &port(&host.name, 0), "rx", &count, "tx", &count]);
+    }
+
     /// Puts a program on the port to a host's interface.
     #[track_caller]
     pub(crate) fn bystander(&self, host: &Host, card: u8) -> Bystander {

@@ -56,6 +56,8 @@ pub struct Layout {
     pub back: Subnet,
     /// Host number of the first server.
     pub first_server: u8,
+    /// Queues of the balancer's `eth0`, which spread frames over processors; no more than there are processors.
+    pub queues: u8,
 }
 
 impl Default for Layout {
@@ -67,6 +69,7 @@ impl Default for Layout {
             front: Subnet::FRONT,
             back: Subnet::SERVERS,
             first_server: 101,
+            queues: 1,
         }
     }
 }
@@ -124,6 +127,7 @@ impl Topology {
                 default_route(host, back.host(254));
             }
         }
+        switch.set_queues(&lb, layout.queues);
         let arms = if place == Servers::SecondWire { 0..2 } else { 0..1 };
         let bystanders = arms.map(|card| switch.bystander(&lb, card)).collect();
         Self { layout, clients, servers, lb, routers, bystanders, switch }

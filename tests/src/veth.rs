@@ -61,14 +61,5 @@ impl Cable<'_> {
 /// Checksums and segments are computed before a packet enters the cable; the receiver polls.
 #[track_caller]
 fn settle_offloads(namespace: &Netns, device: &str) {
-    let output = namespace
-        .command("ethtool")
-        .args(["-K", device, "tx", "off", "tso", "off", "gso", "off", "gro", "on"])
-        .output()
-        .expect("run `ethtool`");
-    assert!(
-        output.status.success(),
-        "ethtool -K {device} in {namespace:?}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    namespace.ethtool(&["-K", device, "tx", "off", "tso", "off", "gso", "off", "gro", "on"]);
 }

@@ -33,6 +33,10 @@ use super::{
 /// worth a look-up for every packet (RFC 5382 REQ-5 asks for 2 h 4 min), and the tags forget it then.
 const HORIZON: Duration = Duration::from_secs((2 * 60 + 20) * 60);
 
+/// So many slots of a ring may name servers that take no new flows while they are learned. The kernel tries six others
+/// for a new flow: all in vain for one in seven then, whose client tries again a second later.
+const MOST_CLOSED: usize = RING_SIZE / 4 * 3;
+
 /// What must be remembered of a VIP's flows when its ring changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -318,8 +322,9 @@ struct Round<'a> {
     learned: u32,
     /// Slots that changed in this step or before need not be asked about any more.
     forgotten: u32,
-    /// Most slots name servers that take no new flows: learning would keep clients waiting.
-    hurry: bool,
+    willing: &'a HashSet<ServerRef>,
+    /// How many slots of servers that take no new flows may not wait: too few others are left for new flows.
+    hurry: usize,
     staying: HashSet<ServerRef>,
     waiting: Option<u32>,
     tagged: bool,
@@ -341,8 +346,8 @@ impl<'a> Round<'a> {
             swept,
             learned: clock.learned(),
             forgotten: clock.last_step_before(HORIZON),
-            // Of six other slots that the kernel tries, one should be of a server that takes new flows.
-            hurry: 2 * closed > RING_SIZE,
+            willing: &goal.willing,
+            hurry: closed.saturating_sub(MOST_CLOSED),
             staying: HashSet::new(),
             waiting: None,
             tagged: false,
@@ -381,7 +386,11 @@ impl<'a> Round<'a> {
             return Slot::new(server, everything || live.tagged());
         }
         let Since { step, known } = self.since[at];
-        if self.hurry || live.tagged() && (known || step <= self.learned) {
+        if live.tagged() && (known || step <= self.learned) {
+            return Slot::new(aim.server(), true);
+        }
+        if self.hurry > 0 && !self.willing.contains(&server) {
+            self.hurry -= 1;
             return Slot::new(aim.server(), true);
         }
         let since = if live.tagged() { step } else { self.step };
