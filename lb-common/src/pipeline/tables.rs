@@ -34,7 +34,7 @@ pub(super) fn count(line: impl Line, wanted: u32) -> u32 {
     let others = (0..WAYS).fold(0, |others, way| {
         let difference = (line.load(way) >> 32) ^ wanted as u64;
         // Carries into the upper half unless the difference is 0.
-        others + (difference + u32::MAX as u64 >> 32)
+        others + ((difference + u32::MAX as u64) >> 32)
     });
     WAYS as u32 - others as u32
 }
