@@ -135,7 +135,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         reload: reload::Options { text, watch: arguments.watch_config, history },
         takeover,
     };
-    runtime()?.block_on(app::run(&options, config))?;
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(app::run(&options, config));
+    // A look-up of a name may hang for long; nobody waits for it.
+    runtime.shutdown_background();
+    outcome?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,10 @@
 //! R16, R25: when a server counts as down or up, how often it is asked, and what its weight means.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use lb_tests::{
     address::Family,
@@ -86,6 +90,25 @@ fn a_server_has_weight_100_unless_told_otherwise_and_with_0_it_takes_nothing_new
         assert!((257..=343).contains(&tally.by_server["s3"]), "{tally}");
         assert_eq!(find_server(vip, "s2").traffic.connections, 0);
         let _ = balancer.stop();
+    }
+}
+
+#[test]
+fn probes_come_from_the_address_that_traffic_comes_from() {
+    needs_balancer!();
+    let bed = Bed::new(Layout::default(), &[80]);
+    let _balancer = bed.balance(&bed.config(&["snat"], 80, ""));
+    for family in Family::BOTH {
+        let target = bed.target("snat", family, 80);
+        let _ = client::requests(&bed.net.client().ns, target, 60).all_answered(family);
+    }
+    for server in &bed.servers {
+        let peers = |purpose: Purpose| -> BTreeSet<IpAddr> {
+            server.visits_for(80, purpose).into_iter().map(|visit| visit.peer.ip()).collect()
+        };
+        let (probes, requests) = (peers(Purpose::Probe), peers(Purpose::Request));
+        assert_eq!(probes, requests, "{}", server.name());
+        assert_eq!(probes.len(), 2, "one for each family: {probes:?}");
     }
 }
 

@@ -8,6 +8,7 @@ mod churn;
 mod config;
 
 mod commit;
+mod databases;
 mod decap;
 mod drain;
 mod failover;
@@ -15,6 +16,7 @@ mod forwarding;
 mod harness;
 mod health;
 mod lifecycle;
+mod names;
 mod openstack;
 mod passthrough;
 mod persistence;

@@ -2,7 +2,7 @@
 //! and up in twenty-two others.
 //!
 //! Targets that are probed alike share their probes: each is a member of a *series* with one subject, one
-//! [`schedule`] and one probe under way at most. One [`runner`] starts what is due, takes in the results, decides for
+//! [`schedule`] and one probe under way at most. One `runner` starts what is due, takes in the results, decides for
 //! each member with [`state`], logs each change once and tells the rest of the daemon through a channel. Nobody waits
 //! for anybody: results and new targets reach the runner as messages.
 

@@ -55,7 +55,7 @@ enum Source {
 }
 
 /// The one list of tools.
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 18] = [
     Tool {
         name: "rust-src",
         purpose: Purpose::Build,
@@ -92,6 +92,25 @@ const TOOLS: [Tool; 15] = [
         purpose: Purpose::Network,
         reason: "have a TLS server and client that pass through the balancer",
         source: Source::Package("openssl"),
+    },
+    // Packages of programs alone: those with "server" in front would start a service on this machine.
+    Tool {
+        name: "redis-check-rdb",
+        purpose: Purpose::Network,
+        reason: "have Redis behind the balancer; it is redis-server under another name",
+        source: Source::Package("redis-tools"),
+    },
+    Tool {
+        name: "mariadbd",
+        purpose: Purpose::Network,
+        reason: "have MariaDB behind the balancer",
+        source: Source::Package("mariadb-server-core"),
+    },
+    Tool {
+        name: "mariadb",
+        purpose: Purpose::Network,
+        reason: "ask MariaDB through the balancer",
+        source: Source::Package("mariadb-client-core"),
     },
     Tool {
         name: "haproxy",

@@ -1,7 +1,7 @@
 //! One probe of one server: IO only, no memory of earlier probes.
 //!
 //! Whatever happens ends within the timeout and as an [`Outcome`] in words, and whatever a server sends takes no more
-//! memory than [`MOST`]. Trouble that this host is to blame for (no file descriptors, no memory, no local port left, a
+//! memory than `MOST`. Trouble that this host is to blame for (no file descriptors, no memory, no local port left, a
 //! file that cannot be read) is told apart from trouble of the server, lest a host short of descriptors declare every
 //! server dead.
 
