@@ -11,6 +11,7 @@
 //! is known to be up, and tried again by the client. Left to the host it would be refused.
 
 use std::{
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,7 +20,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::FutureExt as _;
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Notify, mpsc, watch},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -37,6 +41,7 @@ use crate::{
     listeners,
     lock::Lock,
     memory::{self, Notebook},
+    metrics,
     model::{Config, PortRange, Vip},
     names::{self, Findings},
     netlink::{
@@ -68,6 +73,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// How to attach.
     pub xdp_mode: Wanted,
+    /// Where metrics are told over TCP.
+    pub metrics: Option<SocketAddr>,
     /// What becomes of other configurations.
     pub reload: reload::Options,
     /// What to go on with, and what to leave.
@@ -100,6 +107,13 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     }
     let _lock = Lock::take()?;
     let socket = admin::Socket::bind(&options.socket).await?;
+    let metrics = match options.metrics {
+        Some(address) => {
+            let bound = metrics::serve::bind(address).await;
+            Some(bound.with_context(|| format!("cannot listen on {address} for --metrics"))?)
+        }
+        None => None,
+    };
     let mut found = Found::look(&options.takeover)?;
     let links = match find_links(&netlink, &options.interfaces, found.pins.as_ref()).await {
         Ok(links) => links,
@@ -149,6 +163,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             netlink: &netlink,
             links: &links,
             hangup: &hangup,
+            metrics,
         };
         // A bug in there must not keep the addresses from being taken off.
         let serving =
@@ -396,8 +411,19 @@ async fn serve(
     let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
     let handle = handle.with_eyes(eyes);
 
-    let Reload { config, findings, options, file, outcome, own_ports, addresses, netlink, links, hangup } =
-        reload;
+    let Reload {
+        config,
+        findings,
+        options,
+        file,
+        outcome,
+        own_ports,
+        addresses,
+        netlink,
+        links,
+        hangup,
+        metrics,
+    } = reload;
     let reload::Options { text, watch, history } = options.clone();
     let handle = handle.with_history(history.clone());
     let placed = config.with_addresses(&findings);
@@ -434,6 +460,7 @@ async fn serve(
             bail!("the watch over the network ended"),
         () = names::run(names_wanted, findings_news) => bail!("the search for servers' addresses ended"),
         () = reloader.run(reloads, hangup) => bail!("the reader of the configuration ended"),
+        () = metrics::serve::serve(metrics, handle.clone()) => bail!("the metrics' server ended"),
         () = admin::serve(socket, handle) => bail!("the admin interface ended"),
     }
 }
@@ -450,6 +477,7 @@ struct Reload<'a> {
     netlink: &'a Netlink,
     links: &'a [Link],
     hangup: &'a Notify,
+    metrics: Option<TcpListener>,
 }
 
 /// How large the flow tables are to be.

@@ -11,6 +11,7 @@ pub mod lbctl;
 pub mod listeners;
 pub mod lock;
 pub mod memory;
+pub mod metrics;
 pub mod model;
 pub mod names;
 pub mod netlink;

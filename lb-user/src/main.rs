@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write as _},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -49,6 +50,10 @@ struct Arguments {
     /// Socket for lbctl.
     #[arg(long, value_name = "PATH", default_value = admin::DEFAULT_SOCKET)]
     socket: PathBuf,
+
+    /// Tell metrics (OpenMetrics) over HTTP here as well: whoever can reach it can read them.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
 
     /// Folder in a BPF file system where links and maps are pinned, so that they outlive this process.
     #[arg(long, value_name = "DIR", default_value = takeover::DEFAULT_PINS)]
@@ -132,6 +137,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         config_file: file,
         socket: arguments.socket.clone(),
         xdp_mode: arguments.xdp_mode,
+        metrics: arguments.metrics,
         reload: reload::Options { text, watch: arguments.watch_config, history },
         takeover,
     };

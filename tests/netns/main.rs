@@ -16,6 +16,7 @@ mod forwarding;
 mod harness;
 mod health;
 mod lifecycle;
+mod metrics;
 mod names;
 mod openstack;
 mod passthrough;

@@ -11,7 +11,10 @@ use hyper::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Handle, ServerRequest, Wish, error::Refusal, eyes, query::Query};
-use crate::trace::{Eyes, Lines};
+use crate::{
+    metrics,
+    trace::{Eyes, Lines},
+};
 
 /// The body of an answer: there at once, or line by line.
 pub type Answer = Either<Full<Bytes>, Lines>;
@@ -24,8 +27,16 @@ pub async fn respond<B: Body>(request: Request<B>, stranger: Option<u32>, handle
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let is_metrics = request.uri().path() == "/metrics";
     match answer(request, stranger, handle).await {
-        Ok(body) => response(StatusCode::OK, body),
+        Ok(body) => {
+            let mut response = response(StatusCode::OK, body);
+            if is_metrics {
+                let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+            }
+            response
+        }
         Err(refusal) => refuse(&refusal),
     }
 }
@@ -43,7 +54,7 @@ where
     }
     let path = request.uri().path().to_owned();
     let (allow, methods): (_, &[Method]) = match path.as_str() {
-        "/v1/status" | "/v1/why" | "/v1/history" => ("GET, HEAD", &[Method::GET, Method::HEAD]),
+        "/v1/status" | "/v1/why" | "/v1/history" | "/metrics" => ("GET, HEAD", &[Method::GET, Method::HEAD]),
         "/v1/trace" => ("GET", &[Method::GET]),
         "/v1/server" | "/v1/reload" | "/v1/confirm" | "/v1/rollback" => ("POST", &[Method::POST]),
         _ => return Err(Refusal::NotFound { path }),
@@ -66,6 +77,10 @@ where
             encode(&handle.reload(wish(&path, query)?).await.map_err(Refusal::Refused)?)
         }
         "/v1/history" => encode(&handle.history()),
+        "/metrics" => {
+            let text = metrics::render(&*handle.status().await, &metrics::Process::this());
+            Ok(Either::Left(Full::from(text)))
+        }
         _ => encode(&*handle.status().await),
     }
 }

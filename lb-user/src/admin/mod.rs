@@ -7,6 +7,7 @@
 //! | `POST /v1/reload` | what the configuration file brought, once it is applied: [`Reloaded`]; with `?dry_run=true` what it would bring; with `?confirm=SECONDS` it has to be confirmed |
 //! | `POST /v1/confirm` | the same, once what was to be confirmed is |
 //! | `POST /v1/rollback?number=N` | the same, once what was kept under the number is in the file and in use |
+//! | `GET /metrics` | [`crate::metrics`] |
 //! | `GET /v1/history` | the configurations that are kept: a list of [`Entry`] |
 //! | `GET /v1/trace?filter=…` | what becomes of packets, a [`crate::trace::Line`] of JSON for each, as they come; see [`eyes`] |
 //! | `GET /v1/why?source=…&destination=…` | what would become of a packet, a [`crate::trace::Why`] |

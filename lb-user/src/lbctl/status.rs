@@ -229,4 +229,4 @@ fn reasons(snapshot: &Snapshot, verdict: &str, title: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

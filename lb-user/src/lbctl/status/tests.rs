@@ -56,7 +56,7 @@ fn reason(verdict: &str, reason: &str, packets: u64) -> ReasonCount {
     ReasonCount { verdict: verdict.into(), reason: reason.into(), packets }
 }
 
-fn snapshot() -> Snapshot {
+pub(crate) fn snapshot() -> Snapshot {
     let up = |name: &str, address: &str| server(name, address, Health::Up, "connected");
     let mut lost = up("c2", "192.168.1.152");
     lost.next_hop_problem = Some("no route to 192.168.1.152".into());
