@@ -1,0 +1,9 @@
+//! Sockets with or without TLS, buffers before and behind them, and the timer of a connection. No HTTP here.
+
+mod deadline;
+mod out;
+mod stream;
+
+pub use deadline::Deadline;
+pub use out::Out;
+pub use stream::{Stream, fill};

@@ -1,0 +1,106 @@
+//! A connection, plain or within TLS.
+
+use std::{
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{client, server};
+
+/// A connection of a client or to a server.
+#[derive(Debug)]
+pub enum Stream {
+    /// Without TLS.
+    Plain(TcpStream),
+    /// Of a client, with TLS.
+    Accepted(Box<server::TlsStream<TcpStream>>),
+    /// To a server, with TLS.
+    Connected(Box<client::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The socket below.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Accepted(tls) => tls.get_ref().0,
+            Self::Connected(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+/// Hands a call on to whatever the stream is.
+macro_rules! within {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream.get_mut() {
+            Stream::Plain($inner) => $call,
+            Stream::Accepted($inner) => $call,
+            Stream::Connected($inner) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        within!(self, inner => Pin::new(inner).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        within!(self, inner => Pin::new(inner).poll_write(context, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        within!(self, inner => Pin::new(inner).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        within!(self, inner => Pin::new(inner).poll_shutdown(context))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        within!(self, inner => Pin::new(inner).poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(inner) => inner.is_write_vectored(),
+            Self::Accepted(inner) => inner.is_write_vectored(),
+            Self::Connected(inner) => inner.is_write_vectored(),
+        }
+    }
+}
+
+/// Reads what has come into `buffer`, which gets `room` bytes where it has none left; how many came, 0 at the
+/// end.
+///
+/// # Errors
+/// What the socket says.
+pub fn fill<S: AsyncRead + Unpin>(
+    socket: &mut S,
+    buffer: &mut BytesMut,
+    room: usize,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if buffer.capacity() - buffer.len() < room / 4 {
+        buffer.reserve(room);
+    }
+    // The future holds nothing between two polls: it may be made anew for each.
+    pin!(socket.read_buf(buffer)).poll(context)
+}

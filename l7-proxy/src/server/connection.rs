@@ -1,0 +1,147 @@
+//! Connections to servers.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{Ends, now};
+use crate::{
+    io::{Out, Stream},
+    spec::Source,
+};
+
+/// A connection to a server, with what was read ahead and what waits to be written.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket.
+    pub stream: Stream,
+    /// What was read and not yet understood.
+    pub input: BytesMut,
+    /// What waits to be written.
+    pub output: Out,
+    /// The server's end.
+    pub server: SocketAddr,
+    /// The source address it was bound to.
+    pub source: Option<IpAddr>,
+    /// Requests it has carried.
+    pub used: u32,
+    /// When it was put back last, see [`super::now`].
+    pub idle_since: u64,
+}
+
+/// Why there is no connection to a server.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// It took too long.
+    Timeout,
+    /// The server or the way to it refuses.
+    Refused(io::Error),
+    /// This host has no port, file or right for it: another server would not help.
+    Here(io::Error),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("it did not answer in time"),
+            Self::Refused(error) => write!(f, "{error}"),
+            Self::Here(error) => write!(f, "this host cannot: {error}"),
+        }
+    }
+}
+
+/// The address that a connection for a client is to come from.
+#[must_use]
+pub(super) fn source_address(source: Source, ends: &Ends) -> Option<IpAddr> {
+    match source {
+        Source::Auto => None,
+        Source::Vip => Some(ends.local.ip().to_canonical()),
+        Source::Client => Some(ends.client.ip().to_canonical()),
+        Source::Address(address) => Some(address),
+    }
+}
+
+/// Connects to a server. `source` and `ends` say where from.
+///
+/// # Errors
+/// Why it could not.
+pub async fn connect(
+    server: SocketAddr,
+    source: Source,
+    ends: &Ends,
+    timeout: Duration,
+) -> Result<Connection, ConnectError> {
+    let address = source_address(source, ends).filter(|address| address.is_ipv4() == server.is_ipv4());
+    let socket = socket(server, source, ends, address).map_err(ConnectError::Here)?;
+    let stream = match tokio::time::timeout(timeout, socket.connect(server)).await {
+        Err(_) => return Err(ConnectError::Timeout),
+        Ok(Err(error)) if is_our_own(&error) => return Err(ConnectError::Here(error)),
+        Ok(Err(error)) => return Err(ConnectError::Refused(error)),
+        Ok(Ok(stream)) => stream,
+    };
+    Ok(Connection::new(Stream::Plain(stream), server, address))
+}
+
+fn is_our_own(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied)
+        || error.raw_os_error().is_some_and(|code| matches!(code, 11 | 23 | 24))
+}
+
+fn socket(server: SocketAddr, source: Source, ends: &Ends, address: Option<IpAddr>) -> io::Result<TcpSocket> {
+    let socket =
+        Socket::new(Domain::for_address(server), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(address) = address {
+        let mut port = 0;
+        if source == Source::Client {
+            if address.is_ipv4() {
+                socket.set_ip_transparent_v4(true)?
+            } else {
+                socket.set_ip_transparent_v6(true)?
+            }
+            port = ends.client.port();
+        }
+        socket.bind(&SocketAddr::new(address, port).into())?;
+    }
+    let stream: std::net::TcpStream = socket.into();
+    Ok(TcpSocket::from_std_stream(stream))
+}
+
+impl Connection {
+    /// A connection that was just made.
+    #[must_use]
+    pub fn new(stream: Stream, server: SocketAddr, source: Option<IpAddr>) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: Out::default(),
+            server,
+            source,
+            used: 0,
+            idle_since: now(),
+        }
+    }
+
+    /// Whether a request may be sent over it: the server has neither ended it nor sent anything unasked.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        if !self.input.is_empty() || !self.output.is_empty() {
+            return false;
+        }
+        // The kernel knows sooner than the runtime, which looks only when the worker has nothing to do.
+        let peek = |socket: &TcpStream| SockRef::from(socket).peek(&mut [std::mem::MaybeUninit::uninit(); 1]);
+        matches!(peek(self.stream.socket()), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// For how many milliseconds it has waited.
+    #[must_use]
+    pub fn idle_for(&self) -> u64 {
+        now().saturating_sub(self.idle_since)
+    }
+}

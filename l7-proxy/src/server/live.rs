@@ -1,0 +1,243 @@
+//! What is known of a server while the process runs: shared by all workers, kept over reloads.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use super::Connection;
+use crate::spec::{Outliers, ServerState};
+
+/// Idle connections that each worker keeps to a server at most.
+const IDLE_KEPT: usize = 256;
+
+/// A server as one service sees it. All methods are given the time in milliseconds, see [`super::now`].
+#[derive(Debug)]
+pub struct Live {
+    /// Requests or connections under way.
+    active: AtomicU32,
+    state: AtomicU8,
+    /// When it last came up; 0 where it has been up from the start.
+    since: AtomicU64,
+    /// Failures in a row, and how often it was paused for them.
+    failures: AtomicU32,
+    pauses: AtomicU32,
+    paused_until: AtomicU64,
+    /// How long answers take, in microseconds, the latest counting most.
+    latency: AtomicU64,
+    /// Requests or connections it got altogether.
+    total: AtomicU64,
+    /// For each worker the connections that wait for a next request, the latest last.
+    idle: Box<[Mutex<Vec<Connection>>]>,
+}
+
+/// A request or connection that is under way; it counts until it is dropped.
+#[derive(Debug)]
+pub struct Slot(Arc<Live>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Live {
+    /// A server of which nothing is known but its `state`.
+    #[must_use]
+    pub fn new(state: ServerState, workers: usize) -> Self {
+        Self {
+            active: AtomicU32::new(0),
+            state: AtomicU8::new(state as u8),
+            since: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            pauses: AtomicU32::new(0),
+            paused_until: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            idle: (0..workers).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Whether it may be used.
+    #[must_use]
+    pub fn state(&self) -> ServerState {
+        const STATES: [ServerState; 4] =
+            [ServerState::Up, ServerState::Down, ServerState::Drain, ServerState::Halt];
+        STATES[usize::from(self.state.load(Relaxed)) % STATES.len()]
+    }
+
+    /// Says whether it may be used from now on.
+    pub fn set_state(&self, state: ServerState, now: u64) {
+        let before = self.state.swap(state as u8, Relaxed);
+        if before != state as u8 && state == ServerState::Up {
+            self.since.store(now, Relaxed);
+            self.failures.store(0, Relaxed);
+            self.pauses.store(0, Relaxed);
+            self.paused_until.store(0, Relaxed);
+        }
+        if matches!(state, ServerState::Down | ServerState::Halt) {
+            self.drop_idle();
+        }
+    }
+
+    /// Requests or connections under way.
+    #[must_use]
+    pub fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    /// Requests or connections it got so far.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+
+    /// Takes a place, unless `most` are taken.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, most: Option<u32>) -> Option<Slot> {
+        let before = self.active.fetch_add(1, Relaxed);
+        let slot = Slot(Arc::clone(self));
+        if most.is_some_and(|most| before >= most) {
+            return None;
+        }
+        self.total.fetch_add(1, Relaxed);
+        Some(slot)
+    }
+
+    /// Whether it gets nothing for having failed.
+    #[must_use]
+    pub fn is_paused(&self, now: u64) -> bool {
+        self.paused_until.load(Relaxed) > now
+    }
+
+    /// Which part of its share it gets, 0 to 256, while it comes up slowly.
+    #[must_use]
+    pub fn warmth(&self, slow_start: Duration, now: u64) -> u64 {
+        let since = self.since.load(Relaxed);
+        let whole = u64::try_from(slow_start.as_millis()).unwrap_or(u64::MAX).max(1);
+        if since == 0 { 256 } else { (now.saturating_sub(since) * 256 / whole).clamp(16, 256) }
+    }
+
+    /// How long answers take, in microseconds; 0 where none came yet.
+    #[must_use]
+    pub fn latency(&self) -> u64 {
+        self.latency.load(Relaxed)
+    }
+
+    /// An answer came after so many microseconds.
+    pub fn answered(&self, microseconds: u64) {
+        // Workers may overwrite each other's: an average bears that.
+        let before = self.latency.load(Relaxed);
+        let next = if before == 0 { microseconds } else { (before * 7 + microseconds) / 8 };
+        self.latency.store(next.max(1), Relaxed);
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+            self.pauses.store(0, Relaxed);
+        }
+    }
+
+    /// A request failed. Says whether the server is paused for it.
+    pub fn failed(&self, outliers: &Outliers, now: u64) -> bool {
+        let failures = self.failures.fetch_add(1, Relaxed) + 1;
+        if failures < outliers.failures.max(1) {
+            return false;
+        }
+        self.failures.store(0, Relaxed);
+        let times = self.pauses.fetch_add(1, Relaxed).min(9) + 1;
+        let pause = u64::try_from(outliers.pause.get().as_millis()).unwrap_or(u64::MAX);
+        self.paused_until.store(now.saturating_add(pause.saturating_mul(u64::from(times))), Relaxed);
+        true
+    }
+
+    /// Takes the connection that was put back last and that `suits`; those that have ended go.
+    #[must_use]
+    pub fn take_idle(&self, worker: usize, suits: impl Fn(&Connection) -> bool) -> Option<Connection> {
+        let mut idle = self.idle.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(at) = idle.iter().rposition(&suits) {
+            let connection = idle.remove(at);
+            if connection.is_open() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for a next request.
+    pub fn put_idle(&self, worker: usize, connection: Connection) {
+        if matches!(self.state(), ServerState::Down | ServerState::Halt) {
+            return;
+        }
+        let Some(idle) = self.idle.get(worker) else { return };
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_KEPT {
+            idle.push(connection);
+        }
+    }
+
+    /// Ends connections that servers have ended, or that have waited too long.
+    pub fn sweep_idle(&self, worker: usize, keeps: impl Fn(&Connection) -> bool) {
+        if let Some(idle) = self.idle.get(worker) {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|connection| keeps(connection) && connection.is_open());
+        }
+    }
+
+    /// Connections that wait, over all workers.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.idle.iter().map(|idle| idle.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    fn drop_idle(&self) {
+        for idle in &self.idle {
+            idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Span;
+
+    #[test]
+    fn places_are_counted_until_they_are_given_back() {
+        let live = Arc::new(Live::new(ServerState::Up, 1));
+        let first = live.take(Some(2)).unwrap();
+        let second = live.take(Some(2)).unwrap();
+        assert!(live.take(Some(2)).is_none());
+        assert_eq!(live.active(), 2, "a place that was not to be had is not taken");
+        drop((first, second));
+        assert_eq!((live.active(), live.total()), (0, 2));
+    }
+
+    #[test]
+    fn a_server_that_fails_in_a_row_is_paused_for_longer_each_time() {
+        let live = Live::new(ServerState::Up, 1);
+        let outliers = Outliers { failures: 2, pause: Span::from_secs(1), statuses: false };
+        assert!(!live.failed(&outliers, 0));
+        live.answered(10);
+        assert!(!live.failed(&outliers, 0), "not in a row");
+        assert!(live.failed(&outliers, 0));
+        assert!(live.is_paused(999) && !live.is_paused(1_000));
+        assert!(!live.failed(&outliers, 1_000) && live.failed(&outliers, 1_000));
+        assert!(live.is_paused(2_999) && !live.is_paused(3_000));
+        live.set_state(ServerState::Down, 0);
+        live.set_state(ServerState::Up, 1_500);
+        assert!(!live.is_paused(1_500), "a check that succeeds ends it");
+    }
+
+    #[test]
+    fn a_server_that_comes_up_gets_its_share_by_and_by() {
+        let live = Live::new(ServerState::Up, 1);
+        assert_eq!(live.warmth(Duration::from_secs(10), 5), 256);
+        live.set_state(ServerState::Down, 1);
+        live.set_state(ServerState::Up, 1_000);
+        assert_eq!(live.warmth(Duration::from_secs(10), 1_000), 16);
+        assert_eq!(live.warmth(Duration::from_secs(10), 6_000), 128);
+        assert_eq!(live.warmth(Duration::from_secs(10), 60_000), 256);
+    }
+}

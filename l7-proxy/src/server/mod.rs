@@ -1,0 +1,19 @@
+//! The side that faces servers: what is known of each, which one gets a request, and connections to it.
+
+mod choose;
+mod connection;
+mod live;
+mod pool;
+
+pub use choose::{Choice, Wish, hash};
+pub use connection::{ConnectError, Connection, connect};
+pub use live::{Live, Slot};
+pub use pool::{Ends, Pool, Server};
+
+/// Milliseconds on a clock that only this process knows; what [`Live`] reckons in.
+#[must_use]
+pub fn now() -> u64 {
+    use std::{sync::LazyLock, time::Instant};
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,198 @@
+//! A group of servers as one service leads to it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::Live;
+use crate::spec::{Algorithm, HashBy, Outliers, ProxyProtocolVersion, Retries};
+
+/// A server of a pool.
+#[derive(Debug)]
+pub struct Server {
+    /// Name, unique within the pool.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Port; the one the client connected to where there is none.
+    pub port: Option<u16>,
+    /// Share; 0 takes nothing new.
+    pub weight: u16,
+    /// Used only while no other can be.
+    pub backup: bool,
+    /// Requests at once.
+    pub most: Option<u32>,
+    /// The value of the cookie that names it.
+    pub cookie: String,
+    /// What the `hash` algorithms know it by: the same on every balancer.
+    pub seed: u64,
+    /// What is known of it while the process runs.
+    pub live: Arc<Live>,
+}
+
+impl Server {
+    /// Where to connect for a client that connected to `port`.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, self.port.unwrap_or(port))
+    }
+}
+
+/// A group of servers.
+#[derive(Debug)]
+pub struct Pool {
+    /// Unique name.
+    pub name: String,
+    /// Servers in the order of the specification.
+    pub servers: Vec<Server>,
+    /// How one is chosen.
+    pub algorithm: Algorithm,
+    /// What requests have in common that go to one server.
+    pub hash_by: HashBy,
+    /// For `round-robin`: whose turn it is, as often as the weights say.
+    pub(super) turns: Vec<u16>,
+    pub(super) turn: AtomicUsize,
+    /// What is tried again.
+    pub retries: Retries,
+    /// Requests that may wait on each worker.
+    pub queue: u32,
+    pub(super) waiting: AtomicU32,
+    /// Tells one that waits that a place has become free.
+    pub freed: Notify,
+    /// How long a server takes until it gets its whole share.
+    pub slow_start: Option<Duration>,
+    /// When one that fails is paused.
+    pub outliers: Option<Outliers>,
+    /// PROXY protocol towards the servers.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
+}
+
+impl Pool {
+    /// A pool as `spec` says, with `servers` made from its own.
+    #[must_use]
+    pub fn new(
+        spec: &crate::spec::Pool,
+        servers: Vec<Server>,
+        algorithm: Algorithm,
+        hash_by: HashBy,
+    ) -> Self {
+        let weights: Vec<u16> = servers.iter().map(|server| server.weight).collect();
+        Self {
+            name: spec.name.clone(),
+            turns: turns(&weights),
+            servers,
+            algorithm,
+            hash_by,
+            turn: AtomicUsize::new(0),
+            retries: spec.retries,
+            queue: spec.queue.length,
+            waiting: AtomicU32::new(0),
+            freed: Notify::new(),
+            slow_start: spec.slow_start.map(crate::spec::Span::get),
+            outliers: spec.outliers,
+            proxy_protocol: spec.proxy_protocol,
+        }
+    }
+
+    /// Waits in the pool's queue until a place may have become free; `false` where the queue is full.
+    pub async fn wait(&self) -> bool {
+        struct Waiting<'a>(&'a AtomicU32);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+            }
+        }
+        let before = self.waiting.fetch_add(1, Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before >= self.queue {
+            return false;
+        }
+        // A place may have become free before we were in line, and its notice gone to nobody.
+        let _ = tokio::time::timeout(Duration::from_millis(50), self.freed.notified()).await;
+        true
+    }
+}
+
+/// The two ends of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The client's address, as the PROXY protocol says where it is spoken.
+    pub client: SocketAddr,
+    /// Where it connected to.
+    pub local: SocketAddr,
+}
+
+/// Turns there are at most in one round.
+const MOST_TURNS: usize = 4_096;
+
+/// Whose turn it is, in an order in which each server's turns are spread evenly (earliest deadline first).
+pub(super) fn turns(weights: &[u16]) -> Vec<u16> {
+    let divisor = weights.iter().fold(0, |a, &b| greatest_common_divisor(a, u32::from(b))).max(1);
+    let mut shares: Vec<u32> = weights.iter().map(|&weight| u32::from(weight) / divisor).collect();
+    let sum: u64 = shares.iter().map(|&share| u64::from(share)).sum();
+    if sum > MOST_TURNS as u64 {
+        for share in shares.iter_mut().filter(|share| **share > 0) {
+            *share = u32::try_from(u64::from(*share) * MOST_TURNS as u64 / sum).unwrap_or(1).max(1);
+        }
+    }
+    let mut due: Vec<(u64, u16)> = Vec::new();
+    for (server, &share) in (0_u16..).zip(&shares) {
+        // The middle of each of its shares of the round.
+        due.extend(
+            (0..share)
+                .map(|turn| ((u64::from(turn) * 2 + 1) * u64::from(u32::MAX) / u64::from(share), server)),
+        );
+    }
+    due.sort_unstable();
+    due.into_iter().map(|(_, server)| server).collect()
+}
+
+fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+    use crate::{server::hash, spec::ServerState};
+
+    /// A pool of servers with these weights; their cookies are `c0`, `c1` and so on.
+    pub(in crate::server) fn pool(algorithm: Algorithm, weights: &[u16]) -> Pool {
+        let server = |(index, &weight): (usize, &u16)| Server {
+            name: format!("s{index}"),
+            address: IpAddr::from([127, 0, 0, 1]),
+            port: None,
+            weight,
+            backup: false,
+            most: None,
+            cookie: format!("c{index}"),
+            seed: hash(format!("s{index}").as_bytes()),
+            live: Arc::new(Live::new(ServerState::Up, 1)),
+        };
+        let servers = weights.iter().enumerate().map(server).collect();
+        let spec = crate::spec::Pool { name: "p".into(), ..crate::spec::Pool::default() };
+        Pool::new(&spec, servers, algorithm, HashBy::Client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_as_many_as_the_weights_say_and_spread() {
+        assert_eq!(turns(&[100, 100, 100]), [0, 1, 2]);
+        assert_eq!(turns(&[100, 50]), [0, 1, 0]);
+        assert_eq!(turns(&[0, 5]), [1]);
+        assert!(turns(&[]).is_empty() && turns(&[0]).is_empty());
+        let many = turns(&[65_535, 1, 65_534]);
+        assert!(many.len() <= MOST_TURNS + 3 && many.contains(&1));
+    }
+}

@@ -1,0 +1,160 @@
+//! Bodies in chunks (RFC 9112 §7.1), read as they come.
+
+use super::{Fault, Fields};
+
+/// Lines after the last chunk may be so long altogether.
+pub const MOST_TRAILER_BYTES: usize = 8 * 1024;
+
+/// Lines after the last chunk may be so many.
+const MOST_TRAILERS: usize = 32;
+
+/// A chunk's extensions may be so long. They are dropped: nobody uses them, and they are not passed on.
+const MOST_EXTENSION_BYTES: usize = 1024;
+
+/// What of a chunked body was read so far.
+#[derive(Clone, Debug, Default)]
+pub struct Chunks {
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Before or within a chunk's size, with so many digits.
+    #[default]
+    Start,
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// Within what follows the size on its line.
+    Extension {
+        size: u64,
+        bytes: usize,
+    },
+    /// The LF of that line is next.
+    SizeEnd {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
+    /// CR, then LF after a chunk's data.
+    DataCr,
+    DataLf,
+    Trailers {
+        scanned: usize,
+    },
+    Done,
+}
+
+/// What is at the beginning of a buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// So many bytes are of the framing and were understood.
+    Skip(usize),
+    /// So many bytes are of the body.
+    Data(usize),
+    /// So many bytes are the lines after the last chunk, with their empty line: the body is over.
+    Trailers(usize),
+    /// More is needed.
+    More,
+}
+
+impl Chunks {
+    /// Whether the body is over.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Looks at what comes next. The caller takes away what the step says was understood.
+    pub(super) fn step(&mut self, buffer: &[u8]) -> Result<Step, Fault> {
+        if buffer.is_empty() && self.state != State::Done {
+            return Ok(Step::More);
+        }
+        match self.state {
+            State::Done => Ok(Step::Trailers(0)),
+            State::Data { left } => {
+                let take = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                let left = left - take as u64;
+                self.state = if left == 0 { State::DataCr } else { State::Data { left } };
+                Ok(Step::Data(take))
+            }
+            State::Trailers { scanned } => self.trailers(buffer, scanned),
+            _ => {
+                let mut used = 0;
+                while used < buffer.len()
+                    && !matches!(self.state, State::Data { .. } | State::Trailers { .. })
+                {
+                    self.state = self.state.after(buffer[used])?;
+                    used += 1;
+                }
+                Ok(Step::Skip(used))
+            }
+        }
+    }
+
+    fn trailers(&mut self, buffer: &[u8], scanned: usize) -> Result<Step, Fault> {
+        if buffer.starts_with(b"\r\n") {
+            self.state = State::Done;
+            return Ok(Step::Trailers(2));
+        }
+        // The end may have come with its first bytes the last time.
+        let from = scanned.saturating_sub(3);
+        if let Some(found) = memchr::memmem::find(&buffer[from..], b"\r\n\r\n") {
+            self.state = State::Done;
+            return Ok(Step::Trailers(from + found + 4));
+        }
+        self.state = State::Trailers { scanned: buffer.len() };
+        if buffer.len() > MOST_TRAILER_BYTES { Err(Fault::Trailers) } else { Ok(Step::More) }
+    }
+}
+
+impl State {
+    fn after(self, byte: u8) -> Result<Self, Fault> {
+        match (self, byte) {
+            (Self::Start, _) if byte.is_ascii_hexdigit() => Ok(Self::Size { size: hex(byte), digits: 1 }),
+            // Fifteen digits cannot overflow, and no chunk is longer.
+            (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() && digits < 15 => {
+                Ok(Self::Size { size: size << 4 | hex(byte), digits: digits + 1 })
+            }
+            (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => Ok(Self::SizeEnd { size }),
+            (Self::Size { size, .. }, b';' | b' ' | b'\t') => Ok(Self::Extension { size, bytes: 0 }),
+            (Self::Extension { size, bytes }, 0x20..=0x7e | 0x80.. | b'\t')
+                if bytes < MOST_EXTENSION_BYTES =>
+            {
+                Ok(Self::Extension { size, bytes: bytes + 1 })
+            }
+            (Self::SizeEnd { size: 0 }, b'\n') => Ok(Self::Trailers { scanned: 0 }),
+            (Self::SizeEnd { size }, b'\n') => Ok(Self::Data { left: size }),
+            (Self::DataCr, b'\r') => Ok(Self::DataLf),
+            (Self::DataLf, b'\n') => Ok(Self::Start),
+            _ => Err(Fault::Chunk),
+        }
+    }
+}
+
+fn hex(digit: u8) -> u64 {
+    u64::from(char::from(digit).to_digit(16).unwrap_or(0))
+}
+
+/// Reads the lines after the last chunk, as [`Step::Trailers`] found them.
+pub(super) fn read_trailers(text: &[u8]) -> Result<Fields, Fault> {
+    let mut fields = Fields::default();
+    fields.text.extend_from_slice(text);
+    let mut start = 0;
+    while let Some(newline) = memchr::memchr(b'\n', &text[start..]) {
+        let end = start + newline;
+        if newline == 0 || text[end - 1] != b'\r' {
+            return Err(Fault::Trailers);
+        }
+        if end - 1 > start {
+            if fields.len() == MOST_TRAILERS {
+                return Err(Fault::Trailers);
+            }
+            fields.parse_line(start, end - 1).map_err(|_| Fault::Trailers)?;
+        }
+        start = end + 1;
+    }
+    Ok(fields)
+}
