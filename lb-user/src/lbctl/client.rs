@@ -10,7 +10,12 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
+use tokio::{
+    net::UnixStream,
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use crate::admin::error::Body;
 
@@ -74,6 +79,9 @@ pub fn lines(
     mut each: impl FnMut(&str) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<(), Failure> {
     runtime()?.block_on(async {
+        // One for all rounds of the loop: a signal that comes between two of them waits here.
+        let interrupt = signal(SignalKind::interrupt());
+        let mut interrupt = interrupt.map_err(|error| Failure::Reach(format!("cannot start: {error}")))?;
         let stream = connect(socket).await?;
         let not_understood =
             |error: Error| Failure::Answer(format!("{} was not understood: {error}", socket.display()));
@@ -89,7 +97,7 @@ pub fn lines(
         loop {
             let frame = tokio::select! {
                 frame = body.frame() => frame,
-                _ = tokio::signal::ctrl_c() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
             };
             let Some(frame) = frame else { return Ok(()) };
             let frame = frame.map_err(|_| Failure::Reach("it ended in the middle of its answer".into()))?;
@@ -240,6 +248,34 @@ mod tests {
         for garbage in ["", "hello\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"] {
             let failure = get_from(garbage).unwrap_err();
             assert!(matches!(&failure, Failure::Answer(why) if why.contains("not understood")), "{failure}");
+        }
+    }
+
+    #[test]
+    fn ctrl_c_ends_endless_lines_whenever_it_comes() {
+        for after in 1..40 {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("s");
+            let listener = UnixListener::bind(&socket).unwrap();
+            let server = thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0, "a request");
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                // As much at a time as makes "now a line, now the signal" come out either way.
+                (0..100_000).take_while(|_| stream.write_all(b"2\r\nx\n\r\n").is_ok()).count()
+            });
+            let mut seen = 0;
+            let result = lines(&socket, "/v1/trace", |_| {
+                seen += 1;
+                if seen == after {
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT)
+                        .unwrap();
+                }
+                Ok(ControlFlow::Continue(()))
+            });
+            assert_eq!(result, Ok(()));
+            let sent = server.join().unwrap();
+            assert!(sent < 100_000, "all lines came, though Ctrl-C was pressed after {after}");
         }
     }
 
