@@ -21,7 +21,10 @@ use crate::{
 /// Pause between two messages of a stream, unless told otherwise.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A message that has no echo after this time: the stream is broken.
-const ECHO: Duration = Duration::from_secs(5);
+const ECHO: Duration = Duration::from_secs(10);
+/// Time to connect and for the first echo: where hundreds connect at once, some are told to try again, later
+/// each time.
+const CONNECT: Duration = Duration::from_secs(20);
 /// A steady request without an answer after this time has failed.
 const STEADY: Duration = Duration::from_secs(1);
 
@@ -100,7 +103,7 @@ impl Streams {
     #[track_caller]
     pub fn wait_for_echoes(&self, more: usize) {
         let before: Vec<_> = self.reports().iter().map(|report| report.echoes).collect();
-        wait::until(ECHO * 5, "every stream to echo or break", || {
+        wait::until(CONNECT + ECHO, "every stream to echo or break", || {
             let reports = self.reports();
             let late = |(report, before): &(&StreamReport, &usize)| {
                 report.broken.is_none() && report.echoes < *before + more
@@ -141,14 +144,14 @@ fn run_stream(
     report: &Mutex<StreamReport>,
     stop: &AtomicBool,
 ) -> Result<(), String> {
-    // Where hundreds connect at once, some are told to try again, later each time.
-    let stream = client::connect(target, None, 4 * ECHO)?;
+    let stream = client::connect(target, None, CONNECT)?;
     stream.set_nodelay(true).map_err(at("set up"))?;
     (&stream).write_all(b"ECHO\n").map_err(at("send"))?;
     let mut reader = BufReader::new(&stream);
     let mut line = String::new();
     reader.read_line(&mut line).map_err(at("receive"))?;
     line.trim().clone_into(&mut report.lock().expect("report").server);
+    stream.set_read_timeout(Some(ECHO)).map_err(at("set up"))?;
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         let message = format!("message {number}\n");
