@@ -50,6 +50,7 @@ use crate::{
         sysctl,
         watch::Watch,
     },
+    notify::Manager,
     picture::{self, About},
     plan::snat,
     reconcile::{self, Inbox, Reconciler},
@@ -150,6 +151,8 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         info!("took over from the lb-user before, with its connections");
     }
     report(&config, &about);
+    let manager = Arc::new(Manager::of_environment());
+    manager.ready(&format!("{} VIPs", config.vips.len()));
     let (addresses, hangup) = (Mutex::new(addresses), Notify::new());
     let outcome = {
         let reload = Reload {
@@ -164,6 +167,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             links: &links,
             hangup: &hangup,
             metrics,
+            manager: Arc::clone(&manager),
         };
         // A bug in there must not keep the addresses from being taken off.
         let serving =
@@ -176,6 +180,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             name = signals.stop(&hangup) => { info!("stopping: {name}"); Ok(()) }
         }
     };
+    manager.stopping();
     if options.takeover.keep_forwarding {
         info!("stopped; the program goes on forwarding");
         return outcome;
@@ -423,6 +428,7 @@ async fn serve(
         links,
         hangup,
         metrics,
+        manager,
     } = reload;
     let reload::Options { text, watch, history } = options.clone();
     let handle = handle.with_history(history.clone());
@@ -455,7 +461,7 @@ async fn serve(
     let admin::Requests { status, commands, reloads } = requests;
     let inbox = Inbox { health, surroundings, census, status, commands, eyes: eyes_inbox };
     tokio::select! {
-        () = reconcile::run(reconciler, about, notebook, inbox, orders, publish) => bail!("the reconcile loop ended"),
+        () = reconcile::run(reconciler, about, notebook, manager, inbox, orders, publish) => bail!("the reconcile loop ended"),
         () = hops::run(scout, Watch::start()?, servers, surroundings_news) =>
             bail!("the watch over the network ended"),
         () = names::run(names_wanted, findings_news) => bail!("the search for servers' addresses ended"),
@@ -478,6 +484,7 @@ struct Reload<'a> {
     links: &'a [Link],
     hangup: &'a Notify,
     metrics: Option<TcpListener>,
+    manager: Arc<Manager>,
 }
 
 /// How large the flow tables are to be.

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod model;
 pub mod names;
 pub mod netlink;
+pub mod notify;
 pub mod picture;
 pub mod plan;
 pub mod poke;

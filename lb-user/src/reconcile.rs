@@ -23,6 +23,7 @@ use crate::{
     hops::Surroundings,
     memory::{Counted, Facts, Notebook},
     model::{Config, PortRange},
+    notify::Manager,
     picture::{self, About},
     plan::{
         Admin, Census, Desired, Ids, Image, Inputs, Operation, Orders, Rings,
@@ -393,6 +394,7 @@ pub async fn run<D: Datapath>(
     mut reconciler: Reconciler<D>,
     about: About,
     mut notebook: Option<Notebook>,
+    manager: Arc<Manager>,
     mut inbox: Inbox,
     orders: std::sync::mpsc::Sender<Orders>,
     publish: watch::Sender<Arc<Snapshot>>,
@@ -401,6 +403,8 @@ pub async fn run<D: Datapath>(
     let mut stale = true;
     let mut refused: Option<(Instant, Error)> = None;
     let mut published: Option<Instant> = None;
+    let beat = manager.beat().unwrap_or(IDLE);
+    let mut next_beat = Instant::now();
     loop {
         let due = reconciler.due().map_or(IDLE, |due| due.saturating_sub(began.elapsed()).max(BREATH));
         let again = refused.as_ref().map_or_else(|| Instant::now() + due, |(at, _)| *at + RETRY);
@@ -441,6 +445,11 @@ pub async fn run<D: Datapath>(
                 }
             },
             () = sleep_until(again) => stale |= reconciler.due().is_some(),
+            () = sleep_until(next_beat) => {}
+        }
+        if next_beat <= Instant::now() {
+            manager.alive();
+            next_beat = Instant::now() + beat;
         }
         let wait = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
         if stale && !wait {
@@ -611,8 +620,15 @@ mod tests {
                 commands: requests.commands,
                 eyes: mpsc::unbounded_channel().1,
             };
-            let running =
-                tokio::spawn(run(reconciler(), about(), None, inbox, std::sync::mpsc::channel().0, publish));
+            let running = tokio::spawn(run(
+                reconciler(),
+                about(),
+                None,
+                Arc::default(),
+                inbox,
+                std::sync::mpsc::channel().0,
+                publish,
+            ));
             let mut reporters = (Some(health), Some(surroundings), Some(census));
             match silent {
                 0 => reporters.0 = None,

@@ -25,6 +25,7 @@ mod ports;
 mod refusal;
 mod reload;
 mod select;
+mod service;
 mod smoke;
 mod takeover;
 mod trace;

@@ -20,6 +20,7 @@ pub struct Installation<'a> {
     pub(crate) interfaces: Vec<String>,
     xdp_mode: Option<String>,
     more: Vec<String>,
+    under: Vec<String>,
     // Before the folder that it is mounted in.
     bpf: BpfFs,
     folder: Folder,
@@ -61,6 +62,7 @@ impl<'a> Installation<'a> {
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
             xdp_mode: None,
             more: Vec::new(),
+            under: Vec::new(),
             bpf: BpfFs::mount(folder.file("bpf")),
             folder,
         }
@@ -78,6 +80,27 @@ impl<'a> Installation<'a> {
     pub fn option(mut self, option: &str) -> Self {
         self.more.push(option.to_owned());
         self
+    }
+
+    /// Has it started by another command, such as `setpriv --no-new-privs`.
+    #[must_use]
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// The command that starts it.
+    fn command(&self) -> Command {
+        let mut command = match self.under.split_first() {
+            Some((program, arguments)) => {
+                let mut command = self.ns.command(program);
+                command.args(arguments).arg(binary("lb-user"));
+                command
+            }
+            None => self.ns.command(binary("lb-user")),
+        };
+        command.args(self.arguments());
+        command
     }
 
     /// Where it pins links and maps.
@@ -160,8 +183,7 @@ impl<'a> Installation<'a> {
     #[track_caller]
     #[must_use]
     pub fn run_to_end(&self) -> (ExitStatus, String) {
-        let mut command = self.ns.command(binary("lb-user"));
-        Running::start("lb-user", command.args(self.arguments())).wait(LIMIT)
+        Running::start("lb-user", &mut self.command()).wait(LIMIT)
     }
 
     /// Starts `lb-user` and waits until `lbctl` gets an answer.
@@ -171,8 +193,7 @@ impl<'a> Installation<'a> {
     #[track_caller]
     #[must_use]
     pub fn start(self) -> Balancer<'a> {
-        let mut command = self.ns.command(binary("lb-user"));
-        let running = Running::start("lb-user", command.args(self.arguments()));
+        let running = Running::start("lb-user", &mut self.command());
         Balancer::adopt(self, running)
     }
 
