@@ -8,7 +8,9 @@ fn examples() -> Vec<String> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let texts: Vec<_> = fs::read_dir(folder)
         .unwrap()
-        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| fs::read_to_string(path).unwrap())
         .collect();
     assert_eq!(texts.len(), 3);
     texts
