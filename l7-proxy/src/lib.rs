@@ -4,11 +4,25 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`spec`] | what the proxy is told: plain data |
-//! | [`io`] | sockets, buffers, timers; no HTTP |
+//! | [`model`] | what is served: the specification checked, its files read, everything prepared |
+//! | [`process`] | threads, listeners, and the one place where what is served changes |
+//! | [`front`] | the side that faces clients: connections and the HTTP they speak |
+//! | [`http`] | one request: what it asks for, what becomes of it, how it and its answer are passed on |
+//! | [`tcp`] | bytes between two connections, whatever they mean |
 //! | [`server`] | the side that faces servers: what is known of each, which one is chosen, connections |
+//! | [`state`] | what is known of a service while the process runs |
+//! | [`log`] | a line for each request and connection |
 //! | [`wire`] | HTTP/1.1 as bytes: heads, framing, chunks; pure |
+//! | [`io`] | sockets, buffers, timers; no HTTP |
 
+pub mod front;
+pub mod http;
 pub mod io;
+pub mod log;
+pub mod model;
+pub mod process;
 pub mod server;
 pub mod spec;
+pub mod state;
+pub mod tcp;
 pub mod wire;

@@ -78,7 +78,7 @@ pub async fn connect(
     timeout: Duration,
 ) -> Result<Connection, ConnectError> {
     let address = source_address(source, ends).filter(|address| address.is_ipv4() == server.is_ipv4());
-    let socket = socket(server, source, ends, address).map_err(ConnectError::Here)?;
+    let socket = socket(server, source, address).map_err(ConnectError::Here)?;
     let stream = match tokio::time::timeout(timeout, socket.connect(server)).await {
         Err(_) => return Err(ConnectError::Timeout),
         Ok(Err(error)) if is_our_own(&error) => return Err(ConnectError::Here(error)),
@@ -93,21 +93,19 @@ fn is_our_own(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| matches!(code, 11 | 23 | 24))
 }
 
-fn socket(server: SocketAddr, source: Source, ends: &Ends, address: Option<IpAddr>) -> io::Result<TcpSocket> {
+fn socket(server: SocketAddr, source: Source, address: Option<IpAddr>) -> io::Result<TcpSocket> {
     let socket =
         Socket::new(Domain::for_address(server), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(address) = address {
-        let mut port = 0;
         if source == Source::Client {
             if address.is_ipv4() {
                 socket.set_ip_transparent_v4(true)?
             } else {
                 socket.set_ip_transparent_v6(true)?
             }
-            port = ends.client.port();
         }
-        socket.bind(&SocketAddr::new(address, port).into())?;
+        socket.bind(&SocketAddr::new(address, 0).into())?;
     }
     let stream: std::net::TcpStream = socket.into();
     Ok(TcpSocket::from_std_stream(stream))
@@ -137,6 +135,14 @@ impl Connection {
         // The kernel knows sooner than the runtime, which looks only when the worker has nothing to do.
         let peek = |socket: &TcpStream| SockRef::from(socket).peek(&mut [std::mem::MaybeUninit::uninit(); 1]);
         matches!(peek(self.stream.socket()), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Gives back memory that a connection that waits does not need.
+    pub(super) fn forget_memory(&mut self) {
+        const KEPT: usize = 16 * 1024;
+        if self.input.capacity() > KEPT {
+            self.input = BytesMut::new();
+        }
     }
 
     /// For how many milliseconds it has waited.

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::Connection;
 use crate::spec::{Outliers, ServerState};
 
@@ -30,8 +32,23 @@ pub struct Live {
     latency: AtomicU64,
     /// Requests or connections it got altogether.
     total: AtomicU64,
-    /// For each worker the connections that wait for a next request, the latest last.
-    idle: Box<[Mutex<Vec<Connection>>]>,
+    /// How long connections waited until the server ended them, at least; 0 where it never did.
+    ends_after: AtomicU64,
+    workers: Box<[OfWorker]>,
+}
+
+/// What one worker has of a server.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct OfWorker {
+    /// Connections that wait for a next request, the latest last.
+    idle: Mutex<Vec<Connection>>,
+    /// Tells those under way that the server was halted.
+    halted: Notify,
+    /// Answers by the first digit of their status.
+    answers: [AtomicU64; 6],
+    /// Connections that could not be made, and answers that failed.
+    failures: [AtomicU64; 2],
 }
 
 /// A request or connection that is under way; it counts until it is dropped.
@@ -57,7 +74,8 @@ impl Live {
             paused_until: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             total: AtomicU64::new(0),
-            idle: (0..workers).map(|_| Mutex::default()).collect(),
+            ends_after: AtomicU64::new(0),
+            workers: (0..workers).map(|_| OfWorker::default()).collect(),
         }
     }
 
@@ -81,6 +99,19 @@ impl Live {
         if matches!(state, ServerState::Down | ServerState::Halt) {
             self.drop_idle();
         }
+        if before != state as u8 && state == ServerState::Halt {
+            self.workers.iter().for_each(|worker| worker.halted.notify_waiters());
+        }
+    }
+
+    /// Tells those under way on a worker that the server was halted.
+    #[must_use]
+    pub fn halted(&self, worker: usize) -> &Notify {
+        &self.of(worker).halted
+    }
+
+    fn of(&self, worker: usize) -> &OfWorker {
+        &self.workers[worker % self.workers.len()]
     }
 
     /// Requests or connections under way.
@@ -152,48 +183,104 @@ impl Live {
         true
     }
 
-    /// Takes the connection that was put back last and that `suits`; those that have ended go.
+    /// An answer with this status was passed on by `worker`.
+    pub fn count_answer(&self, worker: usize, status: u16) {
+        self.of(worker).answers[usize::from(status / 100).min(5)].fetch_add(1, Relaxed);
+    }
+
+    /// No connection could be made by `worker`.
+    pub fn count_unreached(&self, worker: usize) {
+        self.of(worker).failures[0].fetch_add(1, Relaxed);
+    }
+
+    /// An answer to `worker` failed or broke off.
+    pub fn count_broken(&self, worker: usize) {
+        self.of(worker).failures[1].fetch_add(1, Relaxed);
+    }
+
+    /// Answers by the first digit of their status, over all workers.
     #[must_use]
-    pub fn take_idle(&self, worker: usize, suits: impl Fn(&Connection) -> bool) -> Option<Connection> {
-        let mut idle = self.idle.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn answers(&self) -> [u64; 6] {
+        let sum = |class: usize| self.workers.iter().map(|worker| worker.answers[class].load(Relaxed)).sum();
+        std::array::from_fn(sum)
+    }
+
+    /// Connections that could not be made, and answers that failed or broke off.
+    #[must_use]
+    pub fn failures(&self) -> [u64; 2] {
+        let sum = |kind: usize| self.workers.iter().map(|worker| worker.failures[kind].load(Relaxed)).sum();
+        std::array::from_fn(sum)
+    }
+
+    /// Takes the connection that was put back last and that `suits`; those that have ended go. Where `careful`,
+    /// one that the server may be about to end is not taken: what is sent over it could not be sent again.
+    #[must_use]
+    pub fn take_idle(
+        &self,
+        worker: usize,
+        careful: bool,
+        suits: impl Fn(&Connection) -> bool,
+    ) -> Option<Connection> {
+        let ends_after = self.ends_after.load(Relaxed);
+        let mut idle = self.of(worker).idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(at) = idle.iter().rposition(&suits) {
+            if careful && ends_after != 0 && idle[at].idle_for() >= ends_after / 2 {
+                return None;
+            }
             let connection = idle.remove(at);
             if connection.is_open() {
                 return Some(connection);
             }
+            self.was_ended(&connection);
         }
         None
     }
 
+    /// The server has ended a connection that waited.
+    fn was_ended(&self, connection: &Connection) {
+        let after = connection.idle_for().max(1);
+        let before = self.ends_after.load(Relaxed);
+        if before == 0 || after < before {
+            self.ends_after.store(after, Relaxed);
+        }
+    }
+
     /// Keeps a connection for a next request.
-    pub fn put_idle(&self, worker: usize, connection: Connection) {
+    pub fn put_idle(&self, worker: usize, mut connection: Connection) {
         if matches!(self.state(), ServerState::Down | ServerState::Halt) {
             return;
         }
-        let Some(idle) = self.idle.get(worker) else { return };
-        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.idle_since = super::now();
+        connection.used = connection.used.saturating_add(1);
+        connection.forget_memory();
+        let mut idle = self.of(worker).idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_KEPT {
             idle.push(connection);
         }
     }
 
-    /// Ends connections that servers have ended, or that have waited too long.
-    pub fn sweep_idle(&self, worker: usize, keeps: impl Fn(&Connection) -> bool) {
-        if let Some(idle) = self.idle.get(worker) {
-            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.retain(|connection| keeps(connection) && connection.is_open());
-        }
+    /// Ends connections that servers have ended, or that have waited for longer than `most` milliseconds.
+    pub fn sweep_idle(&self, worker: usize, most: u64) {
+        let mut idle = self.of(worker).idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|connection| {
+            if !connection.is_open() {
+                self.was_ended(connection);
+                return false;
+            }
+            connection.idle_for() < most
+        });
     }
 
     /// Connections that wait, over all workers.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.idle.iter().map(|idle| idle.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        let count = |worker: &OfWorker| worker.idle.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.workers.iter().map(count).sum()
     }
 
     fn drop_idle(&self) {
-        for idle in &self.idle {
-            idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for worker in &self.workers {
+            worker.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 }

@@ -8,7 +8,7 @@ mod pool;
 pub use choose::{Choice, Wish, hash};
 pub use connection::{ConnectError, Connection, connect};
 pub use live::{Live, Slot};
-pub use pool::{Ends, Pool, Server};
+pub use pool::{Ends, Pool, Server, Way};
 
 /// Milliseconds on a clock that only this process knows; what [`Live`] reckons in.
 #[must_use]

@@ -11,8 +11,8 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::Live;
-use crate::spec::{Algorithm, HashBy, Outliers, ProxyProtocolVersion, Retries};
+use super::{ConnectError, Connection, Live, Slot, connect, connection::source_address};
+use crate::spec::{Algorithm, HashBy, Outliers, ProxyProtocolVersion, Retries, ServerState, Source};
 
 /// A server of a pool.
 #[derive(Debug)]
@@ -101,6 +101,50 @@ impl Pool {
         }
     }
 
+    /// Whether a server is there that takes only those who persist on it.
+    #[must_use]
+    pub fn has_draining(&self) -> bool {
+        self.servers.iter().any(|server| server.live.state() == ServerState::Drain)
+    }
+
+    /// A connection to a server that waits on `worker`; none where connections say whose they are.
+    #[must_use]
+    pub fn take_idle(&self, index: usize, way: &Way<'_>, careful: bool) -> Option<Connection> {
+        if self.proxy_protocol.is_some() {
+            return None;
+        }
+        let server = &self.servers[index];
+        let at = server.at(way.ends.local.port());
+        let source = source_address(way.source, way.ends).filter(|source| source.is_ipv4() == at.is_ipv4());
+        server.live.take_idle(way.worker, careful, |connection| {
+            connection.server == at && connection.source == source
+        })
+    }
+
+    /// Keeps a connection to a server for a next request.
+    pub fn put_idle(&self, index: usize, worker: usize, connection: Connection) {
+        if self.proxy_protocol.is_none() {
+            self.servers[index].live.put_idle(worker, connection);
+        }
+    }
+
+    /// Makes a connection to a server.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn connect(&self, index: usize, way: &Way<'_>) -> Result<Connection, ConnectError> {
+        let at = self.servers[index].at(way.ends.local.port());
+        connect(at, way.source, way.ends, way.timeout).await
+    }
+
+    /// Gives a place back, and tells one that waits for it.
+    pub fn release(&self, slot: Slot) {
+        drop(slot);
+        if self.waiting.load(Relaxed) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
     /// Waits in the pool's queue until a place may have become free; `false` where the queue is full.
     pub async fn wait(&self) -> bool {
         struct Waiting<'a>(&'a AtomicU32);
@@ -118,6 +162,19 @@ impl Pool {
         let _ = tokio::time::timeout(Duration::from_millis(50), self.freed.notified()).await;
         true
     }
+}
+
+/// How connections to servers are made for a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// Where they come from.
+    pub source: Source,
+    /// The client's connection.
+    pub ends: &'a Ends,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Which worker makes them.
+    pub worker: usize,
 }
 
 /// The two ends of a client's connection.

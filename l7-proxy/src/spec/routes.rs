@@ -46,8 +46,8 @@ pub struct Redirect {
     /// Host to go to.
     #[serde(default)]
     pub host: Option<String>,
-    /// Port to go to; with another scheme or host and without this, none is named, and with the same the
-    /// client's is kept.
+    /// Port to go to. Without it, the port that was asked for is kept unless it is the usual one of the
+    /// scheme, or there is another `host`.
     #[serde(default)]
     pub port: Option<u16>,
     /// Path to go to.

@@ -1,0 +1,71 @@
+//! A service as its listeners and connections hold it: what it is may change while they last.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+
+use crate::{log::Log, model::Service};
+
+/// A service that may change and end.
+#[derive(Debug)]
+pub struct Entry {
+    service: ArcSwap<Service>,
+    closing: AtomicBool,
+    told: watch::Sender<bool>,
+}
+
+impl Entry {
+    /// An entry for a service.
+    #[must_use]
+    pub fn new(service: Arc<Service>) -> Self {
+        Self {
+            service: ArcSwap::new(service),
+            closing: AtomicBool::new(false),
+            told: watch::Sender::new(false),
+        }
+    }
+
+    /// The service as it is now.
+    #[must_use]
+    pub fn service(&self) -> Guard<Arc<Service>> {
+        self.service.load()
+    }
+
+    /// The service is another from now on: for new connections, and the next requests of those that are.
+    pub fn set_service(&self, service: Arc<Service>) {
+        self.service.store(service);
+    }
+
+    /// Connections are to end when they have done what they are at.
+    pub fn close(&self) {
+        self.closing.store(true, Relaxed);
+        self.told.send_replace(true);
+    }
+
+    /// Whether connections are to end.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// Tells when connections are to end.
+    #[must_use]
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.told.subscribe()
+    }
+}
+
+/// Where clients of a service come in, on one worker.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The service.
+    pub entry: Arc<Entry>,
+    /// The worker.
+    pub worker: usize,
+    /// The log of requests.
+    pub log: Arc<Log>,
+}

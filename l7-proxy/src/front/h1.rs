@@ -1,0 +1,386 @@
+//! A client's side of HTTP/1.x: its connection, and how answers are written to it.
+
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+
+use super::Entry;
+use crate::{
+    http::{From, Lines, Side, SideFault, chunk_begin, put_trailers, status_line, with_date},
+    io::{Deadline, Out, Stream, fill},
+    model::Service,
+    wire::{
+        Answer, Body, Fault, Fields, Framing, Known, Method, Piece, Request, Scan, Sink, Version, put_number,
+    },
+};
+
+/// Bytes that are read of a request whose predecessor was not answered yet.
+const MOST_AHEAD: usize = 16 * 1024;
+
+/// Memory for a head, before it is known to be longer than most are.
+const ROOM_HEAD: usize = 2 * 1024;
+
+/// Memory for a piece of a body.
+const ROOM_BODY: usize = 32 * 1024;
+
+/// How much is read and thrown away of a client that goes on sending after its answer, and for how long, so
+/// that the answer is not lost by the reset that follows unread bytes (RFC 9112 §9.6).
+const MOST_LINGERING: usize = 1024 * 1024;
+const LINGERING: Duration = Duration::from_secs(2);
+
+/// How the body of an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Coding {
+    /// None is: the request was HEAD, or the answer has none.
+    #[default]
+    Nothing,
+    Plain,
+    Chunked,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct H1 {
+    pub(super) stream: Stream,
+    pub(super) input: BytesMut,
+    pub(super) output: Out,
+    /// What is to come of the request's body.
+    pub(super) body: Body,
+    /// Whether another request is served after this one; answers say if not.
+    pub(super) keeps: bool,
+    /// Of the request.
+    pub(super) version: Version,
+    pub(super) method: Method,
+    coding: Coding,
+    /// Whether the client has finished sending.
+    ended: bool,
+    entry: Arc<Entry>,
+}
+
+/// What came of waiting for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// Its head.
+    Head,
+    /// Nothing: the client has gone, or was silent for too long.
+    Nothing,
+    /// Something that is refused.
+    Fault(Fault),
+    /// The beginning of a head, and no more in time.
+    Slow,
+    /// The service ends, and nothing of a request is there.
+    Closing,
+}
+
+impl H1 {
+    pub(super) fn new(stream: Stream, input: BytesMut, entry: Arc<Entry>) -> Self {
+        Self {
+            stream,
+            input,
+            output: Out::default(),
+            body: Body::Done,
+            keeps: true,
+            version: Version::V1_1,
+            method: Method::Get,
+            coding: Coding::Nothing,
+            ended: false,
+            entry,
+        }
+    }
+
+    /// Waits for the head of a request.
+    pub(super) async fn read_head(
+        &mut self,
+        request: &mut Request,
+        service: &Service,
+        deadline: &mut Deadline,
+    ) -> Came {
+        let mut scan = Scan::default();
+        let mut began = false;
+        deadline.set(service.timeouts.client_idle.get());
+        let came = poll_fn(|context| {
+            loop {
+                if !self.input.is_empty() {
+                    if !began {
+                        began = true;
+                        deadline.set(service.timeouts.request_header.get());
+                    }
+                    match scan.end(&self.input, &service.head) {
+                        Err(fault) => return Poll::Ready(Came::Fault(fault)),
+                        Ok(Some(end)) => {
+                            let parsed = request.parse(&self.input[..end], &service.head);
+                            self.input.advance(end);
+                            return Poll::Ready(parsed.map_or_else(Came::Fault, |()| Came::Head));
+                        }
+                        Ok(None) => {}
+                    }
+                }
+                let nothing = |input: &BytesMut| {
+                    // Empty lines are nothing (RFC 9112 §2.2).
+                    let blank = input.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+                    Poll::Ready(if blank { Came::Nothing } else { Came::Fault(Fault::Truncated) })
+                };
+                if self.ended {
+                    return nothing(&self.input);
+                }
+                match fill(&mut self.stream, &mut self.input, ROOM_HEAD, context) {
+                    Poll::Ready(Ok(0)) => {
+                        self.ended = true;
+                        return nothing(&self.input);
+                    }
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Came::Nothing),
+                    Poll::Pending => {
+                        let late = if began { Came::Slow } else { Came::Nothing };
+                        return deadline.poll(context).map(|()| late);
+                    }
+                }
+            }
+        })
+        .await;
+        deadline.clear();
+        came
+    }
+
+    /// Whether bytes of a next request are there already.
+    pub(super) fn has_more(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Puts an answer of our own.
+    pub(super) fn put_page(&mut self, lines: &Lines<'_>, body: &Bytes) {
+        let has_body = !body.is_empty() && !matches!(lines.status(), 204 | 304);
+        self.head(lines, if has_body { Framing::Length(body.len() as u64) } else { Framing::None });
+        if has_body {
+            self.data(body.clone());
+        }
+        self.end(None);
+    }
+
+    /// Writes what waits, within the time that a client has for taking it.
+    pub(super) async fn flush(&mut self, timeout: Duration, deadline: &mut Deadline) -> io::Result<()> {
+        let mut before = self.output.total();
+        deadline.set(timeout);
+        let flushed = poll_fn(|context| {
+            let polled = self.output.poll_flush(&mut self.stream, context);
+            if polled.is_pending() {
+                if self.output.total() != before {
+                    before = self.output.total();
+                    deadline.set(timeout);
+                }
+                return deadline.poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()));
+            }
+            polled
+        })
+        .await;
+        deadline.clear();
+        flushed
+    }
+
+    /// Reads a rest of a body that is short enough to be thrown away; whether that was all of it.
+    pub(super) async fn skip_body(&mut self, most: u64, timeout: Duration, deadline: &mut Deadline) -> bool {
+        if matches!(self.body, Body::Length(left) if left > most) {
+            return false;
+        }
+        deadline.set(timeout);
+        let mut skipped = 0;
+        let done = poll_fn(|context| {
+            loop {
+                match self.poll_piece(context) {
+                    Poll::Ready(Ok(Piece::Data(data))) => {
+                        skipped += data.len() as u64;
+                        if skipped > most {
+                            return Poll::Ready(false);
+                        }
+                    }
+                    Poll::Ready(Ok(_)) => return Poll::Ready(true),
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => return deadline.poll(context).map(|()| false),
+                }
+            }
+        })
+        .await;
+        deadline.clear();
+        done
+    }
+
+    /// Ends the connection in a way that does not cut off the answer.
+    pub(super) async fn close(mut self) {
+        if tokio::time::timeout(LINGERING, self.stream.shutdown()).await.is_err() || self.ended {
+            return;
+        }
+        let mut left = MOST_LINGERING;
+        let read = poll_fn(|context| {
+            while left > 0 {
+                self.input.clear();
+                match fill(&mut self.stream, &mut self.input, ROOM_HEAD, context) {
+                    Poll::Ready(Ok(read)) if read > 0 => left = left.saturating_sub(read),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                }
+            }
+            Poll::Ready(())
+        });
+        let _ = tokio::time::timeout(LINGERING, read).await;
+    }
+
+    /// What says how long the connection and the body last.
+    fn put_framing(&mut self, lines: &Lines<'_>, framing: Framing) {
+        let chunks = self.version != Version::V1_0;
+        let switched = self.method == Method::Connect && (200..300).contains(&lines.status());
+        let length = match lines.from {
+            // What a GET would have got is said to HEAD, and with 304 (RFC 9110 §8.6).
+            From::Server(answer) => answer.fields.first(Known::ContentLength),
+            From::Page(_) => None,
+        };
+        let out = self.output.text();
+        self.coding = match framing {
+            Framing::None if switched || matches!(lines.status(), 100..=199 | 204) => Coding::Nothing,
+            Framing::None => {
+                match length {
+                    Some(length) => out.line(b"content-length", length),
+                    None if self.method == Method::Head || lines.status() == 304 => {}
+                    None => out.line(b"content-length", b"0"),
+                }
+                Coding::Nothing
+            }
+            Framing::Length(length) => {
+                out.extend_from_slice(b"content-length: ");
+                put_number(out, length);
+                out.extend_from_slice(b"\r\n");
+                if self.method == Method::Head { Coding::Nothing } else { Coding::Plain }
+            }
+            Framing::Chunked | Framing::UntilClose if chunks => {
+                out.line(b"transfer-encoding", b"chunked");
+                Coding::Chunked
+            }
+            Framing::Chunked | Framing::UntilClose => {
+                self.keeps = false;
+                Coding::Plain
+            }
+        };
+        if switched {
+            out.extend_from_slice(b"\r\n");
+            return;
+        }
+        // A tunnel that was refused may be followed by what was meant for it.
+        self.keeps &= self.method != Method::Connect && !self.entry.is_closing();
+        if !self.keeps {
+            out.line(b"connection", b"close");
+        } else if self.version == Version::V1_0 {
+            out.line(b"connection", b"keep-alive");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Side for H1 {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, SideFault>> {
+        loop {
+            match self.body.take(&mut self.input) {
+                Ok(Some(piece)) => return Poll::Ready(Ok(piece)),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(SideFault::Fault(fault))),
+            }
+            if self.ended {
+                return Poll::Ready(Err(SideFault::Fault(Fault::Truncated)));
+            }
+            let room = match self.body {
+                Body::Length(left) => usize::try_from(left).unwrap_or(ROOM_BODY).clamp(1_024, ROOM_BODY),
+                _ => ROOM_BODY / 4,
+            };
+            match fill(&mut self.stream, &mut self.input, room, context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(SideFault::Gone)),
+            }
+        }
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while !self.ended && self.input.len() < MOST_AHEAD {
+            match fill(&mut self.stream, &mut self.input, ROOM_HEAD, context) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn informational(&mut self, lines: &Lines<'_>) {
+        // HTTP/1.0 knows none (RFC 9110 §15.2).
+        if self.version == Version::V1_0 {
+            return;
+        }
+        let out = self.output.text();
+        status_line(out, lines.status(), lines.reason());
+        lines.write(out, None);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn switched(&mut self, lines: &Lines<'_>, answer: &Answer) {
+        let out = self.output.text();
+        status_line(out, lines.status(), lines.reason());
+        lines.write(out, None);
+        // As the server said: what is negotiated is none of our business (R33).
+        for (known, name, value) in answer.fields.iter() {
+            if matches!(known, Known::Upgrade | Known::Connection) {
+                out.line(name, value);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn head(&mut self, lines: &Lines<'_>, body: Framing) {
+        let out = self.output.text();
+        status_line(out, lines.status(), lines.reason());
+        with_date(|date| lines.write(out, Some(date)));
+        self.put_framing(lines, body);
+    }
+
+    fn data(&mut self, data: Bytes) {
+        match self.coding {
+            Coding::Nothing => {}
+            Coding::Plain => self.output.put(data),
+            Coding::Chunked => {
+                chunk_begin(self.output.text(), data.len());
+                self.output.put(data);
+                self.output.text().extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    fn end(&mut self, trailers: Option<&Fields>) {
+        if self.coding == Coding::Chunked {
+            let out = self.output.text();
+            out.extend_from_slice(b"0\r\n");
+            match trailers {
+                Some(fields) => put_trailers(out, fields),
+                None => out.extend_from_slice(b"\r\n"),
+            }
+        }
+        self.coding = Coding::Nothing;
+    }
+
+    fn waiting(&self) -> usize {
+        self.output.waiting()
+    }
+
+    fn written(&self) -> u64 {
+        self.output.total()
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.output.poll_flush(&mut self.stream, context)
+    }
+}

@@ -1,0 +1,346 @@
+//! A client's connection of HTTP/1.x, from its first request to its last.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::{
+    Door,
+    h1::{Came, H1},
+};
+use crate::{
+    http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, decide, serve as pass},
+    io::{Deadline, Stream},
+    log::{Asked, Record, Served, Stopwatch},
+    model::{Page, Service},
+    server::{Connection, Pool, Slot, now},
+    state::Refusal,
+    tcp::{Ended, Party, Times, relay},
+    wire::{Answer, Body, Fault, Framing, Method, Request, Version},
+};
+
+/// A rest of a request's body that is read and thrown away after an answer of our own, so that the connection
+/// can go on.
+const MOST_SKIPPED: u64 = 64 * 1024;
+
+/// What happens with the connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next request.
+    Request,
+    /// It ends, with the answer safely delivered.
+    Close,
+    /// It ends at once: the client has gone, or must be shown that the answer is not whole.
+    Drop,
+}
+
+/// A connection and what it keeps from one request to the next.
+struct Session {
+    door: Door,
+    service: Arc<Service>,
+    client: Client,
+    h1: H1,
+    answer: Answer,
+    deadline: Deadline,
+    until: Option<Instant>,
+}
+
+/// Serves a connection until it ends. `input` is what was read of it already.
+pub(super) async fn serve(
+    door: Door,
+    service: Arc<Service>,
+    stream: Stream,
+    input: BytesMut,
+    client: Client,
+) {
+    let until = service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get());
+    let mut closing = door.entry.closing();
+    let h1 = H1::new(stream, input, Arc::clone(&door.entry));
+    let mut session = Session {
+        door,
+        service,
+        client,
+        h1,
+        answer: Answer::default(),
+        deadline: Deadline::default(),
+        until,
+    };
+    let mut request = Request::default();
+    let mut served = 0_u32;
+    let next = loop {
+        let came = {
+            let Session { h1, service, deadline, .. } = &mut session;
+            let more = h1.has_more();
+            let head = h1.read_head(&mut request, service, deadline);
+            tokio::select! {
+                biased;
+                came = head => came,
+                // A client that has begun a request gets its answer.
+                _ = closing.wait_for(|closing| *closing), if !more => Came::Closing,
+            }
+        };
+        if came == Came::Closing && session.h1.has_more() {
+            continue;
+        }
+        session.refresh();
+        served += 1;
+        match session.request(&request, came, served).await {
+            Next::Request => {}
+            next => break next,
+        }
+    };
+    if next == Next::Close {
+        session.h1.close().await;
+    }
+}
+
+impl Session {
+    /// Follows a change of the service.
+    fn refresh(&mut self) {
+        let current = self.door.entry.service();
+        if !Arc::ptr_eq(&current, &self.service) {
+            self.service = Arc::clone(&current);
+            self.client.trusted = self.service.trusts(self.client.ip());
+        }
+    }
+
+    /// One request.
+    async fn request(&mut self, request: &Request, came: Came, served: u32) -> Next {
+        let service = Arc::clone(&self.service);
+        let counters = service.state.counters(self.door.worker);
+        let times = Stopwatch::start();
+        // Whatever comes of it, HTTP/1.1 is what a malformed request is answered with.
+        self.h1.body = Body::Done;
+        self.h1.keeps = false;
+        self.h1.version = Version::V1_1;
+        self.h1.method = if came == Came::Head { request.method } else { Method::Get };
+        let understood = match came {
+            Came::Nothing | Came::Closing => return Next::Drop,
+            Came::Slow => {
+                counters.refused(Refusal::Slow);
+                return self.own(None, &service.pages.get(408), times, *b"cR").await;
+            }
+            Came::Fault(fault) => Err(fault),
+            Came::Head => Intent::of(request, self.client.secure),
+        };
+        let intent = match understood {
+            Ok(intent) => intent,
+            Err(fault) => {
+                counters.refused(if fault == Fault::HeadTooLarge || fault == Fault::TargetTooLong {
+                    Refusal::Size
+                } else {
+                    Refusal::Malformed
+                });
+                return self.own(None, &service.pages.get(fault.status()), times, *b"PR").await;
+            }
+        };
+        let h1 = &mut self.h1;
+        h1.body = Body::from(intent.framing);
+        h1.version = intent.version;
+        h1.keeps = intent.keeps
+            && !self.door.entry.is_closing()
+            && service.limits.requests_per_connection.is_none_or(|most| served < most)
+            && self.until.is_none_or(|until| Instant::now() < until);
+        if !service.state.clients.may_ask(self.client.ip(), &service.limits, now()) {
+            counters.refused(Refusal::Rate);
+            return self.own(Some(&intent), &service.pages.get(429), times, *b"PR").await;
+        }
+        match decide(&service, &intent) {
+            Decision::Page(page) => {
+                if page.status == 413 {
+                    counters.refused(Refusal::Size);
+                }
+                self.own(Some(&intent), &page, times, *b"LR").await
+            }
+            Decision::Pool(pool) => self.pass(&service, pool, &intent, times).await,
+        }
+    }
+
+    /// Passes a request to a server.
+    async fn pass(&mut self, service: &Service, pool: &Pool, intent: &Intent<'_>, times: Stopwatch) -> Next {
+        let before = self.h1.output.total();
+        let mut report = pass(Job {
+            side: &mut self.h1,
+            intent,
+            client: &self.client,
+            service,
+            pool,
+            worker: self.door.worker,
+            answer: &mut self.answer,
+            deadline: &mut self.deadline,
+        })
+        .await;
+        report.times.start = times.start;
+        let counters = service.state.counters(self.door.worker);
+        counters.retried(u64::from(report.retries));
+        let outcome = std::mem::replace(&mut report.outcome, Outcome::Gone);
+        let (status, next) = match outcome {
+            Outcome::Answered { request_done } => {
+                counters
+                    .first
+                    .add(report.times.answered.map_or_else(Default::default, |at| at - times.start));
+                let keeps = self.h1.keeps && request_done;
+                (report.told.status, if keeps { Next::Request } else { Next::Close })
+            }
+            Outcome::Switched(reached) => {
+                counters.request(report.told.status, false);
+                return self.tunnel(service, pool, intent, report, *reached).await;
+            }
+            Outcome::Status(status) => {
+                if status == 413 {
+                    counters.refused(Refusal::Size);
+                }
+                // The connection to the server is gone, and with it what it got of the body.
+                self.h1.keeps &= self.h1.body.is_done() || report.told.received == 0;
+                let page = service.pages.get(status);
+                return self.told(Some(intent), &page, &report, Some(pool)).await;
+            }
+            Outcome::Broken | Outcome::Gone => {
+                counters.broke(matches!(report.ended[0], b'S' | b's' | b'P'));
+                (report.told.status, Next::Drop)
+            }
+        };
+        counters.request(status, false);
+        counters.whole.add(times.start.elapsed());
+        self.log(Some(intent), Some(pool), &report, status, before);
+        next
+    }
+
+    /// Answers a request ourselves.
+    async fn own(
+        &mut self,
+        intent: Option<&Intent<'_>>,
+        page: &Page,
+        times: Stopwatch,
+        ended: [u8; 2],
+    ) -> Next {
+        let report = Report { times, ended, ..Report::of_none() };
+        self.told(intent, page, &report, None).await
+    }
+
+    async fn told(
+        &mut self,
+        intent: Option<&Intent<'_>>,
+        page: &Page,
+        report: &Report,
+        pool: Option<&Pool>,
+    ) -> Next {
+        let service = Arc::clone(&self.service);
+        let before = self.h1.output.total();
+        // A body that is short, or there already, is skipped; a client that waits for leave to send it, or
+        // sends too much of it, is better told that the connection ends.
+        if self.h1.keeps && !self.h1.body.is_done() {
+            let waits = intent.is_some_and(|intent| intent.waits);
+            let short = match intent.map(|intent| intent.framing) {
+                Some(Framing::Length(length)) => length <= MOST_SKIPPED,
+                _ => false,
+            };
+            self.h1.keeps = short && !waits && page.status != 413;
+        }
+        let lines = Lines {
+            from: From::Page(page),
+            service: &service,
+            client: &self.client,
+            intent,
+            set_cookie: None,
+            server: None,
+        };
+        self.h1.put_page(&lines, &page.body);
+        let flushed = self.h1.flush(service.timeouts.client_write.get(), &mut self.deadline).await;
+        let counters = service.state.counters(self.door.worker);
+        counters.request(page.status, true);
+        self.log(intent, pool, report, page.status, before);
+        if flushed.is_err() {
+            return Next::Drop;
+        }
+        if !self.h1.keeps {
+            return Next::Close;
+        }
+        let timeout = service.timeouts.request_body.get();
+        let skipped =
+            self.h1.body.is_done() || self.h1.skip_body(MOST_SKIPPED, timeout, &mut self.deadline).await;
+        if skipped { Next::Request } else { Next::Close }
+    }
+
+    /// Passes on what another protocol says (R33): nothing of it is looked at.
+    async fn tunnel(
+        &mut self,
+        service: &Service,
+        pool: &Pool,
+        intent: &Intent<'_>,
+        report: Report,
+        (connection, slot): (Connection, Slot),
+    ) -> Next {
+        let counters = service.state.counters(self.door.worker);
+        counters.tunnel();
+        let index = report.server.unwrap_or_default();
+        let before = self.h1.output.total();
+        // What is held back by neither side: nothing of HTTP/1.1 is left in the client's connection.
+        let taken = std::mem::take(&mut self.h1.output);
+        let input = std::mem::take(&mut self.h1.input);
+        let mut client = Party { stream: &mut self.h1.stream, input, output: taken };
+        let mut server =
+            Party { stream: connection.stream, input: connection.input, output: connection.output };
+        let times = Times { idle: service.timeouts.tunnel.get(), until: self.until };
+        let halted = pool.servers[index].live.halted(self.door.worker);
+        let (ended, passed) = relay(&mut client, &mut server, times, halted, &mut self.deadline).await;
+        pool.release(slot);
+        counters.bytes(passed.up, passed.down);
+        let ended = match ended {
+            Ended::Both => *b"--",
+            Ended::Client => *b"CD",
+            Ended::Server => *b"SD",
+            Ended::Idle => *b"cD",
+            Ended::Lifetime => *b"LD",
+            Ended::Told => *b"KD",
+        };
+        let mut report = Report { ended, ..report };
+        report.told.received += passed.up;
+        let status = report.told.status;
+        self.record(Some(intent), Some(pool), &report, status, before + passed.down);
+        Next::Drop
+    }
+
+    fn log(
+        &self,
+        intent: Option<&Intent<'_>>,
+        pool: Option<&Pool>,
+        report: &Report,
+        status: u16,
+        before: u64,
+    ) {
+        let sent = self.h1.output.total() - before;
+        let counters = self.service.state.counters(self.door.worker);
+        counters.bytes(report.told.received, sent);
+        self.record(intent, pool, report, status, sent);
+    }
+
+    fn record(
+        &self,
+        intent: Option<&Intent<'_>>,
+        pool: Option<&Pool>,
+        report: &Report,
+        status: u16,
+        sent: u64,
+    ) {
+        self.door.log.write(
+            self.door.worker,
+            &Record {
+                service: &self.service,
+                client: &self.client,
+                request: intent.map(Asked::of),
+                served: pool.map(|pool| Served {
+                    pool: &pool.name,
+                    server: report.server.map(|index| pool.servers[index].name.as_str()),
+                }),
+                status,
+                received: report.told.received,
+                sent,
+                retries: report.retries,
+                times: report.times,
+                ended: report.ended,
+            },
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! The side that faces clients: what is done with a connection that was accepted, and the HTTP that it speaks.
+
+mod connection;
+mod entry;
+mod h1;
+mod http1;
+
+pub use connection::welcome;
+pub use entry::{Door, Entry};

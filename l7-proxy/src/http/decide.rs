@@ -1,0 +1,52 @@
+//! What becomes of a request.
+
+use std::{borrow::Cow, sync::Arc};
+
+use super::Intent;
+use crate::{
+    model::{Action, Page, Service},
+    server::Pool,
+    wire::{Framing, Method},
+};
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Decision<'s> {
+    /// It goes to a server of this pool.
+    Pool(&'s Arc<Pool>),
+    /// It is answered here.
+    Page(Cow<'s, Page>),
+}
+
+/// Decides. Whatever a client may not do is refused before routes are looked at.
+#[must_use]
+pub fn decide<'s>(service: &'s Service, intent: &Intent<'_>) -> Decision<'s> {
+    let own = |status| Decision::Page(Cow::Owned(service.pages.get(status)));
+    match intent.method {
+        Method::Connect if intent.upgrade.is_none() && !service.edits.allow_connect => {
+            return own(405);
+        }
+        Method::Trace if service.edits.refuse_trace => return own(405),
+        _ => {}
+    }
+    if let (Framing::Length(length), Some(most)) = (intent.framing, service.limits.body_bytes)
+        && length > most
+    {
+        return own(413);
+    }
+    let route = service.routes.iter().find(|route| route.matches(&intent.asked));
+    match route.map_or(&service.action, |route| &route.action) {
+        Action::Pool(pool) if pool.has_server() => Decision::Pool(pool),
+        Action::Pool(pool) => match &service.fallback {
+            Some(fallback) if fallback.has_server() => Decision::Pool(fallback),
+            // Servers that drain still take those who persist on them.
+            _ if pool.has_draining() => Decision::Pool(pool),
+            _ => own(503),
+        },
+        Action::Redirect(location) => {
+            Decision::Page(Cow::Owned(Page::redirect(location.status, location.of(&intent.asked))))
+        }
+        Action::Answer(page) => Decision::Page(Cow::Borrowed(page)),
+        Action::Status(status) => own(*status),
+    }
+}

@@ -1,0 +1,252 @@
+//! One request and its answer between a client and a server: both directions at once, in one task, with one
+//! timer.
+
+mod down;
+mod text;
+mod up;
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+pub(crate) use text::{chunk_begin, put_trailers, status_line};
+
+use super::{Client, Intent, Side};
+use crate::{
+    io::Deadline,
+    model::{CookieLine, Service},
+    server::Connection,
+    wire::{Answer, Body, Fault, Framing, Scan},
+};
+
+/// What a server may have sent before it is flushed to the client, and the other way round.
+const ENOUGH: usize = 32 * 1024;
+
+/// How an exchange has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The answer was passed on in full.
+    Complete {
+        /// Whether the server's connection may carry another request.
+        server_keeps: bool,
+        /// Whether the whole request was passed on; what is left of it may still come from the client.
+        request_done: bool,
+    },
+    /// The connection now is another protocol's; the answer that says so was put to the client's side.
+    Switched,
+    /// Nothing of the answer was passed on.
+    Failed(Failure),
+    /// The answer has broken off.
+    Broken(Failure),
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The client has gone.
+    ClientGone,
+    /// The client sent something malformed.
+    ClientFault(Fault),
+    /// The client did not send the body, or did not take the answer, in time.
+    ClientSlow,
+    /// The request's body is larger than the service takes.
+    TooLarge,
+    /// The server has ended the connection, or it broke.
+    ServerGone,
+    /// The server's answer is malformed.
+    ServerFault(Fault),
+    /// The server did not answer in time.
+    ServerSlow,
+    /// The server was halted.
+    Halted,
+}
+
+impl Failure {
+    /// The status that tells the client.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::ClientGone => 400,
+            Self::ClientFault(fault) => fault.status(),
+            Self::ClientSlow => 408,
+            Self::TooLarge => 413,
+            Self::ServerGone | Self::ServerFault(_) => 502,
+            Self::ServerSlow => 504,
+            Self::Halted => 503,
+        }
+    }
+
+    /// Whether the server is to blame.
+    #[must_use]
+    pub fn is_servers(self) -> bool {
+        matches!(self, Self::ServerGone | Self::ServerFault(_) | Self::ServerSlow)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Up {
+    /// The body is passed on.
+    Body,
+    /// The body is over; the last of it waits to be written.
+    Flush,
+    Done,
+    /// The server takes no more; its answer may be there nevertheless.
+    Off,
+}
+
+#[derive(Debug)]
+enum Down {
+    Head(Scan),
+    Body(Body),
+    Flush,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    ClientWrite,
+    RequestBody,
+    Response,
+    ResponseBody,
+}
+
+/// One request and its answer.
+#[derive(Debug)]
+pub struct Exchange<'a, S> {
+    /// The client's side.
+    pub side: &'a mut S,
+    /// The connection to the server, to which the request's head was put.
+    pub connection: &'a mut Connection,
+    /// Told when the server is halted.
+    pub halted: &'a tokio::sync::Notify,
+    /// Memory for the answer's head.
+    pub answer: &'a mut Answer,
+    /// The timer of the client's connection.
+    pub deadline: &'a mut Deadline,
+    /// The service.
+    pub service: &'a Service,
+    /// The client.
+    pub client: &'a Client,
+    /// The request.
+    pub intent: &'a Intent<'a>,
+    /// The cookie to set, with the value that names the server.
+    pub cookie: Option<(&'a CookieLine, &'a str)>,
+    /// What is told about it afterwards.
+    pub told: &'a mut Told,
+}
+
+/// What was seen of an exchange.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// Whether a byte of the request went out to the server.
+    pub sent: bool,
+    /// Whether a byte of an answer came.
+    pub answered: bool,
+    /// Status of the final answer.
+    pub status: u16,
+    /// When its head came.
+    pub head_at: Option<Instant>,
+    /// Bytes of the request's body that came.
+    pub received: u64,
+}
+
+impl<S: Side> Exchange<'_, S> {
+    /// Runs it to its end.
+    pub async fn run(self) -> End {
+        let halted = self.halted.notified();
+        let mut halted = std::pin::pin!(halted);
+        let up = match self.intent.framing {
+            Framing::None => Up::Flush,
+            _ => Up::Body,
+        };
+        let before = self.connection.output.total();
+        let mut running = Running {
+            x: self,
+            up,
+            down: Down::Head(Scan::default()),
+            phase: None,
+            server_keeps: true,
+            switched: false,
+            informational: 0,
+        };
+        let end = poll_fn(|context| {
+            let polled = running.poll(context);
+            if polled.is_pending() && halted.as_mut().poll(context).is_ready() {
+                return Poll::Ready(running.failure(Failure::Halted));
+            }
+            polled
+        })
+        .await;
+        running.x.deadline.clear();
+        running.x.told.sent = running.x.connection.output.total() != before;
+        end
+    }
+}
+
+/// An exchange under way.
+struct Running<'a, S> {
+    x: Exchange<'a, S>,
+    up: Up,
+    down: Down,
+    phase: Option<Phase>,
+    server_keeps: bool,
+    switched: bool,
+    informational: u32,
+}
+
+impl<S: Side> Running<'_, S> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let before = self.progress();
+        loop {
+            let moved = match self.request(context).and_then(|up| Ok(self.answer(context)? | up)) {
+                Ok(moved) => moved,
+                Err(end) => return Poll::Ready(end),
+            };
+            if !moved {
+                break;
+            }
+        }
+        if self.up == Up::Done && self.x.side.poll_gone(context).is_ready() {
+            return Poll::Ready(self.failure(Failure::ClientGone));
+        }
+        let phase = self.phase();
+        if self.phase != Some(phase) || before != self.progress() {
+            self.phase = Some(phase);
+            let timeouts = &self.x.service.timeouts;
+            let timeout = match phase {
+                Phase::ClientWrite => timeouts.client_write,
+                Phase::RequestBody => timeouts.request_body,
+                Phase::Response => timeouts.response,
+                Phase::ResponseBody => timeouts.response_body,
+            };
+            self.x.deadline.set(timeout.get());
+        }
+        self.x.deadline.poll(context).map(|()| {
+            self.failure(match phase {
+                Phase::ClientWrite | Phase::RequestBody => Failure::ClientSlow,
+                Phase::Response | Phase::ResponseBody => Failure::ServerSlow,
+            })
+        })
+    }
+
+    /// A number that changes with everything that is read or written.
+    fn progress(&self) -> (u64, u64, u64, usize) {
+        let x = &self.x;
+        (x.connection.output.total(), x.told.received, x.side.written(), x.connection.input.len())
+    }
+
+    fn phase(&self) -> Phase {
+        match (&self.down, self.up) {
+            (Down::Flush, _) => Phase::ClientWrite,
+            _ if self.x.side.waiting() > 0 => Phase::ClientWrite,
+            (Down::Body(_), _) => Phase::ResponseBody,
+            (Down::Head(_), Up::Body) if self.x.connection.output.is_empty() => Phase::RequestBody,
+            (Down::Head(_), _) => Phase::Response,
+        }
+    }
+
+    fn failure(&self, failure: Failure) -> End {
+        if matches!(self.down, Down::Head(_)) { End::Failed(failure) } else { End::Broken(failure) }
+    }
+}

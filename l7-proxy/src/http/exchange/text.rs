@@ -1,0 +1,43 @@
+//! How messages of HTTP/1.1 are written.
+
+use crate::wire::{Fields, Known, Sink, put_number};
+
+/// Writes a chunk's size.
+pub(crate) fn chunk_begin(out: &mut Vec<u8>, length: usize) {
+    let mut digits = [0_u8; 16];
+    let mut at = digits.len();
+    let mut rest = length;
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[rest & 15];
+        rest >>= 4;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes lines after the last chunk, less those that would be read as framing, routing or the client's
+/// address (RFC 9110 §6.5.1), and the empty line.
+pub(crate) fn put_trailers(out: &mut Vec<u8>, fields: &Fields) {
+    for (_, name, value) in fields.iter().filter(|(known, ..)| may_trail(*known)) {
+        out.line(name, value);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a line may come after the body.
+fn may_trail(known: Known) -> bool {
+    !known.is_hop_by_hop() && matches!(known, Known::Other | Known::Date | Known::Server | Known::Via)
+}
+
+/// Writes the status line of HTTP/1.1.
+pub(crate) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    put_number(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,98 @@
+//! Finds a server for a request and a connection to it.
+
+use std::time::Instant;
+
+use crate::{
+    model::Service,
+    server::{Choice, ConnectError, Connection, Pool, Slot, Way, Wish, now},
+};
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Reached {
+    /// Which of the pool's servers.
+    pub index: usize,
+    /// The place that is taken there.
+    pub slot: Slot,
+    /// The connection.
+    pub connection: Connection,
+    /// How many servers were tried in vain before.
+    pub tries: u8,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub enum Unreached {
+    /// The pool has no server that can be used.
+    NoServer,
+    /// All had reached their maximum for too long, or too many waited.
+    Queue,
+    /// No connection could be made.
+    Connect(ConnectError),
+}
+
+/// Which connections will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// One that waits, if there is any.
+    Any,
+    /// One that waits if the server is not likely to end it just now: what is sent cannot be sent again.
+    Sure,
+    /// A new one.
+    Fresh,
+}
+
+/// Chooses a server and connects to it: with a connection that waits if there is one that will do, and to
+/// other servers where one does not answer (R14: nothing of the request was sent).
+///
+/// # Errors
+/// Why none was reached.
+pub async fn reach(
+    pool: &Pool,
+    service: &Service,
+    way: &Way<'_>,
+    wish: &mut Wish<'_>,
+    which: Which,
+) -> Result<Reached, Unreached> {
+    let mut tries = 0;
+    loop {
+        let (index, slot) = place(pool, service, wish).await?;
+        if which != Which::Fresh
+            && let Some(connection) = pool.take_idle(index, way, which == Which::Sure)
+        {
+            return Ok(Reached { index, slot, connection, tries });
+        }
+        let error = match pool.connect(index, way).await {
+            Ok(connection) => return Ok(Reached { index, slot, connection, tries }),
+            Err(error @ ConnectError::Here(_)) => return Err(Unreached::Connect(error)),
+            Err(error) => error,
+        };
+        pool.release(slot);
+        let live = &pool.servers[index].live;
+        live.count_unreached(way.worker);
+        if let Some(outliers) = &pool.outliers {
+            live.failed(outliers, now());
+        }
+        wish.tried |= 1_u64.checked_shl(u32::try_from(index).unwrap_or(64)).unwrap_or(0);
+        if tries >= pool.retries.connect {
+            return Err(Unreached::Connect(error));
+        }
+        tries += 1;
+    }
+}
+
+/// Takes a place at a server, and waits for one where all are taken.
+async fn place(pool: &Pool, service: &Service, wish: &Wish<'_>) -> Result<(usize, Slot), Unreached> {
+    let mut until = None;
+    loop {
+        match pool.choose(wish, now()) {
+            Choice::Server(index, slot) => return Ok((index, slot)),
+            Choice::None => return Err(Unreached::NoServer),
+            Choice::Full => {}
+        }
+        let until = *until.get_or_insert_with(|| Instant::now() + service.timeouts.queue.get());
+        if Instant::now() >= until || !pool.wait().await {
+            return Err(Unreached::Queue);
+        }
+    }
+}

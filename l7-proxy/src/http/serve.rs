@@ -1,0 +1,258 @@
+//! Passes a request to a server of a pool: chooses one, writes the head, exchanges, and tries again where that
+//! cannot do a thing twice (R14).
+
+use std::time::Instant;
+
+use super::{
+    Client, End, Exchange, Failure, Intent, Side, Told, Unreached, Which, find_cookie, reach, write_request,
+};
+use crate::{
+    io::Deadline,
+    log::Stopwatch,
+    model::Service,
+    server::{Connection, Pool, Slot, Way, Wish, hash, now},
+    spec::{Algorithm, HashBy, Persistence},
+    wire::{Answer, Framing},
+};
+
+/// A request that goes to a server.
+#[derive(Debug)]
+pub struct Job<'a, S> {
+    /// The client's side.
+    pub side: &'a mut S,
+    /// What it asks for.
+    pub intent: &'a Intent<'a>,
+    /// The client.
+    pub client: &'a Client,
+    /// The service.
+    pub service: &'a Service,
+    /// Where it goes.
+    pub pool: &'a Pool,
+    /// Which worker serves it.
+    pub worker: usize,
+    /// Memory for the answer's head.
+    pub answer: &'a mut Answer,
+    /// The timer of the client's connection.
+    pub deadline: &'a mut Deadline,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was answered; whether all of its body was read.
+    Answered {
+        /// Whether the next request may follow.
+        request_done: bool,
+    },
+    /// The connection is another protocol's now.
+    Switched(Box<(Connection, Slot)>),
+    /// It is to be answered by ourselves with this status.
+    Status(u16),
+    /// The answer broke off: the client must be shown that.
+    Broken,
+    /// The client has gone.
+    Gone,
+}
+
+/// What is told about it.
+#[derive(Debug)]
+pub struct Report {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The server.
+    pub server: Option<usize>,
+    /// Servers that were tried in vain.
+    pub retries: u8,
+    /// What was seen.
+    pub told: Told,
+    /// When things happened.
+    pub times: Stopwatch,
+    /// Who ended it and when, as the log has it.
+    pub ended: [u8; 2],
+}
+
+/// Passes a request to a server and its answer to the client.
+pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
+    let Job { side, intent, client, service, pool, worker, answer, deadline } = job;
+    let mut report = Report {
+        outcome: Outcome::Status(503),
+        server: None,
+        retries: 0,
+        told: Told::default(),
+        times: Stopwatch::start(),
+        ended: *b"--",
+    };
+    let kept = service.state.server_of(service.persistence.as_ref(), &pool.name, client.ip(), now());
+    let mut wish = Wish {
+        cookie: service.cookie.as_ref().and_then(|cookie| find_cookie(intent.asked.fields, &cookie.name)),
+        server: kept.and_then(|name| pool.servers.iter().position(|server| server.name == name)),
+        hash: hash_of(pool, intent, client),
+        tried: 0,
+    };
+    let way =
+        Way { source: service.source, ends: &client.ends, timeout: service.timeouts.connect.get(), worker };
+    // What cannot be sent again is not sent over a connection that may be about to end.
+    let repeats = pool.retries.idempotent
+        && intent.method.is_idempotent()
+        && intent.framing == Framing::None
+        && intent.upgrade.is_none();
+    let mut which = if repeats { Which::Any } else { Which::Sure };
+    loop {
+        let reached = match reach(pool, service, &way, &mut wish, which).await {
+            Ok(reached) => reached,
+            Err(unreached) => {
+                report.ended = match unreached {
+                    Unreached::NoServer | Unreached::Connect(_) => *b"SC",
+                    Unreached::Queue => *b"sQ",
+                };
+                return report;
+            }
+        };
+        let (index, slot, mut connection) = (reached.index, reached.slot, reached.connection);
+        let server = &pool.servers[index];
+        report.server = Some(index);
+        report.retries = report.retries.saturating_add(reached.tries);
+        report.times.reached = Some(Instant::now());
+        write_request(connection.output.text(), intent, client, &service.edits, service.cookie.as_ref());
+        let cookie = service.cookie.as_ref().filter(|_| wish.cookie != Some(server.cookie.as_bytes()));
+        let mut told = Told::default();
+        let exchange = Exchange {
+            side: &mut *side,
+            connection: &mut connection,
+            halted: server.live.halted(worker),
+            answer: &mut *answer,
+            deadline: &mut *deadline,
+            service,
+            client,
+            intent,
+            cookie: cookie.map(|line| (line, server.cookie.as_str())),
+            told: &mut told,
+        };
+        let end = exchange.run().await;
+        report.told = told;
+        report.times.answered = told.head_at;
+        if let End::Failed(Failure::ServerGone) = end
+            && which != Which::Fresh
+            && !told.answered
+            && told.received == 0
+            && (!told.sent || (repeats && connection.used > 0))
+        {
+            pool.release(slot);
+            which = Which::Fresh;
+            report.retries = report.retries.saturating_add(1);
+            continue;
+        }
+        judge(pool, index, worker, &report, end);
+        let outcome = match end {
+            End::Complete { server_keeps, request_done } => {
+                if server_keeps {
+                    pool.put_idle(index, worker, connection);
+                }
+                Outcome::Answered { request_done }
+            }
+            End::Switched => {
+                report.outcome = Outcome::Switched(Box::new((connection, slot)));
+                remember(service, pool, index, client);
+                return report;
+            }
+            End::Failed(Failure::ClientGone) => Outcome::Gone,
+            End::Failed(failure) => Outcome::Status(failure.status()),
+            End::Broken(_) => Outcome::Broken,
+        };
+        if matches!(outcome, Outcome::Answered { .. }) {
+            remember(service, pool, index, client);
+        }
+        pool.release(slot);
+        report.ended = ended(end);
+        report.outcome = outcome;
+        return report;
+    }
+}
+
+/// Adds what happened to what is known of the server.
+fn judge(pool: &Pool, index: usize, worker: usize, report: &Report, end: End) {
+    let live = &pool.servers[index].live;
+    let told = &report.told;
+    let (End::Failed(failure) | End::Broken(failure)) = end else {
+        live.count_answer(worker, told.status);
+        if let (Some(at), Some(from)) = (told.head_at, report.times.reached) {
+            live.answered(u64::try_from((at - from).as_micros()).unwrap_or(u64::MAX));
+        }
+        if let Some(outliers) = &pool.outliers
+            && outliers.statuses
+            && matches!(told.status, 500 | 502 | 503 | 504)
+        {
+            live.failed(outliers, now());
+        }
+        return;
+    };
+    if failure.is_servers() {
+        live.count_broken(worker);
+        if let Some(outliers) = &pool.outliers {
+            live.failed(outliers, now());
+        }
+    }
+}
+
+/// The client is with this server from now on.
+fn remember(service: &Service, pool: &Pool, index: usize, client: &Client) {
+    if matches!(service.persistence, Some(Persistence::SourceIp { .. } | Persistence::LastSuccessful)) {
+        let name = &pool.servers[index].name;
+        service.state.served(service.persistence.as_ref(), &pool.name, client.ip(), name, now());
+    }
+}
+
+/// What requests have in common that go to one server.
+fn hash_of(pool: &Pool, intent: &Intent<'_>, client: &Client) -> u64 {
+    let by_client = || hash(client.address.as_bytes());
+    match (pool.algorithm, &pool.hash_by) {
+        (Algorithm::Source, _) | (Algorithm::Maglev, HashBy::Client) => by_client(),
+        (Algorithm::Maglev, HashBy::Uri) => hash(intent.asked.path),
+        (Algorithm::Maglev, HashBy::Header(name)) => {
+            intent.asked.fields.named(name.as_bytes()).next().map_or_else(by_client, hash)
+        }
+        (Algorithm::Maglev, HashBy::Cookie(name)) => {
+            find_cookie(intent.asked.fields, name.as_bytes()).map_or_else(by_client, hash)
+        }
+        _ => 0,
+    }
+}
+
+/// Who ended an exchange and when, as HAProxy's log has it.
+fn ended(end: End) -> [u8; 2] {
+    match end {
+        End::Complete { .. } | End::Switched => *b"--",
+        End::Failed(failure) => match failure {
+            Failure::ClientGone => *b"CH",
+            Failure::ClientFault(_) | Failure::TooLarge => *b"PR",
+            Failure::ClientSlow => *b"cD",
+            Failure::ServerGone => *b"SH",
+            Failure::ServerFault(_) => *b"PH",
+            Failure::ServerSlow => *b"sH",
+            Failure::Halted => *b"KH",
+        },
+        End::Broken(failure) => match failure {
+            Failure::ClientGone => *b"CD",
+            Failure::ClientFault(_) | Failure::TooLarge => *b"PD",
+            Failure::ClientSlow => *b"cD",
+            Failure::ServerGone | Failure::ServerFault(_) => *b"SD",
+            Failure::ServerSlow => *b"sD",
+            Failure::Halted => *b"KD",
+        },
+    }
+}
+
+impl Report {
+    /// Of a request that no server was asked for.
+    #[must_use]
+    pub fn of_none() -> Self {
+        Self {
+            outcome: Outcome::Gone,
+            server: None,
+            retries: 0,
+            told: Told::default(),
+            times: Stopwatch::start(),
+            ended: *b"--",
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What is served, and how it changes: object by object, all or nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Listeners,
+    worker::{Order, Worker},
+};
+use crate::{
+    front::Entry,
+    log::{Log, Writer},
+    model::{Ready, check},
+    spec::{Problem, Spec},
+};
+
+/// What the process is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// It serves, and says that it is about to end.
+    Grace,
+    /// It accepts nothing new.
+    Draining,
+}
+
+/// What is served at the moment, for those who only look.
+#[derive(Debug)]
+pub struct Current {
+    ready: RwLock<Arc<Ready>>,
+    phase: RwLock<Phase>,
+}
+
+impl Current {
+    /// What is served.
+    #[must_use]
+    pub fn ready(&self) -> Arc<Ready> {
+        Arc::clone(&self.ready.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the process is at.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+}
+
+/// Workers, and what they serve.
+#[derive(Debug)]
+pub struct Engine {
+    workers: Vec<Worker>,
+    current: Arc<Current>,
+    log: Arc<Log>,
+    writer: Writer,
+    state: Mutex<State>,
+}
+
+/// What changes with a specification.
+#[derive(Debug, Default)]
+struct State {
+    entries: BTreeMap<String, Arc<Entry>>,
+    /// Which service each address is listened to for.
+    listening: BTreeMap<SocketAddr, String>,
+}
+
+impl Engine {
+    /// Checks `spec` and serves it.
+    ///
+    /// # Errors
+    /// What is wrong with it, or with this host: addresses that cannot be listened to among it.
+    pub fn start(spec: &Spec, listeners: Listeners) -> Result<Self, Vec<Problem>> {
+        let ready = check(spec, None)?;
+        let of_host = |error: io::Error| vec![Problem::new("", format!("cannot start: {error}"))];
+        let log = Arc::new(Log::new(ready.workers));
+        let writer = Writer::start(Arc::clone(&log)).map_err(of_host)?;
+        let empty = Ready { services: Vec::new(), ..ready.clone() };
+        let current =
+            Arc::new(Current { ready: RwLock::new(Arc::new(empty)), phase: RwLock::new(Phase::Serving) });
+        let workers = (0..ready.workers)
+            .map(|index| Worker::start(index, Arc::clone(&log), Arc::clone(&current)))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(of_host)?;
+        let engine = Self { workers, current, log, writer, state: Mutex::default() };
+        engine.swap(ready, listeners)?;
+        Ok(engine)
+    }
+
+    /// Checks `spec` and serves it from now on, in place of what is served. Connections of services that stay
+    /// do not notice; those of services that go end when they have done what they are at.
+    ///
+    /// # Errors
+    /// What is wrong; then nothing has changed.
+    pub fn apply(&self, spec: &Spec, listeners: Listeners) -> Result<(), Vec<Problem>> {
+        let before = self.current.ready();
+        if spec.workers.is_some_and(|workers| workers != self.workers.len()) {
+            return Err(vec![Problem::new("workers", "can only be changed by a restart")]);
+        }
+        let ready = check(spec, Some(&before))?;
+        self.swap(ready, listeners)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn swap(&self, ready: Ready, mut listeners: Listeners) -> Result<(), Vec<Problem>> {
+        let mut state = self.state();
+        let wanted: BTreeMap<SocketAddr, &str> = ready
+            .services
+            .iter()
+            .flat_map(|service| service.listen.iter().map(|address| (*address, service.name.as_str())))
+            .collect();
+        // Whatever can fail comes first.
+        let mut opened = Vec::new();
+        let mut problems = Vec::new();
+        for (&address, &name) in wanted.iter().filter(|(address, _)| !state.listening.contains_key(address)) {
+            match listeners.take(address, self.workers.len()) {
+                Ok(sockets) => opened.push((address, name.to_owned(), sockets)),
+                Err(error) => problems.push(Problem::new(
+                    format!("service {name}"),
+                    format!("cannot listen to {address}: {error}"),
+                )),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let names: BTreeSet<&str> = ready.services.iter().map(|service| service.name.as_str()).collect();
+        for service in &ready.services {
+            match state.entries.get(&service.name) {
+                Some(entry) => entry.set_service(Arc::clone(service)),
+                None => {
+                    let entry = Arc::new(Entry::new(Arc::clone(service)));
+                    state.entries.insert(service.name.clone(), entry);
+                }
+            }
+        }
+        let gone: Vec<(SocketAddr, String)> = state
+            .listening
+            .iter()
+            .filter(|(address, _)| !wanted.contains_key(address))
+            .map(|(address, name)| (*address, name.clone()))
+            .collect();
+        for (address, _) in gone {
+            state.listening.remove(&address);
+            self.workers.iter().for_each(|worker| worker.tell(Order::Unlisten(address)));
+        }
+        // An address that another service has now: its sockets stay, who accepts from them changes.
+        let moved: Vec<SocketAddr> = wanted
+            .iter()
+            .filter(|(address, name)| state.listening.get(address).is_some_and(|before| before != *name))
+            .map(|(address, _)| *address)
+            .collect();
+        for address in moved {
+            let name = wanted[&address].to_owned();
+            if let Some(entry) = state.entries.get(&name) {
+                self.workers.iter().for_each(|worker| worker.tell(Order::Move(address, Arc::clone(entry))));
+            }
+            state.listening.insert(address, name);
+        }
+        for (address, name, sockets) in opened {
+            if let Some(entry) = state.entries.get(&name) {
+                for (index, socket) in sockets.into_iter().enumerate() {
+                    let worker = &self.workers[index % self.workers.len()];
+                    worker.tell(Order::Listen(address, socket, Arc::clone(entry)));
+                }
+            }
+            state.listening.insert(address, name);
+        }
+        state.entries.retain(|name, entry| {
+            let stays = names.contains(name.as_str());
+            if !stays {
+                entry.close();
+            }
+            stays
+        });
+        drop(names);
+        drop(wanted);
+        self.log.set(&ready.log);
+        self.writer.reopen();
+        *self.current.ready.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ready);
+        Ok(())
+    }
+
+    /// What is served.
+    #[must_use]
+    pub fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current)
+    }
+
+    /// The log of requests.
+    #[must_use]
+    pub fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.log)
+    }
+
+    /// Connections of clients at the moment.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.workers.iter().map(Worker::connections).sum()
+    }
+
+    /// Says from now on that it is about to end; everything is still served.
+    pub fn announce(&self) {
+        self.current.set_phase(Phase::Grace);
+    }
+
+    /// Accepts nothing new, has connections end when they have done what they are at, and ends those that are
+    /// still there after `timeout`; how many those were.
+    pub fn drain(mut self, timeout: Duration) -> usize {
+        self.current.set_phase(Phase::Draining);
+        {
+            let mut state = self.state();
+            for address in std::mem::take(&mut state.listening).into_keys() {
+                self.workers.iter().for_each(|worker| worker.tell(Order::Unlisten(address)));
+            }
+            state.entries.values().for_each(|entry| entry.close());
+        }
+        let until = Instant::now() + timeout;
+        let mut abandons = Vec::new();
+        for worker in &self.workers {
+            let (abandon, told) = oneshot::channel();
+            worker.tell(Order::End(told));
+            abandons.push(abandon);
+        }
+        while self.connections() > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left = self.connections();
+        drop(abandons);
+        self.workers.iter_mut().for_each(Worker::join);
+        self.writer.end();
+        left
+    }
+}

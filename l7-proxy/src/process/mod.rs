@@ -1,0 +1,12 @@
+//! The process: threads that serve, listeners, and the one place where what is served changes.
+//!
+//! Whoever drives it (the command line here, a control socket elsewhere) makes an [`Engine`], gives it
+//! specifications with [`Engine::apply`], and ends it with [`Engine::drain`]. Listeners are opened by
+//! [`Listeners`], or handed over to it by whoever opened them.
+
+mod engine;
+mod listeners;
+mod worker;
+
+pub use engine::{Engine, Phase};
+pub use listeners::Listeners;

@@ -1,0 +1,222 @@
+//! A thread that serves: accepts connections and keeps them until they end.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    runtime,
+    sync::{mpsc, oneshot},
+    task::JoinHandle as Task,
+    time::MissedTickBehavior,
+};
+use tracing::warn;
+
+use super::engine::Current;
+use crate::{
+    front::{Door, Entry, welcome},
+    log::Log,
+    server::Ends,
+};
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Accept connections for a service.
+    Listen(SocketAddr, TcpListener, Arc<Entry>),
+    /// Accept connections for another service there.
+    Move(SocketAddr, Arc<Entry>),
+    /// Accept no more of them there; what waits to be accepted still is.
+    Unlisten(SocketAddr),
+    /// End when all connections have, or `abandon` is told.
+    End(oneshot::Receiver<()>),
+}
+
+/// A worker, as seen by others.
+#[derive(Debug)]
+pub(super) struct Worker {
+    orders: mpsc::UnboundedSender<Order>,
+    thread: Option<JoinHandle<()>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    /// Starts a thread.
+    pub(super) fn start(index: usize, log: Arc<Log>, current: Arc<Current>) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (orders, told) = mpsc::unbounded_channel();
+        let connections: Arc<AtomicUsize> = Arc::default();
+        let inside = Inside { index, log, current, connections: Arc::clone(&connections) };
+        let thread = thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || runtime.block_on(inside.run(told)))?;
+        Ok(Self { orders, thread: Some(thread), connections })
+    }
+
+    /// Tells it something. A worker that has ended hears nothing.
+    pub(super) fn tell(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+
+    /// Connections of clients at the moment.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// Waits for its end.
+    pub(super) fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A worker on its own thread.
+struct Inside {
+    index: usize,
+    log: Arc<Log>,
+    current: Arc<Current>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// A listening socket and the task that accepts from it.
+struct Listening {
+    listener: Arc<tokio::net::TcpListener>,
+    door: Door,
+    task: Task<()>,
+}
+
+impl Inside {
+    async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut listening: HashMap<SocketAddr, Vec<Listening>> = HashMap::new();
+        let mut sweep = tokio::time::interval(Duration::from_secs(1));
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order::Listen(address, listener, entry)) => {
+                        match tokio::net::TcpListener::from_std(listener) {
+                            Ok(listener) => {
+                                let listener = self.listen(Arc::new(listener), entry);
+                                listening.entry(address).or_default().push(listener);
+                            }
+                            Err(error) => warn!("{address}: this worker cannot listen: {error}"),
+                        }
+                    }
+                    Some(Order::Move(address, entry)) => {
+                        for old in listening.get_mut(&address).into_iter().flatten() {
+                            old.task.abort();
+                            *old = self.listen(Arc::clone(&old.listener), Arc::clone(&entry));
+                        }
+                    }
+                    Some(Order::Unlisten(address)) => {
+                        for old in listening.remove(&address).into_iter().flatten() {
+                            self.unlisten(old).await;
+                        }
+                    }
+                    Some(Order::End(abandon)) => return self.end(abandon).await,
+                    None => return,
+                },
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn listen(&self, listener: Arc<tokio::net::TcpListener>, entry: Arc<Entry>) -> Listening {
+        let door = Door { entry, worker: self.index, log: Arc::clone(&self.log) };
+        let accepting = accept(Arc::clone(&listener), door.clone(), Arc::clone(&self.connections));
+        Listening { listener, door, task: tokio::spawn(accepting) }
+    }
+
+    /// Ends listening. What the kernel has accepted already would be reset with the socket: it is served.
+    async fn unlisten(&self, old: Listening) {
+        old.task.abort();
+        poll_fn(|context| {
+            while let Poll::Ready(Ok((socket, client))) = old.listener.poll_accept(context) {
+                serve(&old.door, socket, client, &self.connections);
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Ends connections to servers that have waited for too long: before the servers do (R14).
+    fn sweep(&self) {
+        for service in &self.current.ready().services {
+            let most = u64::try_from(service.timeouts.server_idle.get().as_millis()).unwrap_or(u64::MAX);
+            for pool in service.pools() {
+                pool.servers.iter().for_each(|server| server.live.sweep_idle(self.index, most));
+            }
+        }
+    }
+
+    async fn end(&self, mut abandon: oneshot::Receiver<()>) {
+        while self.connections.load(Relaxed) > 0 {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                _ = &mut abandon => return,
+            }
+        }
+    }
+}
+
+/// Serves a connection in a task of its own.
+fn serve(door: &Door, socket: TcpStream, client: SocketAddr, connections: &Arc<AtomicUsize>) {
+    let Ok(local) = socket.local_addr() else { return };
+    let counted = Counted::new(connections);
+    let door = door.clone();
+    tokio::spawn(async move {
+        welcome(door, socket, Ends { client, local }).await;
+        drop(counted);
+    });
+}
+
+/// Accepts connections.
+async fn accept(listener: Arc<tokio::net::TcpListener>, door: Door, connections: Arc<AtomicUsize>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, client)) => serve(&door, socket, client, &connections),
+            Err(error) if of_one_connection(&error) => {}
+            Err(error) => {
+                // No files or memory left: connections that end bring some back.
+                warn!("service {}: cannot accept: {error}", door.entry.service().name);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Whether it is over with the one connection that was to be accepted.
+fn of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// Counts a connection until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,243 @@
+//! Passes bytes between two connections until both are over: half-closed ones stay open in the other
+//! direction, an idle timer and a lifetime end what would last for ever. Nothing is kept for a connection that
+//! is idle: bytes lie in memory that all connections of a worker share, and only what could not be passed on
+//! at once gets memory of its own.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+    time::Instant,
+};
+
+use crate::io::{Deadline, Out};
+
+/// Bytes that are read at once.
+const ROOM: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; ROOM].into_boxed_slice());
+}
+
+/// Why a relay has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Both sides have finished.
+    Both,
+    /// The client's connection broke.
+    Client,
+    /// The server's connection broke.
+    Server,
+    /// Nothing was sent for too long.
+    Idle,
+    /// It lasted as long as it may.
+    Lifetime,
+    /// It was told to end.
+    Told,
+}
+
+/// How long a relay may last.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// As long as nothing is sent.
+    pub idle: Duration,
+    /// Altogether.
+    pub until: Option<Instant>,
+}
+
+/// One side of a relay.
+#[derive(Debug)]
+pub struct Party<S> {
+    /// The connection.
+    pub stream: S,
+    /// What came from it already.
+    pub input: BytesMut,
+    /// What is to be written to it before anything else.
+    pub output: Out,
+}
+
+/// Bytes that were passed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// From the client to the server.
+    pub up: u64,
+    /// From the server to the client.
+    pub down: u64,
+}
+
+/// One direction.
+struct Way {
+    pending: BytesMut,
+    ended: bool,
+    shut: bool,
+    flushed: bool,
+    passed: u64,
+}
+
+/// Passes bytes on until both sides have finished, or one of the `times` or `told` ends it.
+pub async fn relay<C, S>(
+    client: &mut Party<C>,
+    server: &mut Party<S>,
+    times: Times,
+    told: &Notify,
+    deadline: &mut Deadline,
+) -> (Ended, Passed)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut up = Way::new(std::mem::take(&mut client.input));
+    let mut down = Way::new(std::mem::take(&mut server.input));
+    let mut told = std::pin::pin!(told.notified());
+    let mut seen = None;
+    let ended = poll_fn(|context| {
+        // What was to be said before goes first.
+        begin(&mut client.output, &mut client.stream, context, Ended::Client)?;
+        begin(&mut server.output, &mut server.stream, context, Ended::Server)?;
+        if server.output.is_empty() {
+            up.poll(&mut client.stream, &mut server.stream, context)
+                .map_err(|of_source| if of_source { Ended::Client } else { Ended::Server })?;
+        }
+        if client.output.is_empty() {
+            down.poll(&mut server.stream, &mut client.stream, context)
+                .map_err(|of_source| if of_source { Ended::Server } else { Ended::Client })?;
+        }
+        if up.shut && down.shut {
+            return Poll::Ready(Ok(Ended::Both));
+        }
+        let now = (up.passed, down.passed, client.output.total(), server.output.total(), up.shut, down.shut);
+        if seen != Some(now) {
+            seen = Some(now);
+            let at = Instant::now() + times.idle;
+            deadline.set_at(times.until.map_or(at, |until| until.min(at)));
+        }
+        if told.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(Ended::Told));
+        }
+        deadline.poll(context).map(|()| {
+            let over = times.until.is_some_and(|until| Instant::now() >= until);
+            Ok(if over { Ended::Lifetime } else { Ended::Idle })
+        })
+    })
+    .await
+    .unwrap_or_else(|ended: Ended| ended);
+    deadline.clear();
+    (ended, Passed { up: up.passed, down: down.passed })
+}
+
+/// Writes what waits before the relay begins.
+fn begin<S: AsyncWrite + Unpin>(
+    output: &mut Out,
+    stream: &mut S,
+    context: &mut Context<'_>,
+    ended: Ended,
+) -> Result<(), Ended> {
+    match output.poll_flush(stream, context) {
+        Poll::Ready(Err(_)) => Err(ended),
+        _ => Ok(()),
+    }
+}
+
+impl Way {
+    fn new(pending: BytesMut) -> Self {
+        Self { pending, ended: false, shut: false, flushed: true, passed: 0 }
+    }
+
+    /// Passes on what can be. The error says whether it was the source's.
+    fn poll<R, W>(&mut self, from: &mut R, to: &mut W, context: &mut Context<'_>) -> Result<(), bool>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        while !self.shut {
+            match self.write(to, context) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => return Err(false),
+                Poll::Ready(Ok(())) => {}
+            }
+            if self.ended {
+                match Pin::new(&mut *to).poll_shutdown(context) {
+                    Poll::Pending => return Ok(()),
+                    // That it is gone already is no failure: it has been told all.
+                    Poll::Ready(_) => self.shut = true,
+                }
+                continue;
+            }
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut *from).poll_read(context, &mut buffer)).map_err(|_| true)?;
+                self.pass(buffer.filled(), to, context).map_err(|_| false)?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            });
+            match read {
+                Poll::Pending => {
+                    return match self.write(to, context) {
+                        Poll::Ready(Err(_)) => Err(false),
+                        _ => Ok(()),
+                    };
+                }
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(of_source)) => return Err(of_source),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes bytes that were just read; keeps what is not taken.
+    fn pass<W: AsyncWrite + Unpin>(
+        &mut self,
+        mut bytes: &[u8],
+        to: &mut W,
+        context: &mut Context<'_>,
+    ) -> io::Result<()> {
+        self.flushed &= bytes.is_empty();
+        while !bytes.is_empty() {
+            match Pin::new(&mut *to).poll_write(context, bytes) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    self.passed += written as u64;
+                    bytes = &bytes[written..];
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        self.pending.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Writes what was kept, and gives its memory back.
+    fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        to: &mut W,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.pending.is_empty() {
+            self.flushed = false;
+            let written = ready!(Pin::new(&mut *to).poll_write(context, &self.pending))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.passed += written as u64;
+            self.pending.advance(written);
+        }
+        if self.pending.capacity() > 0 {
+            self.pending = BytesMut::new();
+        }
+        if !self.flushed {
+            ready!(Pin::new(&mut *to).poll_flush(context))?;
+            self.flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
