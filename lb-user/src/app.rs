@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use crate::{
     admin,
+    connections::Connections,
     datapath::{
         attach::{self, Attached, Program, Wanted},
         events::Events,
@@ -414,7 +415,7 @@ async fn serve(
     let (handle, requests) = admin::Handle::new(last);
     let flow_tables = Arc::new(flow_tables);
     let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
-    let handle = handle.with_eyes(eyes);
+    let handle = handle.with_eyes(eyes).with_connections(Connections::of(Arc::clone(&flow_tables)));
 
     let Reload {
         config,

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod connections;
 pub mod datapath;
 pub mod decap;
 pub mod health;

@@ -5,7 +5,7 @@
 //! the maps contain is not ahead of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
@@ -81,6 +81,12 @@ pub struct Facts {
     /// What the operator has said about servers.
     #[serde(default)]
     pub admin: Vec<(TargetId, Admin)>,
+    /// The weights that servers have instead of those in the configuration.
+    #[serde(default)]
+    pub weights: Vec<(TargetId, u16)>,
+    /// VIPs that the operator has disabled.
+    #[serde(default)]
+    pub disabled: BTreeSet<String>,
     /// Who is well.
     #[serde(default)]
     pub health: Vec<HealthEvent>,
@@ -92,13 +98,20 @@ pub struct Facts {
     pub inherited: BTreeMap<u16, Counted>,
 }
 
+impl Facts {
+    /// What of it is true without the kernel's tables.
+    #[must_use]
+    pub fn without_tables(self) -> Self {
+        let Self { settled, admin, weights, disabled, .. } = self;
+        Self { settled, admin, weights, disabled, ..Self::default() }
+    }
+}
+
 impl Memory {
     /// Without what is only true while the tables are there.
     #[must_use]
     fn without_tables(self) -> Self {
-        let Facts { settled, admin, .. } = self.facts;
-        let facts = Facts { settled, admin, ..Facts::default() };
-        Self { format: FORMAT, tables: None, reasons: Vec::new(), facts }
+        Self { format: FORMAT, tables: None, reasons: Vec::new(), facts: self.facts.without_tables() }
     }
 
     /// Reads the file. One that is missing is empty; so is one that cannot be read, which is logged.
@@ -248,6 +261,8 @@ mod tests {
             ids: Some(ids),
             settled: [("a".to_owned(), servers[0].to_owned())].into(),
             admin: vec![(id(servers[0]), Admin::Drain)],
+            weights: vec![(id(servers[0]), 7)],
+            disabled: ["a".to_owned()].into(),
             health: servers.iter().map(well).collect(),
             retired: [(1, Counted([1, 2, 3, 4, 5]))].into(),
             inherited: [(2, Counted([5, 4, 3, 2, 1]))].into(),
@@ -272,7 +287,7 @@ mod tests {
         close(&path);
         let left = Memory::read(&path);
         assert_eq!((left.tables, left.facts.ids, left.facts.health.len()), (None, None, 0));
-        assert_eq!(left.facts.admin.len(), 1);
+        assert_eq!((left.facts.admin.len(), left.facts.weights.len(), left.facts.disabled.len()), (1, 1, 1));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From what the reconcile loop knows to the snapshot that everyone else reads.
 
+use std::collections::HashMap;
+
 use lb_common::{
     abi::Counters,
     verdict::{DropReason, Event, PassReason},
@@ -9,11 +11,13 @@ use tokio::sync::watch;
 use crate::{
     datapath::Datapath,
     health::TargetId,
-    model::{Server, Vip},
+    model::{Check, Config, Pool, Server, Vip},
     plan::{Admin, hop_problem},
     reconcile::Reconciler,
+    reload::probe_port,
     snapshot::{
-        Health, Interface, LastReload, PoolHealth, ReasonCount, ServerStatus, Snapshot, Traffic, VipStatus,
+        Health, Interface, LastReload, PoolHealth, PoolServer, PoolStatus, ReasonCount, ServerStatus,
+        Snapshot, Traffic, VipStatus,
     },
 };
 
@@ -59,12 +63,45 @@ pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
         tags: state.census.tags,
         tag_capacity: about.tag_capacity,
         tags_taken: state.census.tags_taken,
+        sweeps: state.sweeps,
+        pools: pools(&state.config),
+    }
+}
+
+fn pools(config: &Config) -> Vec<PoolStatus> {
+    let mut vips: HashMap<&str, Vec<String>> = HashMap::new();
+    for vip in &config.vips {
+        if let Some(pool) = &vip.pool {
+            vips.entry(pool).or_default().push(vip.name.clone());
+        }
+    }
+    let mut status = |pool: &Pool| pool_status(pool, vips.remove(pool.name.as_str()).unwrap_or_default());
+    config.pools.iter().map(&mut status).collect()
+}
+
+fn pool_status(pool: &Pool, vips: Vec<String>) -> PoolStatus {
+    let server = |server: &Server| PoolServer {
+        name: server.name.clone(),
+        address: server.address(),
+        host: server.host().map(str::to_owned),
+        weight: server.weight,
+        backup: server.backup,
+    };
+    PoolStatus {
+        name: pool.name.clone(),
+        vips,
+        min_healthy: pool.min_healthy,
+        servers: pool.servers.iter().map(server).collect(),
     }
 }
 
 fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
-    let servers: Vec<_> =
-        state.config.servers_of(vip).iter().map(|server| server_status(state, vip, server)).collect();
+    let servers: Vec<_> = state
+        .steering
+        .servers_of(&state.config, vip)
+        .iter()
+        .map(|server| server_status(state, vip, server))
+        .collect();
     let served = vip.mode.is_layer4();
     let needed = state.config.pool_of(vip).map_or(1, |pool| pool.min_healthy);
     VipStatus {
@@ -74,6 +111,10 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
         protocol: vip.protocol.to_string(),
         mode: vip.mode.to_string(),
         persistence: vip.persistence.to_string(),
+        algorithm: vip.algorithm.to_string(),
+        check: if vip.pool.is_some() { vip.health.check.name() } else { Check::None.name() }.into(),
+        check_port: check_port(vip),
+        enabled: state.steering.is_enabled(&vip.name),
         pool: vip.pool.clone(),
         served,
         note: if served { too_few(&servers, needed) } else { Some(NEEDS_PROXY.into()) },
@@ -85,6 +126,11 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
             .sum(),
         servers,
     }
+}
+
+fn check_port(vip: &Vip) -> Option<u16> {
+    let has_port = !matches!(vip.health.check, Check::Icmp | Check::None);
+    (has_port && vip.pool.is_some()).then(|| probe_port(vip, &vip.health))
 }
 
 fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server) -> ServerStatus {
@@ -99,9 +145,10 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
         host: server.host().map(str::to_owned),
         port: vip.server_port.or_else(|| vip.ports.single()),
         weight: server.weight,
+        weight_of_file: state.steering.weight(&id).and_then(|_| weight_of_file(state, vip, server)),
         backup: server.backup,
         active: reference.is_some_and(|server| state.is_active(server)),
-        state: state.admin.get(&id).copied().unwrap_or_default(),
+        state: state.steering.state(&id),
         health: health.map_or(Health::Unknown, |event| event.state),
         reason: health.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
         since: health.map_or(0, |event| event.since),
@@ -112,6 +159,12 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
             .and_then(|address| hop_problem(vip, state.surroundings.hops.get(&address))),
         traffic: traffic(counters, active.copied().unwrap_or(0)),
     }
+}
+
+/// The weight that the configuration gives to a server, which may have another now.
+fn weight_of_file<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server) -> Option<u16> {
+    let servers = state.config.servers_of(vip);
+    servers.iter().find(|other| other.name == server.name).map(|server| server.weight)
 }
 
 /// R28. A server with weight 0 counts like the others: it is there, and well or not. One that is well but

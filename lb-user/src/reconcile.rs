@@ -14,10 +14,10 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
-    admin::{Command, ServerChange, ServerRequest, StatusRequest},
+    admin::{Command, StatusRequest},
     datapath::{Datapath, Error},
     health::{HealthEvent, TargetId},
     hops::Surroundings,
@@ -26,7 +26,7 @@ use crate::{
     notify::Manager,
     picture::{self, About},
     plan::{
-        Admin, Census, Desired, Ids, Image, Inputs, Operation, Orders, Rings,
+        Census, Desired, Ids, Image, Inputs, Operation, Orders, Rings, Steering,
         desired::{Shape, desired, sheet},
         diff,
         ids::Exhausted,
@@ -60,7 +60,9 @@ pub struct Reconciler<D> {
     pub(crate) health: HashMap<TargetId, HealthEvent>,
     pub(crate) surroundings: Surroundings,
     pub(crate) census: Census,
-    pub(crate) admin: HashMap<TargetId, Admin>,
+    /// How often the sweep has reported.
+    pub(crate) sweeps: u64,
+    pub(crate) steering: Steering,
     /// What was counted for servers that are gone, by number of their VIP.
     retired: HashMap<u16, Counters>,
     /// What the kernel had counted for others before an index was given to its server.
@@ -89,7 +91,8 @@ impl<D: Datapath> Reconciler<D> {
             health: HashMap::new(),
             surroundings: Surroundings::default(),
             census: Census::default(),
-            admin: HashMap::new(),
+            sweeps: 0,
+            steering: Steering::default(),
             retired: HashMap::new(),
             inherited: HashMap::new(),
             settled: Settled::new(),
@@ -113,12 +116,12 @@ impl<D: Datapath> Reconciler<D> {
         rings: Vec<(u16, Image)>,
     ) -> Result<Self, Exhausted> {
         let learn = config.flows.learn;
-        let Facts { ids, settled, admin, health, retired, inherited } = facts;
+        let Facts { ids, settled, admin, weights, disabled, health, retired, inherited } = facts;
+        let steering = Steering::resume(admin, weights, disabled);
         let Some(ids) = ids else {
             let mut fresh = Self::new(datapath, config, snat_ports, shape)?;
-            let there = |(id, _): &(TargetId, Admin)| fresh.ids.server(id).is_some();
-            fresh.admin = admin.into_iter().filter(there).collect();
-            fresh.settled = settled;
+            (fresh.steering, fresh.settled) = (steering, settled);
+            fresh.forget_what_is_gone();
             return Ok(fresh);
         };
         let counters = |counted: BTreeMap<u16, Counted>| {
@@ -127,7 +130,7 @@ impl<D: Datapath> Reconciler<D> {
         let mut resumed = Self {
             ids,
             settled,
-            admin: admin.into_iter().collect(),
+            steering,
             health: health.into_iter().map(|event| (event.id.clone(), event)).collect(),
             retired: counters(retired),
             inherited: counters(inherited),
@@ -144,12 +147,12 @@ impl<D: Datapath> Reconciler<D> {
         let counted = |counters: &HashMap<u16, Counters>| {
             counters.iter().map(|(number, counters)| (*number, (*counters).into())).collect()
         };
-        let mut admin: Vec<_> = self.admin.iter().map(|(id, state)| (id.clone(), *state)).collect();
-        admin.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         Facts {
             ids: Some(self.ids.clone()),
             settled: self.settled.clone(),
-            admin,
+            admin: self.steering.states(),
+            weights: self.steering.weights(),
+            disabled: self.steering.disabled().clone(),
             health: self.known_health(),
             retired: counted(&self.retired),
             inherited: counted(&self.inherited),
@@ -191,41 +194,10 @@ impl<D: Datapath> Reconciler<D> {
             .filter_map(|vip| ids.vip(&vip.name))
             .collect();
         self.retired.retain(|vip, _| kept.contains(vip));
-        self.admin.retain(|id, _| ids.server(id).is_some());
         self.rings.set_learn(config.flows.learn);
         (self.ids, self.config) = (ids, config);
+        self.forget_what_is_gone();
         Ok(())
-    }
-
-    /// Gives servers another state; tells which ones.
-    ///
-    /// # Errors
-    /// When there is none of this name.
-    pub fn set_state(&mut self, request: &ServerRequest) -> Result<Vec<ServerChange>, String> {
-        let ServerRequest { vip: wanted, server: name, state } = request;
-        let vips: Vec<_> =
-            self.config.vips.iter().filter(|vip| wanted == "*" || vip.name == *wanted).collect();
-        if vips.is_empty() {
-            return Err(format!("there is no VIP {wanted:?}; lbctl status lists them"));
-        }
-        let having =
-            vips.iter().filter(|vip| self.config.servers_of(vip).iter().any(|server| server.name == *name));
-        let changes: Vec<_> = having
-            .map(|vip| ServerChange { vip: vip.name.clone(), server: name.clone(), state: *state })
-            .collect();
-        if changes.is_empty() {
-            let of = if wanted == "*" { "any VIP".into() } else { format!("VIP {wanted:?}") };
-            return Err(format!("there is no server {name:?} in {of}; lbctl status lists them"));
-        }
-        for ServerChange { vip, server, state } in &changes {
-            info!("VIP {vip}: server {server} is to be {state}, as the operator says");
-            let id = TargetId { vip: vip.clone(), server: server.clone() };
-            match state {
-                Admin::Ready => self.admin.remove(&id),
-                Admin::Drain | Admin::Halt => self.admin.insert(id, *state),
-            };
-        }
-        Ok(changes)
     }
 
     /// What was counted for a server. What the kernel does not tell counts as nothing.
@@ -274,6 +246,7 @@ impl<D: Datapath> Reconciler<D> {
         self.ids.on_census(&census);
         let of_use = self.rings.on_census(&census);
         self.census = census;
+        self.sweeps += 1;
         of_use
     }
 
@@ -297,7 +270,7 @@ impl<D: Datapath> Reconciler<D> {
             shape: self.shape,
             snat_ports: self.snat_ports,
             health: &health,
-            admin: &|id| self.admin.get(id).copied().unwrap_or_default(),
+            steering: &self.steering,
             hops: &self.surroundings.hops,
             interfaces: &self.surroundings.interfaces,
             own_addresses: &self.surroundings.own_addresses,
@@ -494,7 +467,11 @@ fn obey<D: Datapath>(reconciler: &mut Reconciler<D>, command: Command) -> Box<dy
     // Who asked may have given up.
     match command {
         Command::Server(request, answer) => {
-            let outcome = reconciler.set_state(&request);
+            let outcome = reconciler.steer_server(&request);
+            Box::new(move || drop(answer.send(outcome)))
+        }
+        Command::Vip(request, answer) => {
+            let outcome = reconciler.steer_vip(&request);
             Box::new(move || drop(answer.send(outcome)))
         }
         Command::Configure(config, answer) => {
@@ -503,6 +480,8 @@ fn obey<D: Datapath>(reconciler: &mut Reconciler<D>, command: Command) -> Box<dy
         }
     }
 }
+
+mod steer;
 
 #[cfg(test)]
 mod churn;
@@ -536,7 +515,7 @@ mod tests {
         pool = "web"
     "#;
 
-    fn reconciler() -> Reconciler<Fake> {
+    pub(super) fn reconciler() -> Reconciler<Fake> {
         let config = config::check("test.toml", CONFIG).expect("a valid configuration").config;
         let ports = PortRange { first: 1_024, last: 2_047 };
         let mut reconciler = Reconciler::new(Fake::default(), config, ports, Shape::default()).unwrap();
@@ -555,12 +534,12 @@ mod tests {
         reconciler
     }
 
-    fn health(vip: &str, server: &str, state: Health) -> HealthEvent {
+    pub(super) fn health(vip: &str, server: &str, state: Health) -> HealthEvent {
         let id = TargetId { vip: vip.into(), server: server.into() };
         HealthEvent { id, state, reason: "said so".into(), since: 7, changed: true }
     }
 
-    fn about() -> About {
+    pub(super) fn about() -> About {
         About {
             now: || 100,
             started: 90,
@@ -682,7 +661,7 @@ mod tests {
         assert_eq!(snapshot.reasons.len(), reasons, "also those that did not happen");
     }
 
-    fn all_up(reconciler: &mut Reconciler<Fake>) {
+    pub(super) fn all_up(reconciler: &mut Reconciler<Fake>) {
         for vip in ["a", "b"] {
             for server in ["s1", "s2"] {
                 reconciler.on_health(health(vip, server, Health::Up));
@@ -691,7 +670,7 @@ mod tests {
         reconciler.step(Duration::ZERO).unwrap();
     }
 
-    fn with(change: impl FnOnce(String) -> String) -> Config {
+    pub(super) fn with(change: impl FnOnce(String) -> String) -> Config {
         config::check("test.toml", &change(CONFIG.into())).expect("a valid configuration").config
     }
 
@@ -758,38 +737,6 @@ mod tests {
         assert!(reconciler.configure(config).is_err());
         assert_eq!(reconciler.step(Duration::ZERO), Ok(0));
         assert_eq!(reconciler.config.vips.len(), 3);
-    }
-
-    #[test]
-    fn a_state_is_for_a_server_of_a_vip_or_of_all_and_outlasts_a_reload() {
-        let mut reconciler = reconciler();
-        all_up(&mut reconciler);
-        let request =
-            |vip: &str, server: &str, state| ServerRequest { vip: vip.into(), server: server.into(), state };
-        let states = |reconciler: &Reconciler<Fake>| -> Vec<_> {
-            let vips = picture::snapshot(reconciler, &about()).vips;
-            vips.iter().take(2).map(|vip| (vip.servers[0].state, vip.servers[0].active)).collect()
-        };
-        reconciler.set_state(&request("a", "s1", Admin::Drain)).unwrap();
-        reconciler.step(Duration::ZERO).unwrap();
-        assert_eq!(states(&reconciler), [(Admin::Drain, false), (Admin::Ready, true)]);
-        let changes = reconciler.set_state(&request("*", "s1", Admin::Halt)).unwrap();
-        assert_eq!(changes.len(), 3, "also where the proxy is to serve");
-        reconciler.configure(with(|text| text.replace("port = 81", "port = 91"))).unwrap();
-        reconciler.step(Duration::ZERO).unwrap();
-        assert_eq!(states(&reconciler), [(Admin::Halt, false), (Admin::Halt, false)]);
-        let fates: Vec<_> = reconciler.orders().servers.iter().map(|sheet| sheet.fate).collect();
-        assert_eq!(fates, [Fate::Nobody, Fate::Halted, Fate::Kept, Fate::Halted, Fate::Kept]);
-        reconciler.set_state(&request("*", "s1", Admin::Ready)).unwrap();
-        reconciler.step(Duration::ZERO).unwrap();
-        assert_eq!(states(&reconciler), [(Admin::Ready, true), (Admin::Ready, true)]);
-        for (vip, server, why) in [
-            ("c", "s1", "there is no VIP \"c\"; lbctl status lists them"),
-            ("a", "s9", "there is no server \"s9\" in VIP \"a\"; lbctl status lists them"),
-            ("*", "s9", "there is no server \"s9\" in any VIP; lbctl status lists them"),
-        ] {
-            assert_eq!(reconciler.set_state(&request(vip, server, Admin::Halt)).unwrap_err(), why);
-        }
     }
 
     #[test]

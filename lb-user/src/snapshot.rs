@@ -46,6 +46,12 @@ pub struct Snapshot {
     /// Places taken by flow tags, also of flows that are over.
     #[serde(default)]
     pub tags_taken: u64,
+    /// How often the flows have been counted since the start. [`Traffic::active`] is as of the last time.
+    #[serde(default)]
+    pub sweeps: u64,
+    /// Pools in file order.
+    #[serde(default)]
+    pub pools: Vec<PoolStatus>,
 }
 
 /// How a reload went.
@@ -123,6 +129,18 @@ pub struct VipStatus {
     pub mode: String,
     /// Persistence: `none`, `source-ip`, `last-successful` or `cookie`.
     pub persistence: String,
+    /// How the server of a new flow is chosen: `maglev`, `round-robin`, `least-conn`, `source` or `first`.
+    #[serde(default)]
+    pub algorithm: String,
+    /// What its health checks do: `tcp`, `http`, `https`, `tls`, `redis`, `mysql`, `script`, `udp`, `icmp` or `none`.
+    #[serde(default)]
+    pub check: String,
+    /// The port that is checked; `None` for checks without one, or where there is no pool.
+    #[serde(default)]
+    pub check_port: Option<u16>,
+    /// `false` while the operator has it refuse new flows.
+    #[serde(default = "yes")]
+    pub enabled: bool,
     /// Pool, if any.
     pub pool: Option<String>,
     /// `false` where the mode needs l7-proxy, which does not serve yet.
@@ -136,6 +154,35 @@ pub struct VipStatus {
     pub traffic: Traffic,
     /// Servers in file order.
     pub servers: Vec<ServerStatus>,
+}
+
+/// A pool as it is configured. How its servers are, each VIP says for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Name.
+    pub name: String,
+    /// Names of the VIPs that it serves, in file order.
+    pub vips: Vec<String>,
+    /// With fewer servers that take new flows the pool is as good as down.
+    pub min_healthy: usize,
+    /// Servers in file order.
+    pub servers: Vec<PoolServer>,
+}
+
+/// A server as its pool has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolServer {
+    /// Name.
+    pub name: String,
+    /// Address; `None` while its name leads nowhere.
+    pub address: Option<IpAddr>,
+    /// The name by which the configuration knows it, if not by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Weight in the configuration.
+    pub weight: u16,
+    /// Whether it is a backup server.
+    pub backup: bool,
 }
 
 /// Health of all servers of a VIP together (R28).
@@ -199,6 +246,9 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// Weight, 0..=65535.
     pub weight: u16,
+    /// The weight in the configuration, while the operator has given it another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_of_file: Option<u16>,
     /// Whether it is a backup server.
     pub backup: bool,
     /// Whether new flows may reach it now: up, weighted, and not a backup that is not needed.
@@ -228,4 +278,8 @@ pub struct ReasonCount {
     pub reason: String,
     /// Packets.
     pub packets: u64,
+}
+
+fn yes() -> bool {
+    true
 }

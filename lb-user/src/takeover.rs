@@ -119,8 +119,7 @@ impl Found {
     pub fn facts(&mut self) -> Result<(Facts, Vec<(u16, Image)>)> {
         let facts = std::mem::take(&mut self.memory.facts);
         let Some(kept) = &self.kept else {
-            let Facts { settled, admin, .. } = facts;
-            return Ok((Facts { settled, admin, ..Facts::default() }, Vec::new()));
+            return Ok((facts.without_tables(), Vec::new()));
         };
         let vips = facts.ids.iter().flat_map(|ids| ids.vips());
         let rings = kept.rings(vips)?;

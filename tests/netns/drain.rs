@@ -128,7 +128,7 @@ fn a_state_that_is_for_nobody_is_refused() {
     for (arguments, why) in [
         (["server", "drain", "nobody/s1"], "there is no VIP \"nobody\""),
         (["server", "halt", "snat_v4/s9"], "there is no server \"s9\" in VIP \"snat_v4\""),
-        (["server", "ready", "s1"], "is not VIP/SERVER"),
+        (["server", "ready", "s1"], "it must be VIP/SERVER"),
     ] {
         let refused = balancer.lbctl(&arguments).expect_err("a refusal");
         assert!(refused.contains(why), "{refused}");

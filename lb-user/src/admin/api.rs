@@ -10,7 +10,7 @@ use hyper::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Handle, ServerRequest, Wish, error::Refusal, eyes, query::Query};
+use super::{Handle, How, ServerRequest, VipRequest, Wish, error::Refusal, eyes, flows, query::Query};
 use crate::{
     metrics,
     trace::{Eyes, Lines},
@@ -54,9 +54,17 @@ where
     }
     let path = request.uri().path().to_owned();
     let (allow, methods): (_, &[Method]) = match path.as_str() {
-        "/v1/status" | "/v1/why" | "/v1/history" | "/metrics" => ("GET, HEAD", &[Method::GET, Method::HEAD]),
+        "/v1/status" | "/v1/why" | "/v1/history" | "/v1/connections" | "/metrics" => {
+            ("GET, HEAD", &[Method::GET, Method::HEAD])
+        }
         "/v1/trace" => ("GET", &[Method::GET]),
-        "/v1/server" | "/v1/reload" | "/v1/confirm" | "/v1/rollback" => ("POST", &[Method::POST]),
+        "/v1/server"
+        | "/v1/vip"
+        | "/v1/edit"
+        | "/v1/reload"
+        | "/v1/confirm"
+        | "/v1/rollback"
+        | "/v1/connections/end" => ("POST", &[Method::POST]),
         _ => return Err(Refusal::NotFound { path }),
     };
     if !methods.contains(request.method()) {
@@ -65,6 +73,17 @@ where
     if path == "/v1/server" {
         let wish: ServerRequest = read(request.into_body()).await?;
         return encode(&handle.set_server(wish).await.map_err(Refusal::Refused)?);
+    }
+    if path == "/v1/vip" {
+        let wish: VipRequest = read(request.into_body()).await?;
+        return encode(&handle.set_vip(wish).await.map_err(Refusal::Refused)?);
+    }
+    if path == "/v1/edit" {
+        let mut query = Query::parse(request.uri().query())?;
+        let how = how(&mut query)?;
+        query.finish()?;
+        let edit = read(request.into_body()).await?;
+        return encode(&handle.reload(Wish::Edit(edit, how)).await.map_err(Refusal::Refused)?);
     }
     if !request.body().is_end_stream() {
         return Err(Refusal::UnexpectedBody);
@@ -76,6 +95,8 @@ where
         "/v1/reload" | "/v1/confirm" | "/v1/rollback" => {
             encode(&handle.reload(wish(&path, query)?).await.map_err(Refusal::Refused)?)
         }
+        "/v1/connections" => encode(&flows::list(query, handle).await?),
+        "/v1/connections/end" => encode(&flows::end(query, handle).await?),
         "/v1/history" => encode(&handle.history()),
         "/metrics" => {
             let text = metrics::render(&*handle.status().await, &metrics::Process::this());
@@ -94,22 +115,27 @@ fn wish(path: &str, query: Option<&str>) -> Result<Wish, Refusal> {
             Some(number) => Wish::GoBack(number),
             None => return Err(Refusal::BadRequest("number is missing: which configuration?".into())),
         },
-        _ => {
-            let dry_run = query.take_as("dry_run", "true or false")?.unwrap_or(false);
-            let confirm: Option<u64> = query.take_as("confirm", "a number of seconds")?;
-            match (dry_run, confirm) {
-                (true, None) => Wish::Try,
-                (false, None) => Wish::Apply,
-                (false, Some(seconds @ 1..=86_400)) => Wish::Commit(Duration::from_secs(seconds)),
-                (false, Some(_)) => return Err(Refusal::BadRequest("confirm must be 1 to 86400".into())),
-                (true, Some(_)) => {
-                    return Err(Refusal::BadRequest("what is only tried needs no confirmation".into()));
-                }
-            }
-        }
+        _ => match how(&mut query)? {
+            How::Try => Wish::Try,
+            How::Apply => Wish::Apply,
+            How::Commit(patience) => Wish::Commit(patience),
+        },
     };
     query.finish()?;
     Ok(wish)
+}
+
+/// Whether something is to be tried, done, or done until further notice.
+fn how(query: &mut Query) -> Result<How, Refusal> {
+    let dry_run = query.take_as("dry_run", "true or false")?.unwrap_or(false);
+    let confirm: Option<u64> = query.take_as("confirm", "a number of seconds")?;
+    match (dry_run, confirm) {
+        (true, None) => Ok(How::Try),
+        (false, None) => Ok(How::Apply),
+        (false, Some(seconds @ 1..=86_400)) => Ok(How::Commit(Duration::from_secs(seconds))),
+        (false, Some(_)) => Err(Refusal::BadRequest("confirm must be 1 to 86400".into())),
+        (true, Some(_)) => Err(Refusal::BadRequest("what is only tried needs no confirmation".into())),
+    }
 }
 
 /// The body of a request, which must be JSON of this form.

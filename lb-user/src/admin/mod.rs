@@ -3,10 +3,14 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | the [`Snapshot`], with counters as fresh as possible |
-//! | `POST /v1/server` with a [`ServerRequest`] | the servers it was for, once the kernel knows |
+//! | `POST /v1/server` with a [`ServerRequest`] | the servers it was for, once the kernel knows: a list of [`ServerChange`] |
+//! | `POST /v1/vip` with a [`VipRequest`] | the VIPs it was for, once the kernel knows: a list of [`VipChange`] |
 //! | `POST /v1/reload` | what the configuration file brought, once it is applied: [`Reloaded`]; with `?dry_run=true` what it would bring; with `?confirm=SECONDS` it has to be confirmed |
+//! | `POST /v1/edit` with an [`Edit`] | the same, once the file says so and is in use; `dry_run` and `confirm` as for `reload` |
 //! | `POST /v1/confirm` | the same, once what was to be confirmed is |
 //! | `POST /v1/rollback?number=N` | the same, once what was kept under the number is in the file and in use |
+//! | `GET /v1/connections` | the connections that are open: [`crate::connections::Listed`]; with `vip`, `server`, `client` (a network) and `limit` |
+//! | `POST /v1/connections/end` | with one of the same or `all=true`, but for `limit`: ends them, [`crate::connections::Ended`] |
 //! | `GET /metrics` | [`crate::metrics`] |
 //! | `GET /v1/history` | the configurations that are kept: a list of [`Entry`] |
 //! | `GET /v1/trace?filter=…` | what becomes of packets, a [`crate::trace::Line`] of JSON for each, as they come; see [`eyes`] |
@@ -22,9 +26,11 @@
 pub mod api;
 pub mod error;
 pub mod eyes;
+pub mod flows;
 pub mod query;
 pub mod server;
 pub mod socket;
+pub mod steer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,12 +40,17 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::{server::serve, socket::Socket};
+pub use self::{
+    server::serve,
+    socket::Socket,
+    steer::{OfFile, ServerChange, ServerRequest, VipChange, VipRequest, Weight},
+};
 use crate::{
+    connections::Connections,
     model::Config,
-    plan::Admin,
     reload::{
         changes::Change,
+        edit::Edit,
         history::{Entry, History},
     },
     snapshot::Snapshot,
@@ -67,29 +78,6 @@ impl StatusRequest {
     }
 }
 
-/// What is to become of a server for the time being.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerRequest {
-    /// Name of a VIP; `*` for every one that has the server.
-    pub vip: String,
-    /// Name of the server in its pool.
-    pub server: String,
-    /// `ready`, `drain` or `halt`.
-    pub state: Admin,
-}
-
-/// A server that a request was for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerChange {
-    /// Name of the VIP.
-    pub vip: String,
-    /// Name of the server.
-    pub server: String,
-    /// What it is now.
-    pub state: Admin,
-}
-
 /// What a configuration file brought that was read again, or would bring.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
@@ -114,7 +102,7 @@ pub struct Reloaded {
 }
 
 /// What is to be done about the configuration file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Wish {
     /// Read it again and use it.
     Apply,
@@ -126,13 +114,28 @@ pub enum Wish {
     Confirm,
     /// Write the text that was kept under a number into the file, and use that.
     GoBack(u32),
+    /// Change the file, and use it.
+    Edit(Edit, How),
+}
+
+/// What is to be done with a file that is edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Say what would be different.
+    Try,
+    /// Write and use it.
+    Apply,
+    /// The same, and go back to what was in use before unless it is confirmed in time.
+    Commit(Duration),
 }
 
 /// A wish for the reconcile loop. It is answered when the kernel has been told.
 #[derive(Debug)]
 pub enum Command {
-    /// A server's state.
+    /// A server's state or weight.
     Server(ServerRequest, oneshot::Sender<Result<Vec<ServerChange>, String>>),
+    /// Whether a VIP takes new flows.
+    Vip(VipRequest, oneshot::Sender<Result<Vec<VipChange>, String>>),
     /// Another configuration, that can be used.
     Configure(Box<Config>, oneshot::Sender<Result<(), String>>),
 }
@@ -149,6 +152,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     reloads: mpsc::Sender<ReloadRequest>,
     eyes: Option<Eyes>,
+    connections: Option<Connections>,
     history: Option<History>,
 }
 
@@ -171,8 +175,15 @@ impl Handle {
         let (command_requests, commands) = mpsc::channel(WAITING);
         let (reload_requests, reloads) = mpsc::channel(WAITING);
         let (commands_to, reloads_to) = (command_requests, reload_requests);
-        let handle =
-            Self { last, requests, commands: commands_to, reloads: reloads_to, eyes: None, history: None };
+        let handle = Self {
+            last,
+            requests,
+            commands: commands_to,
+            reloads: reloads_to,
+            eyes: None,
+            connections: None,
+            history: None,
+        };
         (handle, Requests { status, commands, reloads })
     }
 
@@ -182,19 +193,34 @@ impl Handle {
         Self { eyes: Some(eyes), ..self }
     }
 
+    /// The same, with the connections of VIPs.
+    #[must_use]
+    pub fn with_connections(self, connections: Connections) -> Self {
+        Self { connections: Some(connections), ..self }
+    }
+
     /// The same, with the configurations that were in use.
     #[must_use]
     pub fn with_history(self, history: History) -> Self {
         Self { history: Some(history), ..self }
     }
 
-    /// Changes a server's state; gives the servers that the request was for.
+    /// Changes a server's state or weight; gives the servers that the request was for.
     ///
     /// # Errors
     /// When there is no such server; or the loop is gone.
     pub async fn set_server(&self, request: ServerRequest) -> Result<Vec<ServerChange>, String> {
         let (answer, outcome) = oneshot::channel();
         ask(&self.commands, Command::Server(request, answer), outcome).await
+    }
+
+    /// Enables or disables a VIP; gives the VIPs that the request was for.
+    ///
+    /// # Errors
+    /// When there is no such VIP; or the loop is gone.
+    pub async fn set_vip(&self, request: VipRequest) -> Result<Vec<VipChange>, String> {
+        let (answer, outcome) = oneshot::channel();
+        ask(&self.commands, Command::Vip(request, answer), outcome).await
     }
 
     /// Applies a configuration.

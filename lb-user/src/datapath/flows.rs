@@ -16,6 +16,7 @@ use lb_common::{
     hash,
 };
 
+pub use self::records::Record;
 use super::{Error, mapped::Mapped};
 use crate::plan::orders::{Census, Fate, Orders, Sheet};
 
@@ -320,5 +321,7 @@ pub fn tick() -> u32 {
     conntrack::tick(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }
 
+mod records;
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

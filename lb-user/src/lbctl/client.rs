@@ -34,13 +34,15 @@ pub enum Failure {
     Usage(String),
     /// It answered, but with a refusal or something that is not understood.
     Answer(String),
+    /// What was waited for has not come.
+    TimeUp(String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reach(why) => write!(f, "cannot reach lb-user: {why}"),
-            Self::Usage(why) | Self::Answer(why) => f.write_str(why),
+            Self::Usage(why) | Self::Answer(why) | Self::TimeUp(why) => f.write_str(why),
         }
     }
 }

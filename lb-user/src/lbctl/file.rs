@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use clap::Args;
+use serde_json::{Map, Value};
+
 use super::{
     client::{self, Failure},
     table::{
@@ -10,7 +13,10 @@ use super::{
     },
     understood, units,
 };
-use crate::{admin::Reloaded, reload::history::Entry};
+use crate::{
+    admin::Reloaded,
+    reload::{edit::Edit, history::Entry},
+};
 
 /// The shortest and the longest time that a confirmation may be waited for, in seconds.
 const PATIENCE: std::ops::RangeInclusive<u64> = 1..=86_400;
@@ -63,6 +69,61 @@ pub fn commit(socket: &Path, confirm: Option<u64>) -> Result<String, Failure> {
     }
 }
 
+/// What the command line says about a change to the file.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Change {
+    /// Only say what would be different.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Go back to what was in use before, unless `lbctl confirm` comes in time, e.g. 60s or 5m.
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "dry_run")]
+    confirm: Option<u64>,
+}
+
+/// Has the file changed and put into use, and tells what is different.
+///
+/// # Errors
+/// When the file cannot be used then, or lb-user cannot be reached; nothing is changed then.
+pub fn edit(socket: &Path, edit: &Edit, change: Change) -> Result<String, Failure> {
+    let body = serde_json::to_string(edit).map_err(|error| Failure::Answer(error.to_string()))?;
+    match change {
+        Change { dry_run: true, .. } => {
+            let told = answer(client::post(socket, "/v1/edit?dry_run=true", body)?)?;
+            Ok(format!("{}{} stays as it is (--dry-run)\n", changes(&told), told.file))
+        }
+        Change { confirm: Some(seconds), .. } => {
+            Ok(report(&answer(client::post(socket, &format!("/v1/edit?confirm={seconds}"), body)?)?))
+        }
+        Change { .. } => Ok(report(&answer(client::post(socket, "/v1/edit", body)?)?)),
+    }
+}
+
+/// Reads KEY=VALUE; the value as in the file, where a text may go without quotes.
+///
+/// # Errors
+/// When it is nothing of the kind.
+pub fn pair(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, e.g. algorithm=least-conn")?;
+    let (key, value) = (key.trim(), value.trim());
+    if key.is_empty() {
+        return Err("write KEY=VALUE, e.g. algorithm=least-conn".into());
+    }
+    let read = format!("value = {value}").parse::<toml::Table>().ok();
+    let read = read.and_then(|mut table| serde_json::to_value(table.remove("value")?).ok());
+    Ok((key.to_owned(), read.unwrap_or_else(|| value.into())))
+}
+
+/// Keys with their values, for an edit.
+#[must_use]
+pub fn keys(
+    named: impl IntoIterator<Item = (&'static str, Option<Value>)>,
+    more: &[(String, Value)],
+) -> Map<String, Value> {
+    let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    named.chain(more.iter().cloned()).collect()
+}
+
 /// Keeps what was to be confirmed.
 ///
 /// # Errors
@@ -102,7 +163,11 @@ pub fn history(socket: &Path) -> Result<String, Failure> {
 }
 
 fn ask(socket: &Path, path: &str) -> Result<Reloaded, Failure> {
-    let told: Reloaded = understood(&client::post(socket, path, String::new())?)?;
+    answer(client::post(socket, path, String::new())?)
+}
+
+fn answer(body: String) -> Result<Reloaded, Failure> {
+    let told: Reloaded = understood(&body)?;
     for warning in &told.warnings {
         eprintln!("{warning}");
     }
@@ -110,15 +175,18 @@ fn ask(socket: &Path, path: &str) -> Result<Reloaded, Failure> {
 }
 
 fn done(socket: &Path, path: &str) -> Result<String, Failure> {
-    let told = ask(socket, path)?;
+    Ok(report(&ask(socket, path)?))
+}
+
+fn report(told: &Reloaded) -> String {
     let vips = if told.vips == 1 { "VIP" } else { "VIPs" };
-    let mut text = changes(&told);
+    let mut text = changes(told);
     let number = told.number.map(|number| format!(", number {number} of the history")).unwrap_or_default();
     text += &format!("{} is in use: {} {vips}{number}\n", told.file, told.vips);
     if let Some(seconds) = told.confirm_within {
         text += &format!("It is taken back in {}, unless you say: lbctl confirm\n", units::span(seconds));
     }
-    Ok(text)
+    text
 }
 
 fn changes(told: &Reloaded) -> String {
@@ -127,7 +195,32 @@ fn changes(told: &Reloaded) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn values_are_as_in_the_file() {
+        for (text, key, value) in [
+            ("algorithm=least-conn", "algorithm", json!("least-conn")),
+            ("algorithm=\"first\"", "algorithm", json!("first")),
+            ("mss=1400", "mss", json!(1400)),
+            ("flow_state=false", "flow_state", json!(false)),
+            ("port=80,443", "port", json!("80,443")),
+            (
+                "persistence={ type = \"source-ip\", timeout = \"30m\" }",
+                "persistence",
+                json!({ "type": "source-ip", "timeout": "30m" }),
+            ),
+            ("trusted_proxies=[\"10.0.0.0/8\"]", "trusted_proxies", json!(["10.0.0.0/8"])),
+            ("pool = web", "pool", json!("web")),
+        ] {
+            assert_eq!(pair(text), Ok((key.to_owned(), value)), "{text}");
+        }
+        assert!(pair("port").is_err() && pair("=7").is_err());
+        let all = keys([("port", Some(json!(1))), ("mode", None)], &[("port".into(), json!(2))]);
+        assert_eq!(Value::from(all), json!({ "port": 2 }), "what is said last holds");
+    }
 
     #[test]
     fn times() {

@@ -6,36 +6,41 @@
 //! | 1 | lb-user refused, e.g. a configuration with mistakes, or its answer was not understood |
 //! | 2 | wrong usage |
 //! | 3 | lb-user cannot be reached: it is not running, or this user may not ask it |
+//! | 4 | what was waited for has not come in time |
 
 pub mod client;
+pub mod conn;
 pub mod file;
+pub mod output;
 pub mod pcapng;
+pub mod pool;
+pub mod server;
 pub mod status;
 pub mod table;
 pub mod trace;
 pub mod units;
+pub mod vip;
 pub mod why;
+pub mod yaml;
 
 use std::{
-    env,
-    io::{self, ErrorKind, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
-use self::client::Failure;
-use crate::{
-    admin::{DEFAULT_SOCKET, ServerChange, ServerRequest},
-    plan::Admin,
-    snapshot::Snapshot,
+use self::{
+    client::Failure,
+    output::{Format, Output, print, render, wants_colour},
 };
+use crate::{admin::DEFAULT_SOCKET, snapshot::Snapshot};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 lb-user answered; 1 it refused, or its answer was not understood;
-2 wrong usage; 3 lb-user cannot be reached (not running, or no permission).";
+2 wrong usage; 3 lb-user cannot be reached (not running, or no permission);
+4 what was waited for has not come in time.";
 
 /// Asks a running lb-user, the load balancer daemon, over its admin socket.
 #[derive(Debug, Parser)]
@@ -53,10 +58,21 @@ enum Command {
     /// Show VIPs and their servers: health with its reason, traffic, and packets dropped by reason.
     #[command(after_help = EXIT_CODES)]
     Status {
-        /// `table` for people (rounded numbers), `json` for programs (exact ones).
-        #[arg(short, long, value_enum, default_value_t = Format::Table)]
-        output: Format,
+        #[command(flatten)]
+        output: Output,
     },
+    /// List, show, enable and disable VIPs.
+    #[command(after_help = EXIT_CODES, subcommand)]
+    Vip(vip::Word),
+    /// List and show pools.
+    #[command(after_help = EXIT_CODES, subcommand)]
+    Pool(pool::Word),
+    /// List and end connections.
+    #[command(after_help = EXIT_CODES, subcommand)]
+    Conn(conn::Word),
+    /// Take a server out of service for the time being, put it back, or give it another weight.
+    #[command(after_help = EXIT_CODES, subcommand)]
+    Server(server::Word),
     /// Show what becomes of packets, as they pass.
     ///
     /// One line for each: when and where it came, the packet, what became of it, its VIP and slot, its flow, its server,
@@ -66,16 +82,6 @@ enum Command {
     /// Say what would become of a packet, and why, without sending it.
     #[command(after_help = EXIT_CODES)]
     Why(why::Options),
-    /// Take a server out of service for the time being, or put it back; kept over reloads and restarts, not over boots.
-    #[command(after_help = EXIT_CODES)]
-    Server {
-        /// `drain`: no new flows, old ones go on. `halt`: old ones end at once, too. `ready`: back to service.
-        #[arg(value_parser = state)]
-        state: Admin,
-        /// VIP and server by their names; `*/NAME` for a server in all its VIPs.
-        #[arg(value_name = "VIP/SERVER")]
-        server: String,
-    },
     /// Read the configuration file again, and say what changed. With mistakes in it nothing is changed, and all of them
     /// are told.
     #[command(after_help = EXIT_CODES)]
@@ -106,47 +112,11 @@ enum Command {
     },
 }
 
-fn state(word: &str) -> Result<Admin, String> {
-    [Admin::Drain, Admin::Halt, Admin::Ready]
-        .into_iter()
-        .find(|state| state.to_string() == word)
-        .ok_or_else(|| "choose drain, halt or ready".into())
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
 /// Runs the command with the arguments of the process. Wrong usage ends the process with code 2.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match &arguments.command {
-        Command::Status { output } => status(&arguments, *output).and_then(|text| print(&text)),
-        Command::Trace(options) => {
-            if let Some(problem) = options.problem() {
-                Arguments::command().error(clap::error::ErrorKind::ValueValidation, problem).exit();
-            }
-            trace::run(&arguments.socket, options)
-        }
-        Command::Server { state, server } => {
-            server_state(&arguments, *state, server).and_then(|text| print(&text))
-        }
-        Command::Reload => file::reload(&arguments.socket).and_then(|text| print(&text)),
-        Command::Diff => file::diff(&arguments.socket).and_then(|text| print(&text)),
-        Command::Commit { confirm } => {
-            file::commit(&arguments.socket, *confirm).and_then(|text| print(&text))
-        }
-        Command::Confirm => file::confirm(&arguments.socket).and_then(|text| print(&text)),
-        Command::History => file::history(&arguments.socket).and_then(|text| print(&text)),
-        Command::Rollback { number } => {
-            file::rollback(&arguments.socket, *number).and_then(|text| print(&text))
-        }
-        Command::Why(options) => why::run(&arguments.socket, options).and_then(|text| print(&text)),
-    };
-    match done {
+    match run(&arguments.socket, &arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("lbctl: {failure}");
@@ -154,17 +124,51 @@ pub fn main() -> ExitCode {
                 Failure::Answer(_) => 1,
                 Failure::Usage(_) => 2,
                 Failure::Reach(_) => 3,
+                Failure::TimeUp(_) => 4,
             })
         }
     }
 }
 
-fn status(arguments: &Arguments, output: Format) -> Result<String, Failure> {
-    let body = client::get(&arguments.socket, "/v1/status")?;
-    match output {
-        Format::Json => Ok(body),
-        Format::Table => Ok(status::render(&understood::<Snapshot>(&body)?, wants_colour())),
+fn run(socket: &Path, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Status { output } => output.show(|format| status(socket, format)),
+        Command::Vip(word) => vip::run(socket, word),
+        Command::Pool(word) => pool::run(socket, word),
+        Command::Server(word) => server::run(socket, word),
+        Command::Conn(word) => conn::run(socket, word),
+        Command::Trace(options) => {
+            if let Some(problem) = options.problem() {
+                Arguments::command().error(clap::error::ErrorKind::ValueValidation, problem).exit();
+            }
+            trace::run(socket, options)
+        }
+        Command::Why(options) => print(&why::run(socket, options)?),
+        Command::Reload => print(&file::reload(socket)?),
+        Command::Diff => print(&file::diff(socket)?),
+        Command::Commit { confirm } => print(&file::commit(socket, *confirm)?),
+        Command::Confirm => print(&file::confirm(socket)?),
+        Command::History => print(&file::history(socket)?),
+        Command::Rollback { number } => print(&file::rollback(socket, *number)?),
     }
+}
+
+fn status(socket: &Path, format: Format) -> Result<String, Failure> {
+    // As it came, so that nothing is left out that this lbctl does not know.
+    let body = client::get(socket, "/v1/status")?;
+    let value: serde_json::Value = understood(&body)?;
+    match format {
+        Format::Json => Ok(body),
+        Format::Yaml => render(format, &value, |_| String::new()),
+        Format::Table | Format::Wide => {
+            Ok(status::render(&understood(&body)?, format == Format::Wide, wants_colour()))
+        }
+    }
+}
+
+/// What lb-user says of itself now.
+fn status_of(socket: &Path) -> Result<Snapshot, Failure> {
+    understood(&client::get(socket, "/v1/status")?)
 }
 
 fn understood<T: DeserializeOwned>(body: &str) -> Result<T, Failure> {
@@ -174,35 +178,6 @@ fn understood<T: DeserializeOwned>(body: &str) -> Result<T, Failure> {
             env!("CARGO_PKG_VERSION")
         ))
     })
-}
-
-fn server_state(arguments: &Arguments, state: Admin, server: &str) -> Result<String, Failure> {
-    let Some((vip, server)) = server.split_once('/') else {
-        let message =
-            format!("{server:?} is not VIP/SERVER; write both names, or \"*/{server}\" for all VIPs");
-        return Err(Failure::Usage(message));
-    };
-    let request = ServerRequest { vip: vip.into(), server: server.into(), state };
-    let body = serde_json::to_string(&request).map_err(|error| Failure::Answer(error.to_string()))?;
-    let changes: Vec<ServerChange> = understood(&client::post(&arguments.socket, "/v1/server", body)?)?;
-    Ok(changes.iter().map(|change| format!("{}/{}: {}\n", change.vip, change.server, change.state)).collect())
-}
-
-/// Colours are for terminals, unless the user said no (<https://no-color.org>).
-fn wants_colour() -> bool {
-    io::stdout().is_terminal()
-        && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        // Whoever reads, e.g. `head`, has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::Answer(format!("cannot write the answer: {error}"))),
-    }
 }
 
 #[cfg(test)]
@@ -221,17 +196,37 @@ mod tests {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(arguments.socket, PathBuf::from(socket), "{line}");
             let Command::Status { output } = arguments.command else { panic!("{line}") };
-            assert_eq!(output, format, "{line}");
+            assert_eq!((output.output, output.watch), (format, None), "{line}");
         }
-        for (word, expected) in [("drain", Admin::Drain), ("halt", Admin::Halt), ("ready", Admin::Ready)] {
-            let arguments = Arguments::try_parse_from(["lbctl", "server", word, "web/s1"]).unwrap();
-            let Command::Server { state, server } = arguments.command else { panic!("{word}") };
-            assert_eq!((state, server.as_str()), (expected, "web/s1"));
+        for line in [
+            "lbctl server drain web/s1",
+            "lbctl server drain */s1 --wait",
+            "lbctl server drain web/s1 --wait 10m",
+            "lbctl server halt web/s1",
+            "lbctl server weight web/s1 0",
+            "lbctl server weight web/s1 file",
+            "lbctl vip list -o yaml --watch",
+            "lbctl vip show web --watch 5 -o wide",
+            "lbctl vip disable *",
+            "lbctl vip add dns --address 10.0.0.1 --port 53 --protocol udp --set algorithm=first --dry-run",
+            "lbctl vip clone aodh --name aodh2 --port 18042 --confirm 60s",
+            "lbctl vip remove aodh",
+            "lbctl pool add-server web s9 10.0.0.9 --weight 50 --backup",
+            "lbctl pool remove-server web s9",
+            "lbctl conn list --vip web --server s1 --client 10.0.0.0/8 --limit 7 -o json",
+            "lbctl conn kill --server web/s1",
+            "lbctl conn kill --all",
+            "lbctl pool list",
+            "lbctl pool show web -o json",
+            "lbctl status -o wide --watch",
+        ] {
+            Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
         for line in [
             "lbctl",
             "lbctl stats",
-            "lbctl status -o yaml",
+            "lbctl status -o xml",
+            "lbctl status --watch 0",
             "lbctl status extra",
             "lbctl trace --count 0",
             "lbctl why 10.0.0.1 10.0.0.2:80",
@@ -239,6 +234,20 @@ mod tests {
             "lbctl why 10.0.0.1:1 10.0.0.2:80 sctp",
             "lbctl server off web/s1",
             "lbctl server drain",
+            "lbctl server drain s1",
+            "lbctl server drain --wait web/s1",
+            "lbctl server weight web/s1",
+            "lbctl server weight web/s1 65536",
+            "lbctl server weight web/s1 -1",
+            "lbctl vip",
+            "lbctl vip show",
+            "lbctl conn list --limit 0",
+            "lbctl conn kill",
+            "lbctl conn kill --all --vip web",
+            "lbctl vip clone aodh",
+            "lbctl vip remove aodh --dry-run --confirm 1m",
+            "lbctl vip add dns --address here",
+            "lbctl pool add-server web s9",
             "lbctl reload lb.toml",
         ] {
             assert_eq!(Arguments::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");

@@ -16,10 +16,10 @@ use crate::{
 
 /// The whole picture, ended by a newline.
 #[must_use]
-pub fn render(snapshot: &Snapshot, colour: bool) -> String {
+pub fn render(snapshot: &Snapshot, wide: bool, colour: bool) -> String {
     let mut text = header(snapshot);
     text.push('\n');
-    text += &services(&snapshot.vips, colour);
+    text += &services(&snapshot.vips, wide, colour);
     text.push('\n');
     text += &reasons(snapshot, "drop", "Packets dropped");
     text += &reasons(snapshot, "pass", "Packets left to this host");
@@ -77,7 +77,8 @@ fn reload_line(last: &LastReload, now: u64) -> String {
     }
 }
 
-fn services(vips: &[VipStatus], colour: bool) -> String {
+/// VIPs, each with its servers below.
+pub(super) fn services(vips: &[VipStatus], wide: bool, colour: bool) -> String {
     if vips.is_empty() {
         return "No VIPs are configured.\n".to_owned();
     }
@@ -90,14 +91,16 @@ fn services(vips: &[VipStatus], colour: bool) -> String {
         ("BYTES OUT", Right),
     ];
     let heads = [("VIP", Left), ("ADDRESS", Left), ("PORTS", Left), ("PROTO", Left), ("MODE", Left)];
-    let heads = [&heads[..], &[("PERSISTENCE", Left), ("HEALTH", Left)], &numbers, &[("NOTE", Left)]];
+    let balanced = [("POOL", Left), ("ALGORITHM", Left), ("PERSISTENCE", Left), ("CHECK", Left)];
+    let balanced = if wide { &balanced[..] } else { &balanced[2..3] };
+    let heads = [&heads[..], balanced, &[("HEALTH", Left)], &numbers, &[("NOTE", Left)]];
     let mut vip_table = Table::new(0, &heads.concat());
     let heads = [("SERVER", Left), ("ADDRESS", Left), ("WEIGHT", Right), ("HEALTH", Left), ("SINCE", Left)];
     let mut server_table = Table::new(2, &[&heads[..], &numbers, &[("REASON", Left)]].concat());
 
     let mut order = Vec::new();
     for vip in vips {
-        let vip_row = vip_table.push(vip_cells(vip));
+        let vip_row = vip_table.push(vip_cells(vip, wide));
         let server_rows: Vec<_> =
             vip.servers.iter().map(|server| server_table.push(server_cells(server))).collect();
         order.push((vip_row, server_rows));
@@ -118,17 +121,13 @@ fn services(vips: &[VipStatus], colour: bool) -> String {
     text
 }
 
-fn vip_cells(vip: &VipStatus) -> Vec<Cell> {
+fn vip_cells(vip: &VipStatus, wide: bool) -> Vec<Cell> {
     let note = match (&vip.note, vip.served) {
+        _ if !vip.enabled => Cell::new("disabled: refuses new connections", Paint::Warn),
         (Some(note), true) => Cell::from(note),
         (Some(note), false) => Cell::new(format!("not served yet: {note}"), Paint::Warn),
         (None, true) => Cell::from(""),
         (None, false) => Cell::new("not served yet", Paint::Warn),
-    };
-    let health = match vip.health {
-        PoolHealth::Healthy => Paint::Good,
-        PoolHealth::Degraded | PoolHealth::Unknown => Paint::Warn,
-        PoolHealth::Down => Paint::Bad,
     };
     let mut cells = vec![
         (&vip.name).into(),
@@ -136,25 +135,48 @@ fn vip_cells(vip: &VipStatus) -> Vec<Cell> {
         (&vip.ports).into(),
         (&vip.protocol).into(),
         (&vip.mode).into(),
-        (&vip.persistence).into(),
-        Cell::new(vip.health.to_string(), health),
     ];
+    let port = vip.check_port.map(|port| format!(" {port}")).unwrap_or_default();
+    let pool = vip.pool.as_deref().unwrap_or("-");
+    if wide {
+        cells.extend([pool.into(), Cell::from(&vip.algorithm)]);
+    }
+    cells.push((&vip.persistence).into());
+    if wide {
+        cells.push(format!("{}{port}", vip.check).into());
+    }
+    cells.push(health_cell(vip.health));
     cells.extend(numbers(&vip.traffic));
     cells.push(note);
     cells
 }
 
-fn server_cells(server: &ServerStatus) -> Vec<Cell> {
-    let health = match server.health {
+/// Health in a word, painted.
+pub(super) fn health_cell(health: PoolHealth) -> Cell {
+    let paint = match health {
+        PoolHealth::Healthy => Paint::Good,
+        PoolHealth::Degraded | PoolHealth::Unknown => Paint::Warn,
+        PoolHealth::Down => Paint::Bad,
+    };
+    Cell::new(health.to_string(), paint)
+}
+
+/// The same of a server.
+pub(super) fn server_health_cell(server: &ServerStatus) -> Cell {
+    let paint = match server.health {
         Health::Up => Paint::Good,
         Health::Down => Paint::Bad,
         Health::Unknown => Paint::Warn,
     };
+    Cell::new(server.health.to_string(), paint)
+}
+
+fn server_cells(server: &ServerStatus) -> Vec<Cell> {
     let mut cells = vec![
         (&server.name).into(),
         whereabouts(server).into(),
         server.weight.to_string().into(),
-        Cell::new(server.health.to_string(), health),
+        server_health_cell(server),
         units::utc(server.since).into(),
     ];
     cells.extend(numbers(&server.traffic));
@@ -172,7 +194,7 @@ fn whereabouts(server: &ServerStatus) -> String {
 }
 
 /// Why the health is what it is, and what else keeps new flows away.
-fn remarks(server: &ServerStatus) -> Cell {
+pub(super) fn remarks(server: &ServerStatus) -> Cell {
     let mut remarks = vec![server.reason.clone()];
     if let (Some(host), Some(_)) = (&server.host, server.address) {
         remarks.push(host.clone());
@@ -185,8 +207,14 @@ fn remarks(server: &ServerStatus) -> Cell {
         Admin::Drain => remarks.push("drained: takes no new flows".to_owned()),
         Admin::Halt => remarks.push("halted".to_owned()),
     }
-    if server.weight == 0 {
-        remarks.push("weight 0: takes no new flows".to_owned());
+    let idle = if server.weight == 0 { ": takes no new flows" } else { "" };
+    match server.weight_of_file {
+        Some(usual) => {
+            let weight = server.weight;
+            remarks.push(format!("weight {weight} for the time being ({usual} in the file){idle}"));
+        }
+        None if server.weight == 0 => remarks.push(format!("weight 0{idle}")),
+        None => {}
     }
     let paint = match (&server.next_hop_problem, server.state) {
         (Some(problem), _) => {

@@ -5,8 +5,9 @@ use std::{net::SocketAddr, path::Path};
 use clap::{Args, ValueEnum};
 
 use super::{
-    Format,
     client::{self, Failure},
+    output::{Format, render as rendered},
+    understood,
 };
 use crate::{admin::query, trace::Why};
 
@@ -29,7 +30,7 @@ pub struct Options {
     #[arg(long)]
     established: bool,
 
-    /// `table` for people, `json` for programs.
+    /// In what form.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
 }
@@ -54,16 +55,8 @@ pub fn run(socket: &Path, options: &Options) -> Result<String, Failure> {
     let mut pairs = vec![("source", source.as_str()), ("destination", &destination), ("protocol", protocol)];
     pairs.extend(options.established.then_some(("established", "true")));
     let body = client::get(socket, &format!("/v1/why?{}", query::encode(&pairs)))?;
-    if options.output == Format::Json {
-        return Ok(body);
-    }
-    let why: Why = serde_json::from_str(&body).map_err(|error| {
-        Failure::Answer(format!(
-            "the answer of lb-user was not understood ({error}); is lbctl {} of the same version?",
-            env!("CARGO_PKG_VERSION")
-        ))
-    })?;
-    Ok(render(&why))
+    let why: Why = understood(&body)?;
+    rendered(options.output, &why, |_| render(&why))
 }
 
 fn render(why: &Why) -> String {

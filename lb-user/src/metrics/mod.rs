@@ -136,6 +136,7 @@ fn vips(text: &mut Text, vips: &[VipStatus]) {
         vips.iter().for_each(|vip| text.sample(name, &[("vip", &vip.name)], value(vip)));
     };
     gauge("lb_vip_served", "Whether clients are served at all.", &|vip| u64::from(vip.served));
+    gauge("lb_vip_enabled", "Whether the operator has it take new flows.", &|vip| u64::from(vip.enabled));
     gauge("lb_vip_up", "Whether a server takes new flows.", &|vip| {
         u64::from(vip.servers.iter().any(|server| server.active))
     });

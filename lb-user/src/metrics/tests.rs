@@ -48,6 +48,7 @@ fn the_text_is_what_the_specification_asks_for() {
         ("lb_interface_native{interface=\"eth1\"}", "0"),
         ("lb_vip_degraded{vip=\"aodh\"}", "1"),
         ("lb_vip_served{vip=\"horizon\"}", "0"),
+        ("lb_vip_enabled{vip=\"horizon\"}", "1"),
         ("lb_server_up{vip=\"aodh\",server=\"c0\"}", "1"),
         ("lb_server_up{vip=\"aodh\",server=\"c1\"}", "0"),
         ("lb_server_reachable{vip=\"aodh\",server=\"c2\"}", "0"),

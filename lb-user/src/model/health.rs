@@ -88,6 +88,25 @@ pub enum Check {
     None,
 }
 
+impl Check {
+    /// What it is called in a configuration.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls { .. } => "tls",
+            Self::Http(HttpCheck { tls: None, .. }) => "http",
+            Self::Http(_) => "https",
+            Self::Redis(_) => "redis",
+            Self::Mysql { .. } => "mysql",
+            Self::Script(_) => "script",
+            Self::Udp { .. } => "udp",
+            Self::Icmp => "icmp",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Which certificates of a server will do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Trust {

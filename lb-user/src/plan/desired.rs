@@ -8,7 +8,7 @@ use std::{
 use lb_common::{
     abi::{
         ABI_VERSION, Interface, Mac, QuicLb, QuicLbKey, QuicServerKey, Server as KernelServer, ServerRef,
-        Settings, TAG_UNIT, Vip as KernelVip, VipKey, protocol, server_flags, settings_flags,
+        Settings, TAG_UNIT, Vip as KernelVip, VipKey, protocol, server_flags, settings_flags, vip_flags,
     },
     family::{words4, words6},
 };
@@ -19,6 +19,7 @@ use super::{
     orders::{Fate, Sheet},
     ring::Fill,
     select::{self, Condition},
+    steering::{Admin, Steering},
     transition::{Goal, Memory},
 };
 use crate::{
@@ -47,29 +48,6 @@ pub struct Way {
     pub mtu: u32,
 }
 
-/// What the operator wants of a server for the time being (R26).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Admin {
-    /// To serve.
-    #[default]
-    Ready,
-    /// To take no new flows and keep those it has.
-    Drain,
-    /// To take no new flows, and those it has are to end now.
-    Halt,
-}
-
-impl std::fmt::Display for Admin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Ready => "ready",
-            Self::Drain => "drain",
-            Self::Halt => "halt",
-        })
-    }
-}
-
 /// Everything the picture depends on.
 pub struct Inputs<'a> {
     /// What the operator wants.
@@ -82,8 +60,8 @@ pub struct Inputs<'a> {
     pub snat_ports: PortRange,
     /// Which servers are well.
     pub health: &'a dyn Fn(&TargetId) -> Health,
-    /// What the operator wants of a server for the time being.
-    pub admin: &'a dyn Fn(&TargetId) -> Admin,
+    /// What the operator has said for the time being.
+    pub steering: &'a Steering,
     /// Ways to the servers' addresses.
     pub hops: &'a HashMap<IpAddr, Hop>,
     /// MACs of this host's interfaces.
@@ -139,7 +117,7 @@ pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Wanted {
     settled.retain(|name, _| inputs.config.vips.iter().any(|vip| vip.name == *name));
     for vip in &inputs.config.vips {
         let number = inputs.ids.vip(&vip.name).expect("every VIP was given a number");
-        wanted.maps.add_vip_keys(vip, number);
+        wanted.maps.add_vip_keys(vip, number, inputs.steering.is_enabled(&vip.name));
         if vip.mode.is_layer4() {
             if !inputs.own_addresses.contains(&vip.address) {
                 wanted.maps.add_echo_key(vip.address);
@@ -197,8 +175,13 @@ fn places(interfaces: &BTreeMap<u32, Mac>) -> (u32, BTreeMap<u32, Interface>) {
 }
 
 impl Desired {
-    fn add_vip_keys(&mut self, vip: &Vip, id: u16) {
-        let value = entries::vip(vip, id);
+    fn add_vip_keys(&mut self, vip: &Vip, id: u16, enabled: bool) {
+        let mut value = entries::vip(vip, id);
+        if !enabled {
+            // As a port on which nobody listens; whoever is inside stays.
+            value.flags &= !vip_flags::EMPTY_PASS;
+            value.flags |= vip_flags::EMPTY_REJECT;
+        }
         let protocol = match vip.protocol {
             Protocol::Tcp => protocol::TCP,
             Protocol::Udp => protocol::UDP,
@@ -236,17 +219,18 @@ impl Desired {
         number: u16,
         settled: &mut select::Settled,
     ) -> Goal {
-        let servers = inputs.config.servers_of(vip);
+        let servers = inputs.steering.servers_of(inputs.config, vip);
+        let enabled = inputs.steering.is_enabled(&vip.name);
         let pool = inputs.config.pool_of(vip);
         let (on_down, needed) = pool.map_or((None, 1), |pool| (pool.on_down, pool.min_healthy));
         let id = |server: &Server| TargetId { vip: vip.name.clone(), server: server.name.clone() };
         let hop = |server: &Server| server.address().and_then(|address| inputs.hops.get(&address));
         let condition = |server: &Server| condition(vip, (inputs.health)(&id(server)), hop(server));
-        let usable = |server: &Server| match (inputs.admin)(&id(server)) {
-            Admin::Ready => condition(server),
-            Admin::Drain | Admin::Halt => Condition::Unusable,
+        let usable = |server: &Server| match inputs.steering.state(&id(server)) {
+            Admin::Ready if enabled => condition(server),
+            _ => Condition::Unusable,
         };
-        let active = select::active(vip, servers, needed, usable, settled);
+        let active = select::active(vip, &servers, needed, usable, settled);
         let (mut members, mut keeping, mut willing) = (Vec::new(), HashSet::new(), HashSet::new());
         for (position, server) in servers.iter().enumerate() {
             let id = id(server);
@@ -259,7 +243,7 @@ impl Desired {
                 entry.flags |= server_flags::ACCEPTS_NEW;
             }
             let fails = on_down == Some(OnDown::Reset) && (inputs.health)(&id) == Health::Down;
-            if (inputs.admin)(&id) == Admin::Halt || fails {
+            if inputs.steering.state(&id) == Admin::Halt || fails {
                 entry.flags |= server_flags::HALTED;
             } else if condition(server) != Condition::Unusable || on_down == Some(OnDown::Keep) {
                 entry.flags |= server_flags::KEEPS_FLOWS;
@@ -328,7 +312,7 @@ pub(crate) mod tests {
         model::{Address, Algorithm, Empty, GUE_PORT, HealthCheck, Persistence, Pool, Ports},
         plan::hop_problem,
     };
-    use lb_common::abi::{Mode as KernelMode, ServerRef, Slot};
+    use lb_common::abi::{Mode as KernelMode, RING_SIZE, ServerRef, Slot};
 
     pub(in crate::plan) fn server(name: &str, last: u8) -> Server {
         Server {
@@ -394,7 +378,7 @@ pub(crate) mod tests {
         hops: HashMap<IpAddr, Hop>,
         interfaces: BTreeMap<u32, Mac>,
         own_addresses: HashSet<IpAddr>,
-        admin: HashMap<String, Admin>,
+        steering: Steering,
     }
 
     impl World {
@@ -412,7 +396,7 @@ pub(crate) mod tests {
             let servers = config.pools.iter().flat_map(|pool| &pool.servers);
             let hops = servers.map(|server| (server.address().unwrap(), Ok(way))).collect();
             let interfaces = BTreeMap::from([(3, way.source_mac)]);
-            Self { ids, hops, interfaces, own_addresses: HashSet::new(), admin: HashMap::new() }
+            Self { ids, hops, interfaces, own_addresses: HashSet::new(), steering: Steering::default() }
         }
 
         fn desired(&self, config: &Config, up: &[&str]) -> Desired {
@@ -427,7 +411,7 @@ pub(crate) mod tests {
                 shape: Shape::default(),
                 snat_ports: PortRange { first: 1_024, last: 2_023 },
                 health: &|id| if up.contains(id.server.as_str()) { Health::Up } else { Health::Down },
-                admin: &|id| self.admin.get(&id.server).copied().unwrap_or_default(),
+                steering: &self.steering,
                 hops: &self.hops,
                 interfaces: &self.interfaces,
                 own_addresses: &self.own_addresses,
@@ -559,7 +543,9 @@ pub(crate) mod tests {
         config.pools[0].servers[1].weight = 0;
         config.pools[0].servers[2].backup = true;
         let mut world = World::new(&config);
-        world.admin = [("drained".into(), Admin::Drain), ("halted".into(), Admin::Halt)].into();
+        let id = |server: &str| TargetId { vip: "a".into(), server: server.into() };
+        world.steering.set_state(id("drained"), Admin::Drain);
+        world.steering.set_state(id("halted"), Admin::Halt);
         let up = ["plain", "idle", "spare", "drained", "halted"];
         let wanted = world.wanted(&config, &up);
         let flags: Vec<_> = wanted
@@ -578,8 +564,52 @@ pub(crate) mod tests {
         };
         assert_eq!(indices(&goal.keeping), [1, 2, 3, 4]);
         assert_eq!(indices(&goal.willing), [1, 3], "the backup may go on until it is relieved");
-        world.admin.insert("plain".into(), Admin::Drain);
+        world.steering.set_state(id("plain"), Admin::Drain);
         assert!(world.wanted(&config, &up).maps.servers[&3].flags & ACCEPTS_NEW != 0, "the backup steps in");
+    }
+
+    #[test]
+    fn a_disabled_vip_refuses_new_flows_and_keeps_old_ones() {
+        use vip_flags::{EMPTY_PASS, EMPTY_REJECT};
+        let mut config = config(&[("a", &["s1", "s2"]), ("b", &["s1"])]);
+        config.vips[0].empty = Empty::Pass;
+        let mut world = World::new(&config);
+        let seen = |world: &World| {
+            let wanted = world.wanted(&config, &["s1", "s2"]);
+            let vip = wanted.maps.vips4.values().find(|vip| vip.id == 1).copied().unwrap_or_default();
+            let goal = &wanted.rings[&1];
+            (
+                vip.flags & (EMPTY_PASS | EMPTY_REJECT),
+                goal.keeping.len(),
+                goal.willing.len(),
+                goal.spec.is_empty(),
+            )
+        };
+        assert_eq!(seen(&world), (EMPTY_PASS, 2, 2, false));
+        let other = world.wanted(&config, &["s1"]).rings[&2].clone();
+        world.steering.set_enabled("a", false);
+        assert_eq!(seen(&world), (EMPTY_REJECT, 2, 0, true));
+        assert_eq!(world.wanted(&config, &["s1"]).rings[&2], other, "the other VIP is left alone");
+        world.steering.set_enabled("a", true);
+        assert_eq!(seen(&world), (EMPTY_PASS, 2, 2, false));
+    }
+
+    #[test]
+    fn a_weight_for_the_time_being_takes_the_place_of_the_files() {
+        let config = config(&[("a", &["s1", "s2"])]);
+        let mut world = World::new(&config);
+        let id = |server: &str| TargetId { vip: "a".into(), server: server.into() };
+        world.steering.set_weight(id("s1"), Some(0));
+        let wanted = world.wanted(&config, &["s1", "s2"]);
+        let weights: Vec<_> = wanted.maps.servers.values().map(|server| server.weight).collect();
+        assert_eq!(weights, [0, 100]);
+        let [s1, s2] = ["s1", "s2"].map(|server| world.ids.server(&id(server)).unwrap());
+        let goal = &wanted.rings[&1];
+        assert!(!goal.willing.contains(&s1) && goal.keeping.contains(&s1) && goal.willing.contains(&s2));
+        world.steering.set_weight(id("s1"), Some(300));
+        let ring = world.desired(&config, &["s1", "s2"]).rings[&1].clone();
+        let share = ring.slots().filter(|slot| slot.server() == s1).count() as f64 / RING_SIZE as f64;
+        assert!((share - 0.75).abs() < 0.02, "{share}");
     }
 
     #[test]
@@ -611,7 +641,7 @@ pub(crate) mod tests {
             shape: Shape::default(),
             snat_ports: PortRange { first: 1_024, last: 2_023 },
             health: &|id| if id.vip == "a" { Health::Up } else { Health::Down },
-            admin: &|_| Admin::Ready,
+            steering: &Steering::default(),
             hops: &world.hops,
             interfaces: &world.interfaces,
             own_addresses: &HashSet::new(),

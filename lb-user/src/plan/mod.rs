@@ -16,12 +16,14 @@ pub mod orders;
 pub mod ring;
 pub mod select;
 pub mod snat;
+pub mod steering;
 pub mod transition;
 
-pub use desired::{Admin, Desired, Hop, Inputs, desired};
+pub use desired::{Desired, Hop, Inputs, desired};
 pub use diff::{Operation, diff};
 pub use entries::hop_problem;
 pub use ids::Ids;
 pub use orders::{Census, Orders};
 pub use ring::{Image, RingSpec};
+pub use steering::{Admin, Steering};
 pub use transition::{Rings, Wanted};

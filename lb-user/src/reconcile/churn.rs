@@ -18,12 +18,13 @@ use lb_testkit::{draft::Draft, world};
 
 use super::*;
 use crate::{
+    admin::ServerRequest,
     config,
     datapath::{
         fake::Fake,
         flows::{Round, count_tag, is_forgotten, is_to_go},
     },
-    plan::desired::Way,
+    plan::{Admin, desired::Way},
 };
 
 /// The VIPs: one of each kind of memory, and one more.
@@ -261,8 +262,8 @@ impl Town {
         self.diary.push(format!("{:?}: {name} is {:?}", self.now, self.servers[number]));
         self.reconciler.configure(configuration(&self.servers)).unwrap();
         if configured {
-            let request = ServerRequest { vip: "*".into(), server: name, state };
-            self.reconciler.set_state(&request).unwrap();
+            let request = ServerRequest { vip: "*".into(), server: name, state: Some(state), weight: None };
+            self.reconciler.steer_server(&request).unwrap();
         }
         self.tell_health();
         self.step();
@@ -358,8 +359,8 @@ fn no_connection_breaks_while_servers_come_and_go() {
     town.reconciler.configure(configuration(&town.servers)).unwrap();
     for number in 0..SERVERS {
         let server = format!("s{number}");
-        let request = ServerRequest { vip: "*".into(), server, state: Admin::Ready };
-        town.reconciler.set_state(&request).unwrap();
+        let request = ServerRequest { vip: "*".into(), server, state: Some(Admin::Ready), weight: None };
+        town.reconciler.steer_server(&request).unwrap();
     }
     town.tell_health();
     town.step();

@@ -2,6 +2,7 @@
 //! nothing. What was in use is kept, and can be gone back to.
 
 pub mod changes;
+pub mod edit;
 pub mod history;
 
 use std::{
@@ -19,9 +20,9 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::history::History;
+use self::{edit::Edit, history::History};
 use crate::{
-    admin::{Handle, ReloadRequest, Reloaded, Wish},
+    admin::{Handle, How, ReloadRequest, Reloaded, Wish},
     config,
     health::{Checker, Place, Target, TargetId},
     listeners,
@@ -155,7 +156,13 @@ impl Reloader<'_> {
                     None => return,
                 },
                 () = hangup.notified() => (Wish::Apply, None),
-                () = watched.changed() => (Wish::Apply, None),
+                () = watched.changed() => {
+                    // Written by us, or put back as it was.
+                    if self.file.as_deref().is_some_and(|file| read_text(file).is_ok_and(|now| now == self.text)) {
+                        continue;
+                    }
+                    (Wish::Apply, None)
+                }
                 Ok(()) = self.findings.changed() => {
                     self.follow_names().await;
                     continue;
@@ -165,8 +172,10 @@ impl Reloader<'_> {
                     (Wish::GoBack(trial.take().map_or(0, |trial| trial.before)), None)
                 }
             };
+            // Those that leave the file as it is in use when they are refused.
+            let harmless = matches!(wish, Wish::Try | Wish::Confirm | Wish::Edit(..));
             let outcome = self.fulfil(wish, &mut trial).await;
-            self.tell(wish, &outcome, trial.as_ref());
+            self.tell(harmless, &outcome, trial.as_ref());
             if let Some(answer) = answer {
                 // Who asked may have given up.
                 let _ = answer.send(outcome);
@@ -175,7 +184,9 @@ impl Reloader<'_> {
     }
 
     async fn fulfil(&mut self, wish: Wish, trial: &mut Option<Trial>) -> Result<Reloaded, String> {
-        if trial.is_some() && matches!(wish, Wish::Apply | Wish::Commit(_)) {
+        let changes =
+            matches!(wish, Wish::Apply | Wish::Commit(_) | Wish::Edit(_, How::Apply | How::Commit(_)));
+        if trial.is_some() && changes {
             return Err(
                 "the last commit has yet to be confirmed; confirm it (lbctl confirm) or go back (lbctl \
                         rollback) first"
@@ -193,20 +204,23 @@ impl Reloader<'_> {
             }
             Wish::Commit(patience) => {
                 let candidate = self.look().await?;
-                let refused = |error: io::Error| format!("cannot keep what is to be gone back to: {error}");
-                let before = self.history.keep(&self.text).map_err(refused)?;
-                // First, so that a start after a kill knows.
-                self.history.wait_for_confirmation(before).map_err(refused)?;
-                match self.apply(candidate).await {
-                    Ok(told) => {
-                        *trial = Some(Trial { until: Instant::now() + patience, before });
-                        Ok(Reloaded { confirm_within: Some(patience.as_secs()), ..told })
-                    }
-                    Err(error) => {
-                        self.history.confirmed();
-                        Err(error)
-                    }
-                }
+                let before = self.begin_trial()?;
+                let outcome = self.apply(candidate).await;
+                self.note_trial(outcome, patience, before, trial)
+            }
+            Wish::Edit(edit, How::Try) => {
+                let candidate = self.edited(&edit).await?;
+                Ok(self.report(&candidate))
+            }
+            Wish::Edit(edit, How::Apply) => {
+                let candidate = self.edited(&edit).await?;
+                self.write_and_apply(candidate).await
+            }
+            Wish::Edit(edit, How::Commit(patience)) => {
+                let candidate = self.edited(&edit).await?;
+                let before = self.begin_trial()?;
+                let outcome = self.write_and_apply(candidate).await;
+                self.note_trial(outcome, patience, before, trial)
             }
             Wish::Confirm => {
                 trial.take().ok_or("nothing waits to be confirmed")?;
@@ -223,10 +237,33 @@ impl Reloader<'_> {
         }
     }
 
-    /// Says in the log, and to those who look, how it went.
-    fn tell(&self, wish: Wish, outcome: &Result<Reloaded, String>, trial: Option<&Trial>) {
+    /// Notes that a confirmation will be waited for: first, so that a start after a kill knows. Gives the number to go
+    /// back to.
+    fn begin_trial(&self) -> Result<u32, String> {
+        let refused = |error: io::Error| format!("cannot keep what is to be gone back to: {error}");
+        let before = self.history.keep(&self.text).map_err(refused)?;
+        self.history.wait_for_confirmation(before).map_err(refused)?;
+        Ok(before)
+    }
+
+    /// Waits for the confirmation, or does not if nothing came of it.
+    fn note_trial(
+        &self,
+        outcome: Result<Reloaded, String>,
+        patience: Duration,
+        before: u32,
+        trial: &mut Option<Trial>,
+    ) -> Result<Reloaded, String> {
+        let told = outcome.inspect_err(|_| self.history.confirmed())?;
+        *trial = Some(Trial { until: Instant::now() + patience, before });
+        Ok(Reloaded { confirm_within: Some(patience.as_secs()), ..told })
+    }
+
+    /// Says in the log, and to those who look, how it went. A refusal that
+    /// is `harmless` is the affair of who asked.
+    fn tell(&self, harmless: bool, outcome: &Result<Reloaded, String>, trial: Option<&Trial>) {
         let problem = match outcome {
-            Ok(_) if wish == Wish::Try => return,
+            Ok(Reloaded { applied: false, .. }) => return,
             Ok(Reloaded { file, vips, warnings, changes, .. }) => {
                 warnings.iter().for_each(|warning| warn!("{warning}"));
                 changes.iter().for_each(|change| info!("{change}"));
@@ -234,7 +271,7 @@ impl Reloader<'_> {
                 None
             }
             Err(findings) => {
-                if matches!(wish, Wish::Try | Wish::Confirm) {
+                if harmless {
                     return;
                 }
                 findings.lines().for_each(|line| error!("{line}"));
@@ -350,12 +387,43 @@ impl Reloader<'_> {
         let text = self.history.text(number)?;
         let candidate = self.judge(file.clone(), text).await?;
         if read_text(&path).is_ok_and(|now| now != self.text && now != candidate.text) {
-            return Err(format!(
-                "{file} was changed and is not in use as it is; put it into use (lbctl reload) or out of the way first"
-            ));
+            return Err(changed(&file));
         }
         history::write(&path, &candidate.text).map_err(|error| format!("cannot write {file}: {error}"))?;
         self.apply(candidate).await
+    }
+
+    /// The file with a change, if it can be used then. What was changed otherwise and is not in use must not come into
+    /// use by the way: so the file must be as it was read.
+    async fn edited(&self, edit: &Edit) -> Result<Candidate, String> {
+        let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
+        let text =
+            read_text(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        if text != self.text {
+            return Err(changed(&file));
+        }
+        self.judge(file, edit.apply(&text)?).await
+    }
+
+    /// Writes a candidate into the file and uses it; if that fails, the file is as before.
+    async fn write_and_apply(&mut self, candidate: Candidate) -> Result<Reloaded, String> {
+        let (file, path) = (candidate.file.clone(), self.file.clone().unwrap_or_default());
+        let (before, cannot) = (self.text.clone(), |error| format!("cannot write {file}: {error}"));
+        // What was in use is to be found again.
+        let kept = self.history.keep(&before);
+        history::write(&path, &candidate.text).map_err(cannot)?;
+        match self.apply(candidate).await {
+            Ok(mut told) => {
+                if let Err(error) = kept {
+                    told.warnings.push(format!("what was in use before is not kept for rollback: {error}"));
+                }
+                Ok(told)
+            }
+            Err(error) => {
+                let back = history::write(&path, &before).map_err(cannot);
+                Err(back.err().map_or(error.clone(), |also| format!("{error}\n{also}")))
+            }
+        }
     }
 
     /// What of this host stands in the way of a configuration.
@@ -366,6 +434,13 @@ impl Reloader<'_> {
         conflicts.extend(vip_addresses::conflicts(config, &present, self.own_ports));
         if conflicts.is_empty() { Ok(()) } else { Err(conflicts.join("\n")) }
     }
+}
+
+/// Why a file is not overwritten.
+fn changed(file: &str) -> String {
+    format!(
+        "{file} was changed and is not in use as it is; put it into use (lbctl reload) or out of the way first"
+    )
 }
 
 /// A file that is looked at now and then.
@@ -454,7 +529,7 @@ fn place(vip: &Vip, server: &Server) -> Place {
 }
 
 /// The port to probe: the check's own, else the one served, else the first of those served.
-fn probe_port(vip: &Vip, check: &HealthCheck) -> u16 {
+pub(crate) fn probe_port(vip: &Vip, check: &HealthCheck) -> u16 {
     check.port.or(vip.server_port).unwrap_or_else(|| vip.ports.first())
 }
 

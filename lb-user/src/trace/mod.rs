@@ -19,6 +19,7 @@ mod why;
 
 use std::sync::Arc;
 
+use lb_common::abi::Mode;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 pub use self::{
@@ -65,6 +66,14 @@ impl Insight {
             attached: about.interfaces.iter().map(|interface| interface.index).collect(),
         }
     }
+
+    /// How the VIP with a number is served.
+    #[must_use]
+    pub fn mode_of(&self, vip: u16) -> Option<Mode> {
+        let v4 = self.written.vips4.values();
+        let mut entries = v4.chain(self.written.vips6.values());
+        entries.find(|entry| entry.id == vip).map(|entry| Mode::from_u8(entry.mode))
+    }
 }
 
 /// Everything that looking into packets takes. (Questions that wait are as many as connections, which are limited.)
@@ -95,7 +104,10 @@ impl Eyes {
     }
 
     /// What the loop knows.
-    async fn insight(&self) -> Result<Arc<Insight>, Blind> {
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub async fn insight(&self) -> Result<Arc<Insight>, Blind> {
         let (answer, insight) = oneshot::channel();
         let ended = || Blind::Internal("the reconcile loop has ended".into());
         self.questions.send(Question::Insight(answer)).map_err(|_| ended())?;

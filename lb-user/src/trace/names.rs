@@ -1,6 +1,9 @@
 //! Names for the numbers by which the kernel program knows VIPs, servers and interfaces.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use crate::{datapath::Datapath, health::TargetId, picture::About, reconcile::Reconciler, snapshot::Health};
 
@@ -82,6 +85,29 @@ impl Names {
     #[must_use]
     pub fn server_name(&self, index: u16) -> String {
         self.servers.get(&index).map_or_else(|| format!("#{index}"), |server| server.name.clone())
+    }
+
+    /// The indices of all servers of a name, one for each VIP.
+    #[must_use]
+    pub fn servers_named(&self, name: &str) -> HashSet<u16> {
+        let named = self.servers.iter().filter(|(_, server)| server.name == name);
+        named.map(|(index, _)| *index).collect()
+    }
+
+    /// Names that were never given out.
+    #[cfg(test)]
+    pub(crate) fn made_up(vips: &[(u16, &str)], servers: &[(u16, &str)]) -> Self {
+        let server = |name: &str| ServerName {
+            name: name.into(),
+            address: None,
+            health: Health::Up,
+            reason: String::new(),
+        };
+        Self {
+            vips: vips.iter().map(|(number, name)| (*number, (*name).to_owned())).collect(),
+            servers: servers.iter().map(|(index, name)| (*index, server(name))).collect(),
+            interfaces: HashMap::new(),
+        }
     }
 
     /// The name of an interface; what is not known has its number for a name.

@@ -23,10 +23,11 @@ use lb_user::{
     },
     model::{Config, PortRange},
     plan::{
-        Admin, Desired, Ids,
+        Desired, Ids,
         desired::{Inputs, Way, desired},
         diff::{Operation, diff},
         select::Settled,
+        steering::Steering,
     },
     snapshot::Health,
 };
@@ -88,7 +89,7 @@ impl Bed {
             shape: loaded.shape,
             snat_ports: PortRange { first: 1_024, last: u16::MAX },
             health: &|_| Health::Up,
-            admin: &|_| Admin::Ready,
+            steering: &Steering::default(),
             hops: &hops,
             interfaces: &BTreeMap::from([(IFINDEX, OWN_MAC)]),
             own_addresses: &HashSet::new(),

@@ -11,8 +11,9 @@ use tokio::{
 
 use super::*;
 use crate::{
-    admin::{Command, ReloadRequest, Reloaded, Requests, ServerChange, Wish, error::Body},
+    admin::{Command, How, ReloadRequest, Reloaded, Requests, ServerChange, VipChange, Wish, error::Body},
     plan::Admin,
+    reload::edit::Edit,
     snapshot::Snapshot,
 };
 
@@ -96,6 +97,12 @@ async fn other_requests_are_refused_in_json() {
         ("GET /v1/server", 405, "method_not_allowed"),
         ("GET /v1/reload", 405, "method_not_allowed"),
         ("POST /v1/server", 400, "bad_request"),
+        ("GET /v1/connections?limit=0", 400, "bad_request"),
+        ("GET /v1/connections?what=7", 400, "bad_request"),
+        ("GET /v1/connections/end?all=true", 405, "method_not_allowed"),
+        ("POST /v1/connections/end", 400, "bad_request"),
+        ("POST /v1/connections/end?all=true&vip=web", 400, "bad_request"),
+        ("POST /v1/connections/end?vip=web&limit=3", 400, "bad_request"),
     ] {
         let (got, body) = ask(&bench.path(), line).await;
         assert_eq!((got, code(&body).as_str()), (status, expected), "{line}");
@@ -133,10 +140,13 @@ async fn a_servers_state_is_changed_by_the_loop() {
     let mut bench = bench().await;
     let path = bench.path();
     let body = r#"{"vip":"*","server":"s1","state":"drain"}"#;
-    let change = ServerChange { vip: "web".into(), server: "s1".into(), state: Admin::Drain };
+    let change = ServerChange { vip: "web".into(), server: "s1".into(), state: Admin::Drain, weight: None };
     let reconcile = async {
         let Some(Command::Server(request, answer)) = bench.requests.commands.recv().await else { panic!() };
-        assert_eq!((request.vip.as_str(), request.server.as_str(), request.state), ("*", "s1", Admin::Drain));
+        assert_eq!(
+            (request.vip.as_str(), request.server.as_str(), request.state),
+            ("*", "s1", Some(Admin::Drain))
+        );
         answer.send(Ok(vec![change.clone()])).unwrap();
     };
     let ((status, body), ()) = tokio::join!(post(&path, "/v1/server", body), reconcile);
@@ -288,4 +298,44 @@ async fn the_end_of_the_server_removes_the_socket_and_cuts_connections() {
     assert!(!bench.folder.path().join("s").exists());
     let end = timeout(Duration::from_secs(60), stream.read_u8()).await.expect("no more waiting");
     assert!(end.is_err());
+}
+
+#[tokio::test]
+async fn a_vip_is_disabled_by_the_loop_and_the_file_is_edited_by_who_reads_it() {
+    let mut bench = bench().await;
+    let path = bench.path();
+    let change = VipChange { vip: "web".into(), enabled: false };
+    let reconcile = async {
+        let Some(Command::Vip(request, answer)) = bench.requests.commands.recv().await else { panic!() };
+        assert_eq!((request.vip.as_str(), request.enabled), ("*", false));
+        answer.send(Ok(vec![change.clone()])).unwrap();
+    };
+    let body = r#"{"vip":"*","enabled":false}"#;
+    let ((status, body), ()) = tokio::join!(post(&path, "/v1/vip", body), reconcile);
+    assert_eq!((status, serde_json::from_str::<Vec<VipChange>>(&body).unwrap()), (200, vec![change]));
+
+    let edit = Edit::RemoveVip { name: "web".into() };
+    let body = serde_json::to_string(&edit).unwrap();
+    for (to, how) in [
+        ("/v1/edit", How::Apply),
+        ("/v1/edit?dry_run=true", How::Try),
+        ("/v1/edit?confirm=60", How::Commit(Duration::from_secs(60))),
+    ] {
+        let reader = async {
+            let ReloadRequest(wish, answer) = bench.requests.reloads.recv().await.unwrap();
+            answer.send(Ok(Reloaded::default())).unwrap();
+            wish
+        };
+        let ((status, _), asked) = tokio::join!(post(&path, to, &body), reader);
+        assert_eq!((status, asked), (200, Wish::Edit(edit.clone(), how)), "{to}");
+    }
+    for (to, body) in [
+        ("/v1/edit", "{}"),
+        ("/v1/edit", r#"{"edit":"burn"}"#),
+        ("/v1/edit?confirm=0", body.as_str()),
+        ("/v1/vip", r#"{"vip":"web"}"#),
+    ] {
+        let (status, answer) = post(&path, to, body).await;
+        assert_eq!((status, code(&answer).as_str()), (400, "bad_request"), "{to}: {body}");
+    }
 }

@@ -11,7 +11,7 @@ const NOW: u32 = 100_000;
 const SEED: u64 = 7;
 
 /// Tables for 128 flows of each kind.
-fn tables() -> FlowTables {
+pub(crate) fn tables() -> FlowTables {
     fn table<F, const RECORD: usize>() -> Table<F, RECORD> {
         let (claims, flows) = (Mapped::ordinary(16), Mapped::ordinary(128));
         Table { claims, flows, replies: Mapped::ordinary(32), family: PhantomData }
@@ -44,7 +44,7 @@ impl FlowTables {
     }
 
     /// An established TCP flow of a server, entered at `place`.
-    fn enter(&self, place: usize, server: u16, seen: u32) -> Flow<u32> {
+    pub(crate) fn enter(&self, place: usize, server: u16, seen: u32) -> Flow<u32> {
         let flow = Flow {
             client: place as u32,
             source_port: 1_000 + place as u16,

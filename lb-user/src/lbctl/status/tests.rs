@@ -24,6 +24,7 @@ fn server(name: &str, address: &str, health: Health, reason: &str) -> ServerStat
         host: None,
         port: Some(8042),
         weight: 100,
+        weight_of_file: None,
         backup: false,
         active: health == Health::Up,
         state: Admin::Ready,
@@ -43,6 +44,10 @@ fn vip(name: &str, health: PoolHealth, servers: Vec<ServerStatus>) -> VipStatus 
         protocol: "tcp".into(),
         mode: "snat".into(),
         persistence: "none".into(),
+        algorithm: "maglev".into(),
+        check: "tcp".into(),
+        check_port: Some(8042),
+        enabled: true,
         pool: Some("controllers".into()),
         served: true,
         note: None,
@@ -122,13 +127,15 @@ pub(crate) fn snapshot() -> Snapshot {
         tags: 2_500_000,
         tag_capacity: 8_388_608,
         tags_taken: 2_700_000,
+        sweeps: 9,
+        pools: Vec::new(),
     }
 }
 
 #[test]
 fn the_whole_picture() {
     let expected = include_str!("golden.txt");
-    let text = render(&snapshot(), false);
+    let text = render(&snapshot(), false, false);
     assert_eq!(text, expected, "\n{text}");
 }
 
@@ -146,14 +153,14 @@ Packets dropped: none
 Packets left to this host: none
 Events: none
 ";
-    assert_eq!(render(&snapshot, false), expected);
+    assert_eq!(render(&snapshot, false, false), expected);
 }
 
 #[test]
 fn colours_are_for_words_of_health_and_change_nothing_else() {
-    let plain = render(&snapshot(), false);
+    let plain = render(&snapshot(), false, false);
     assert!(!plain.contains('\x1b'));
-    let mut coloured = render(&snapshot(), true);
+    let mut coloured = render(&snapshot(), false, true);
     for painted in ["\x1b[31mdown\x1b[0m", "\x1b[32mup\x1b[0m", "\x1b[33mdegraded\x1b[0m"] {
         assert!(coloured.contains(painted), "{painted:?}");
     }
@@ -162,4 +169,25 @@ fn colours_are_for_words_of_health_and_change_nothing_else() {
         coloured = coloured.replace(code, "");
     }
     assert_eq!(coloured, plain);
+}
+
+#[test]
+fn what_the_operator_has_said_for_the_time_being_stands_out() {
+    let mut snapshot = snapshot();
+    snapshot.vips[0].enabled = false;
+    let server = &mut snapshot.vips[0].servers[0];
+    (server.weight, server.weight_of_file) = (7, Some(100));
+    let text = render(&snapshot, false, false);
+    let line = |words: &str| text.lines().find(|line| line.contains(words)).unwrap().to_owned();
+    assert!(line("aodh").ends_with("disabled: refuses new connections"), "{text}");
+    assert!(line("connected; weight").ends_with("weight 7 for the time being (100 in the file)"), "{text}");
+}
+
+#[test]
+fn the_wide_picture_says_how_vips_balance_and_check() {
+    let wide = render(&snapshot(), true, false);
+    let line = wide.lines().find(|line| line.starts_with("aodh")).unwrap();
+    assert!(line.contains("controllers  maglev     none         tcp 8042  degraded"), "{line}");
+    let columns = |text: &str| text.lines().find(|line| line.starts_with("VIP")).unwrap().find("CONNS");
+    assert!(columns(&wide) > columns(&render(&snapshot(), false, false)));
 }

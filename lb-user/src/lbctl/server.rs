@@ -1,0 +1,167 @@
+//! `lbctl server`: what is to become of a server for the time being.
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Subcommand};
+
+use super::{
+    client::{self, Failure},
+    file,
+    output::print,
+    status_of, understood,
+};
+use crate::{
+    admin::{OfFile, ServerChange, ServerRequest, Weight},
+    plan::Admin,
+    snapshot::Snapshot,
+};
+
+/// How often it is looked whether connections are left.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What to do with a server. Kept over reloads and restarts, not over boots.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Word {
+    /// Have it take no new connections; those it has go on.
+    Drain {
+        /// Which.
+        #[command(flatten)]
+        server: Target,
+        /// Wait until it has no connection left, for as long as this (e.g. 90s, 10m) or for ever.
+        #[arg(long, value_name = "TIME", num_args = 0..=1, value_parser = file::seconds)]
+        wait: Option<Option<u64>>,
+    },
+    /// Have it take no new connections, and end those it has, also idle ones.
+    Halt {
+        /// Which.
+        #[command(flatten)]
+        server: Target,
+    },
+    /// Put it back into service.
+    Ready {
+        /// Which.
+        #[command(flatten)]
+        server: Target,
+    },
+    /// Give it another share of new connections.
+    Weight {
+        /// Which.
+        #[command(flatten)]
+        server: Target,
+        /// 0 (none) to 65535; 100 is usual. `file`: what the configuration says again.
+        #[arg(value_name = "WEIGHT", value_parser = weight)]
+        weight: Weight,
+    },
+}
+
+/// Which servers.
+#[derive(Clone, Debug, Args)]
+pub struct Target {
+    /// VIP and server by their names; `*/NAME` for a server in all its VIPs.
+    #[arg(value_name = "VIP/SERVER", value_parser = target)]
+    server: (String, String),
+}
+
+fn target(text: &str) -> Result<(String, String), String> {
+    let wrong = || format!("it must be VIP/SERVER: write both names, or \"*/{text}\" for all VIPs");
+    text.split_once('/').map(|(vip, server)| (vip.to_owned(), server.to_owned())).ok_or_else(wrong)
+}
+
+fn weight(text: &str) -> Result<Weight, String> {
+    if text == "file" {
+        return Ok(Weight::File(OfFile::File));
+    }
+    text.parse().map(Weight::Now).map_err(|_| "it must be a number from 0 to 65535, or file".into())
+}
+
+/// Does it, and says what holds now.
+///
+/// # Errors
+/// When there is no such server, lb-user cannot be reached, or the time to wait is up.
+pub fn run(socket: &Path, word: &Word) -> Result<(), Failure> {
+    let (target, state, weight) = match word {
+        Word::Drain { server, .. } => (server, Some(Admin::Drain), None),
+        Word::Halt { server } => (server, Some(Admin::Halt), None),
+        Word::Ready { server } => (server, Some(Admin::Ready), None),
+        Word::Weight { server, weight } => (server, None, Some(*weight)),
+    };
+    let (vip, server) = target.server.clone();
+    let request = ServerRequest { vip, server, state, weight };
+    let body = serde_json::to_string(&request).map_err(|error| Failure::Answer(error.to_string()))?;
+    let changes: Vec<ServerChange> = understood(&client::post(socket, "/v1/server", body)?)?;
+    print(&changes.iter().map(line).collect::<String>())?;
+    match word {
+        Word::Drain { wait: Some(patience), .. } => wait(socket, &changes, patience.map(Duration::from_secs)),
+        _ => Ok(()),
+    }
+}
+
+fn line(change: &ServerChange) -> String {
+    let ServerChange { vip, server, state, weight } = change;
+    let weight = weight.map(|weight| format!(", weight {weight} for the time being")).unwrap_or_default();
+    format!("{vip}/{server}: {state}{weight}\n")
+}
+
+/// Waits until the servers have no connections any more.
+fn wait(socket: &Path, changes: &[ServerChange], patience: Option<Duration>) -> Result<(), Failure> {
+    let begin = Instant::now();
+    // Connections that came just before may not be in a count that was under way.
+    let enough = status_of(socket)?.sweeps + 2;
+    loop {
+        let snapshot = status_of(socket)?;
+        let left = left(&snapshot, changes);
+        if left.is_empty() && snapshot.sweeps >= enough {
+            return print("no connections are left\n");
+        }
+        if patience.is_some_and(|patience| begin.elapsed() >= patience) {
+            let counted = snapshot.sweeps >= enough;
+            let left = if counted { left.join(", ") } else { "lb-user has not counted yet".into() };
+            return Err(Failure::TimeUp(format!("time is up; {left}")));
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// The servers that have connections. One that is not configured any more has none.
+fn left(snapshot: &Snapshot, changes: &[ServerChange]) -> Vec<String> {
+    let active = |change: &ServerChange| {
+        let vip = snapshot.vips.iter().find(|vip| vip.name == change.vip)?;
+        let server = vip.servers.iter().find(|server| server.name == change.server)?;
+        Some(server.traffic.active).filter(|active| *active > 0)
+    };
+    let told = |change: &ServerChange| {
+        let active = active(change)?;
+        let connections = if active == 1 { "connection" } else { "connections" };
+        Some(format!("{}/{} has {active} {connections}", change.vip, change.server))
+    };
+    changes.iter().filter_map(told).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lbctl::status;
+
+    fn change(vip: &str, server: &str) -> ServerChange {
+        ServerChange { vip: vip.into(), server: server.into(), state: Admin::Drain, weight: None }
+    }
+
+    #[test]
+    fn what_is_left_is_told_by_name() {
+        let snapshot = status::tests::snapshot();
+        let changes = [change("aodh", "c1"), change("aodh", "gone"), change("gone", "c1")];
+        assert_eq!(left(&snapshot, &changes), ["aodh/c1 has 1 connection"]);
+        assert!(left(&Snapshot::default(), &changes).is_empty());
+    }
+
+    #[test]
+    fn what_holds_now_is_one_line() {
+        assert_eq!(line(&change("web", "s1")), "web/s1: drain\n");
+        let change = ServerChange { weight: Some(0), state: Admin::Ready, ..change("web", "s1") };
+        assert_eq!(line(&change), "web/s1: ready, weight 0 for the time being\n");
+    }
+}

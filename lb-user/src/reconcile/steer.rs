@@ -1,0 +1,211 @@
+//! The operator's word reaches the loop: what is to become of servers and VIPs for the time being.
+
+use tracing::info;
+
+use super::Reconciler;
+use crate::{
+    admin::{ServerChange, ServerRequest, VipChange, VipRequest, Weight},
+    datapath::Datapath,
+    health::TargetId,
+    model::Vip,
+};
+
+impl<D: Datapath> Reconciler<D> {
+    /// Gives servers another state or weight; tells which ones.
+    ///
+    /// # Errors
+    /// When there is none of this name, or nothing is asked for.
+    pub fn steer_server(&mut self, request: &ServerRequest) -> Result<Vec<ServerChange>, String> {
+        let ServerRequest { vip: wanted, server: name, state, weight } = request;
+        if state.is_none() && weight.is_none() {
+            return Err("nothing is to change; give a state, a weight, or both".into());
+        }
+        let ids: Vec<_> = self
+            .vips_named(wanted)?
+            .into_iter()
+            .filter(|vip| self.config.servers_of(vip).iter().any(|server| server.name == *name))
+            .map(|vip| TargetId { vip: vip.name.clone(), server: name.clone() })
+            .collect();
+        if ids.is_empty() {
+            let of = if wanted == "*" { "any VIP".into() } else { format!("VIP {wanted:?}") };
+            return Err(format!("there is no server {name:?} in {of}; lbctl status lists them"));
+        }
+        let change = |id: TargetId| {
+            let TargetId { vip, server } = &id;
+            if let Some(state) = state {
+                info!("VIP {vip}: server {server} is to be {state}, as the operator says");
+                self.steering.set_state(id.clone(), *state);
+            }
+            if let Some(weight) = weight {
+                info!("VIP {vip}: server {server} is to have the weight {weight}, as the operator says");
+                self.steering.set_weight(id.clone(), weight.now());
+            }
+            ServerChange {
+                vip: vip.clone(),
+                server: server.clone(),
+                state: self.steering.state(&id),
+                weight: self.steering.weight(&id),
+            }
+        };
+        Ok(ids.into_iter().map(change).collect())
+    }
+
+    /// Enables or disables VIPs; tells which ones.
+    ///
+    /// # Errors
+    /// When there is none of this name, or one that is not served.
+    pub fn steer_vip(&mut self, request: &VipRequest) -> Result<Vec<VipChange>, String> {
+        let VipRequest { vip: wanted, enabled } = request;
+        let vips = self.vips_named(wanted)?;
+        if let [Vip { name, mode, .. }] = vips[..]
+            && !mode.is_layer4()
+        {
+            return Err(format!(
+                "VIP {name:?} is not served: mode {mode} needs l7-proxy, which serves nothing yet"
+            ));
+        }
+        let names: Vec<_> =
+            vips.iter().filter(|vip| vip.mode.is_layer4()).map(|vip| vip.name.clone()).collect();
+        let change = |vip: String| {
+            let what = if *enabled { "enabled" } else { "disabled" };
+            info!("VIP {vip} is {what}, as the operator says");
+            self.steering.set_enabled(&vip, *enabled);
+            VipChange { vip, enabled: *enabled }
+        };
+        Ok(names.into_iter().map(change).collect())
+    }
+
+    /// Forgets what was said about servers and VIPs that are not configured any more.
+    pub(super) fn forget_what_is_gone(&mut self) {
+        let ids = &self.ids;
+        self.steering.retain(|id| ids.server(id).is_some(), |vip| ids.vip(vip).is_some());
+    }
+
+    /// The VIP of this name; all of them for `*`.
+    fn vips_named(&self, wanted: &str) -> Result<Vec<&Vip>, String> {
+        let vips: Vec<_> =
+            self.config.vips.iter().filter(|vip| wanted == "*" || vip.name == *wanted).collect();
+        if vips.is_empty() {
+            return Err(format!("there is no VIP {wanted:?}; lbctl status lists them"));
+        }
+        Ok(vips)
+    }
+}
+
+impl Weight {
+    /// The weight, unless it is the one in the configuration.
+    fn now(self) -> Option<u16> {
+        match self {
+            Self::Now(weight) => Some(weight),
+            Self::File(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::tests::{about, all_up, reconciler, with},
+        *,
+    };
+    use crate::{
+        admin::OfFile,
+        datapath::fake::Fake,
+        picture,
+        plan::{Admin, orders::Fate},
+        snapshot::{PoolHealth, VipStatus},
+    };
+
+    fn request(vip: &str, server: &str, state: Admin) -> ServerRequest {
+        ServerRequest { vip: vip.into(), server: server.into(), state: Some(state), weight: None }
+    }
+
+    fn weigh(vip: &str, server: &str, weight: Weight) -> ServerRequest {
+        ServerRequest { vip: vip.into(), server: server.into(), state: None, weight: Some(weight) }
+    }
+
+    fn vips(reconciler: &Reconciler<Fake>) -> Vec<VipStatus> {
+        picture::snapshot(reconciler, &about()).vips
+    }
+
+    #[test]
+    fn a_state_is_for_a_server_of_a_vip_or_of_all_and_outlasts_a_reload() {
+        let mut reconciler = reconciler();
+        all_up(&mut reconciler);
+        let states = |reconciler: &Reconciler<Fake>| -> Vec<_> {
+            vips(reconciler).iter().take(2).map(|vip| (vip.servers[0].state, vip.servers[0].active)).collect()
+        };
+        reconciler.steer_server(&request("a", "s1", Admin::Drain)).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(states(&reconciler), [(Admin::Drain, false), (Admin::Ready, true)]);
+        let changes = reconciler.steer_server(&request("*", "s1", Admin::Halt)).unwrap();
+        assert_eq!(changes.len(), 3, "also where the proxy is to serve");
+        reconciler.configure(with(|text| text.replace("port = 81", "port = 91"))).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(states(&reconciler), [(Admin::Halt, false), (Admin::Halt, false)]);
+        let fates: Vec<_> = reconciler.orders().servers.iter().map(|sheet| sheet.fate).collect();
+        assert_eq!(fates, [Fate::Nobody, Fate::Halted, Fate::Kept, Fate::Halted, Fate::Kept]);
+        reconciler.steer_server(&request("*", "s1", Admin::Ready)).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(states(&reconciler), [(Admin::Ready, true), (Admin::Ready, true)]);
+        for (vip, server, why) in [
+            ("c", "s1", "there is no VIP \"c\"; lbctl status lists them"),
+            ("a", "s9", "there is no server \"s9\" in VIP \"a\"; lbctl status lists them"),
+            ("*", "s9", "there is no server \"s9\" in any VIP; lbctl status lists them"),
+        ] {
+            assert_eq!(reconciler.steer_server(&request(vip, server, Admin::Halt)).unwrap_err(), why);
+        }
+    }
+
+    #[test]
+    fn a_weight_for_the_time_being_outlasts_a_reload_and_can_be_taken_back() {
+        let mut reconciler = reconciler();
+        all_up(&mut reconciler);
+        let seen = |reconciler: &Reconciler<Fake>| -> Vec<_> {
+            let of = |vip: &VipStatus| (vip.servers[0].weight, vip.servers[0].weight_of_file);
+            vips(reconciler).iter().take(2).map(of).collect()
+        };
+        let told = reconciler.steer_server(&weigh("a", "s1", Weight::Now(7))).unwrap();
+        assert_eq!((told[0].weight, told[0].state), (Some(7), Admin::Ready));
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(seen(&reconciler), [(7, Some(100)), (100, None)]);
+        let other = |text: String| text.replace("\"10.0.0.1\"", "\"10.0.0.1\", weight = 50");
+        reconciler.configure(with(other)).unwrap();
+        assert_eq!(seen(&reconciler), [(7, Some(50)), (50, None)], "another weight in the file");
+        let facts = reconciler.facts();
+        assert_eq!(facts.weights.len(), 1);
+        let _ = reconciler.steer_server(&weigh("*", "s1", Weight::File(OfFile::File))).unwrap();
+        assert_eq!(seen(&reconciler), [(50, None), (50, None)]);
+        let nothing = ServerRequest { weight: None, ..weigh("a", "s1", Weight::Now(1)) };
+        assert!(reconciler.steer_server(&nothing).unwrap_err().contains("nothing is to change"));
+    }
+
+    #[test]
+    fn a_disabled_vip_takes_no_new_flows_outlasts_a_reload_and_goes_with_its_vip() {
+        let mut reconciler = reconciler();
+        all_up(&mut reconciler);
+        let request = |vip: &str, enabled| VipRequest { vip: vip.into(), enabled };
+        let seen = |reconciler: &Reconciler<Fake>| -> Vec<_> {
+            vips(reconciler).iter().map(|vip| (vip.enabled, vip.servers[0].active)).collect()
+        };
+        assert_eq!(
+            reconciler.steer_vip(&request("a", false)).unwrap(),
+            [VipChange { vip: "a".into(), enabled: false }]
+        );
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(seen(&reconciler), [(false, false), (true, true), (true, false)]);
+        assert_eq!(vips(&reconciler)[0].health, PoolHealth::Healthy, "its servers are as well as before");
+        let fates: Vec<_> = reconciler.orders().servers.iter().map(|sheet| sheet.fate).collect();
+        assert_eq!(fates[1..], [Fate::Kept; 4], "flows go on");
+        reconciler.configure(with(|text| text.replace("port = 81", "port = 91"))).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert_eq!(seen(&reconciler)[0], (false, false));
+        reconciler.configure(with(|text| text.replace("[vip.a]", "[vip.c]"))).unwrap();
+        assert!(reconciler.facts().disabled.is_empty());
+        assert_eq!(reconciler.steer_vip(&request("*", false)).unwrap().len(), 2, "those that are served");
+        assert!(reconciler.steer_vip(&request("proxied", false)).unwrap_err().contains("is not served"));
+        assert!(reconciler.steer_vip(&request("a", true)).unwrap_err().contains("there is no VIP \"a\""));
+    }
+}
