@@ -9,6 +9,8 @@
 //! | [`front`] | the side that faces clients: connections and the HTTP they speak |
 //! | [`http`] | one request: what it asks for, what becomes of it, how it and its answer are passed on |
 //! | [`tcp`] | bytes between two connections, whatever they mean |
+//! | [`tls`] | TLS towards clients and servers, certificates |
+//! | [`proxy_protocol`] | by which proxies tell each other who the client is; pure |
 //! | [`server`] | the side that faces servers: what is known of each, which one is chosen, connections |
 //! | [`state`] | what is known of a service while the process runs |
 //! | [`log`] | a line for each request and connection |
@@ -21,8 +23,10 @@ pub mod io;
 pub mod log;
 pub mod model;
 pub mod process;
+pub mod proxy_protocol;
 pub mod server;
 pub mod spec;
 pub mod state;
 pub mod tcp;
+pub mod tls;
 pub mod wire;

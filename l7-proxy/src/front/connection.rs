@@ -1,29 +1,98 @@
 //! What is done with a connection that was accepted.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::{Door, http1};
-use crate::{http::Client, io::Stream, server::Ends, spec::Mode, state::Refusal};
+use crate::{
+    http::Client,
+    io::Stream,
+    model::Service,
+    proxy_protocol::{self, Header},
+    server::Ends,
+    spec::Mode,
+    state::Refusal,
+};
+
+/// How long a proxy before us may take to say whose connection it is.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves a connection until it ends.
-pub async fn welcome(door: Door, socket: TcpStream, ends: Ends) {
+pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
     let service = Arc::clone(&door.entry.service());
     let counters = service.state.counters(door.worker);
+    let _ = SockRef::from(&socket).set_tcp_nodelay(true);
+    let mut input = BytesMut::new();
+    match proxied(&service, &mut socket, &mut input, ends).await {
+        Ok(said) => ends = said,
+        Err(_) => return counters.refused(Refusal::ProxyProtocol),
+    }
     let _connected = match service.state.connect(ends.client.ip(), &service.limits) {
         Ok(connected) => connected,
         Err(refusal) => return counters.refused(refusal),
     };
     counters.connection();
-    let _ = SockRef::from(&socket).set_tcp_nodelay(true);
-    let client = Client::new(ends, false, None, &service);
-    match service.mode {
-        Mode::Http => {
-            http1::serve(door, service.clone(), Stream::Plain(socket), BytesMut::new(), client).await
+    let (stream, name) = match &service.tls {
+        None => (Stream::Plain(socket), None),
+        Some(tls) => {
+            let Ok(_place) = door.handshakes.acquire().await else { return };
+            match tls.accept(socket).await {
+                Ok(stream) => {
+                    let name = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
+                    (Stream::Accepted(stream), name)
+                }
+                Err(_) => return counters.refused(Refusal::Handshake),
+            }
         }
+    };
+    let client = Client::new(ends, service.tls.is_some(), name, &service);
+    match service.mode {
+        Mode::Http => http1::serve(door, service.clone(), stream, input, client).await,
         Mode::Tcp => counters.refused(Refusal::Malformed),
     }
+}
+
+/// The ends of a connection, as the proxy before us says if it is one that may. Nothing behind the header is
+/// read, since it may be TLS, which reads for itself; what turns out to be no header is left in `input`.
+async fn proxied(
+    service: &Service,
+    socket: &mut TcpStream,
+    input: &mut BytesMut,
+    ends: Ends,
+) -> io::Result<Ends> {
+    let Some(told) = &service.proxy_protocol else { return Ok(ends) };
+    if !told.from.iter().any(|network| network.contains(ends.client.ip())) {
+        return Ok(ends);
+    }
+    let read = async {
+        let mut bytes = [0; proxy_protocol::MOST_BYTES];
+        loop {
+            let before = input.len();
+            let seen = socket.peek(&mut bytes[before..]).await?;
+            if seen == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match proxy_protocol::read(&bytes[..before + seen]) {
+                Ok(Some((header, length))) => {
+                    socket.read_exact(&mut bytes[before..length]).await?;
+                    input.clear();
+                    return Ok(match header {
+                        Header::Proxied(said) => said,
+                        Header::Own => ends,
+                    });
+                }
+                // A header so far: it is taken, so that only what is new wakes us.
+                Ok(None) => {
+                    socket.read_exact(&mut bytes[before..before + seen]).await?;
+                    input.extend_from_slice(&bytes[before..before + seen]);
+                }
+                Err(_) if !told.required => return Ok(ends),
+                Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+    };
+    tokio::time::timeout(PROXY_TIMEOUT, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{log::Log, model::Service};
 
@@ -68,4 +68,6 @@ pub struct Door {
     pub worker: usize,
     /// The log of requests.
     pub log: Arc<Log>,
+    /// TLS handshakes at once on this worker.
+    pub handshakes: Arc<Semaphore>,
 }

@@ -146,7 +146,7 @@ impl Session {
             counters.refused(Refusal::Rate);
             return self.own(Some(&intent), &service.pages.get(429), times, *b"PR").await;
         }
-        match decide(&service, &intent) {
+        match decide(&service, &self.client, &intent) {
             Decision::Page(page) => {
                 if page.status == 413 {
                     counters.refused(Refusal::Size);

@@ -7,3 +7,6 @@ mod http1;
 
 pub use connection::welcome;
 pub use entry::{Door, Entry};
+
+/// What is spoken within TLS, the preferred one first.
+pub(crate) const ALPN: [&[u8]; 1] = [b"http/1.1"];

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::Intent;
+use super::{Client, Intent};
 use crate::{
     model::{Action, Page, Service},
     server::Pool,
@@ -20,7 +20,7 @@ pub enum Decision<'s> {
 
 /// Decides. Whatever a client may not do is refused before routes are looked at.
 #[must_use]
-pub fn decide<'s>(service: &'s Service, intent: &Intent<'_>) -> Decision<'s> {
+pub fn decide<'s>(service: &'s Service, client: &Client, intent: &Intent<'_>) -> Decision<'s> {
     let own = |status| Decision::Page(Cow::Owned(service.pages.get(status)));
     match intent.method {
         Method::Connect if intent.upgrade.is_none() && !service.edits.allow_connect => {
@@ -33,6 +33,11 @@ pub fn decide<'s>(service: &'s Service, intent: &Intent<'_>) -> Decision<'s> {
         && length > most
     {
         return own(413);
+    }
+    if let Some(tls) = &service.tls
+        && tls.is_fronting(client.server_name.as_deref(), intent.asked.authority)
+    {
+        return own(421);
     }
     let route = service.routes.iter().find(|route| route.matches(&intent.asked));
     match route.map_or(&service.action, |route| &route.action) {

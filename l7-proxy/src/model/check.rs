@@ -14,6 +14,7 @@ use crate::{
     server::{Live, Pool, Server, hash},
     spec::{self, Mode, Persistence, Problem, ServerProtocol, Spec},
     state::State,
+    tls::{Endpoint, ToServers},
     wire::HeadLimits,
 };
 
@@ -77,12 +78,6 @@ fn pools(spec: &Spec, problems: &mut Vec<Problem>) {
         if pool.protocol == ServerProtocol::Http2 {
             wrong("protocol \"http2\": HTTP/2 towards servers is not spoken yet; use \"http1\"");
         }
-        if pool.tls.is_some() {
-            wrong("tls: TLS towards servers is not spoken yet");
-        }
-        if pool.proxy_protocol.is_some() {
-            wrong("proxy_protocol: is not spoken to servers yet");
-        }
         let mut servers = BTreeSet::new();
         for server in &pool.servers {
             if server.name.is_empty() || !servers.insert(&server.name) {
@@ -131,15 +126,15 @@ impl Context<'_> {
         self.limits(problems);
         for (key, is_given) in [
             ("mode \"tcp\"", told.mode == Mode::Tcp),
-            ("tls", told.tls.is_some()),
             ("h2c", told.h2c),
-            ("proxy_protocol_in", told.proxy_protocol_in.is_some()),
             ("sni_routes", !told.sni_routes.is_empty()),
         ] {
             if is_given {
                 problems.push(Problem::new(key, "is not served yet"));
             }
         }
+        let before = self.before_service().and_then(|service| service.tls.as_deref());
+        let tls = told.tls.as_ref().and_then(|tls| Endpoint::new(tls, told.mode, before, problems));
         let cookie = match &told.persistence {
             Some(Persistence::Cookie(cookie)) => Some(CookieLine::new(cookie, problems)),
             _ => None,
@@ -151,6 +146,8 @@ impl Context<'_> {
             name: told.name.clone(),
             listen: told.listen.iter().copied().collect(),
             mode: told.mode,
+            proxy_protocol: told.proxy_protocol_in.clone(),
+            tls: tls.map(Arc::new),
             h2c: told.h2c,
             routes,
             action,
@@ -248,7 +245,11 @@ impl Context<'_> {
         }
         let servers = told.servers.iter().map(|server| self.server(told, server)).collect();
         let algorithm = told.algorithm.unwrap_or(self.service.algorithm);
-        let pool = Arc::new(Pool::new(told, servers, algorithm, self.service.hash_by.clone()));
+        let mut pool = Pool::new(told, servers, algorithm, self.service.hash_by.clone());
+        let mut found = Vec::new();
+        pool.tls = told.tls.as_ref().and_then(|tls| ToServers::new(tls, &[], &mut found));
+        problems.extend(found.into_iter().map(|problem| problem.within(&format!("pool {name}"))));
+        let pool = Arc::new(pool);
         pools.insert(name.to_owned(), Arc::clone(&pool));
         Action::Pool(pool)
     }
@@ -280,9 +281,11 @@ impl Context<'_> {
             return None;
         }
         let pools = before.pools();
-        let same = pools
-            .into_iter()
-            .find(|other| other.name == pool.name && other.proxy_protocol == pool.proxy_protocol)?;
+        let same = pools.into_iter().find(|other| {
+            other.name == pool.name
+                && other.proxy_protocol == pool.proxy_protocol
+                && other.tls_told == pool.tls
+        })?;
         let server = same.servers.iter().find(|server| {
             server.name == told.name && server.address == told.address && server.port == port
         })?;

@@ -17,6 +17,7 @@ use crate::{
     server::Pool,
     spec::{self, Drain, Limits, Log, Mode, Network, ProcessLimits, Source, Timeouts},
     state::State,
+    tls::Endpoint,
     wire::HeadLimits,
 };
 
@@ -46,6 +47,10 @@ pub struct Service {
     pub listen: BTreeSet<SocketAddr>,
     /// What clients speak.
     pub mode: Mode,
+    /// PROXY protocol that clients speak first.
+    pub proxy_protocol: Option<spec::ProxyProtocolIn>,
+    /// TLS towards clients.
+    pub tls: Option<Arc<Endpoint>>,
     /// Whether clients may speak HTTP/2 without TLS.
     pub h2c: bool,
     /// Requests that go elsewhere.

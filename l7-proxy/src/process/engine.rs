@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Listeners,
+    files::Files,
     worker::{Order, Worker},
 };
 use crate::{
@@ -64,6 +65,7 @@ pub struct Engine {
     current: Arc<Current>,
     log: Arc<Log>,
     writer: Writer,
+    _files: Files,
     state: Mutex<State>,
 }
 
@@ -88,11 +90,13 @@ impl Engine {
         let empty = Ready { services: Vec::new(), ..ready.clone() };
         let current =
             Arc::new(Current { ready: RwLock::new(Arc::new(empty)), phase: RwLock::new(Phase::Serving) });
+        let handshakes = ready.limits.handshakes.unwrap_or(64).max(1);
         let workers = (0..ready.workers)
-            .map(|index| Worker::start(index, Arc::clone(&log), Arc::clone(&current)))
+            .map(|index| Worker::start(index, Arc::clone(&log), Arc::clone(&current), handshakes))
             .collect::<io::Result<Vec<_>>>()
             .map_err(of_host)?;
-        let engine = Self { workers, current, log, writer, state: Mutex::default() };
+        let files = Files::start(Arc::clone(&current)).map_err(of_host)?;
+        let engine = Self { workers, current, log, writer, _files: files, state: Mutex::default() };
         engine.swap(ready, listeners)?;
         Ok(engine)
     }

@@ -5,6 +5,7 @@
 //! [`Listeners`], or handed over to it by whoever opened them.
 
 mod engine;
+mod files;
 mod listeners;
 mod worker;
 

@@ -17,7 +17,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     runtime,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::JoinHandle as Task,
     time::MissedTickBehavior,
 };
@@ -53,11 +53,17 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts a thread.
-    pub(super) fn start(index: usize, log: Arc<Log>, current: Arc<Current>) -> io::Result<Self> {
+    pub(super) fn start(
+        index: usize,
+        log: Arc<Log>,
+        current: Arc<Current>,
+        handshakes: u32,
+    ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (orders, told) = mpsc::unbounded_channel();
         let connections: Arc<AtomicUsize> = Arc::default();
-        let inside = Inside { index, log, current, connections: Arc::clone(&connections) };
+        let handshakes = Arc::new(Semaphore::new(handshakes as usize));
+        let inside = Inside { index, log, current, connections: Arc::clone(&connections), handshakes };
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || runtime.block_on(inside.run(told)))?;
@@ -88,6 +94,7 @@ struct Inside {
     log: Arc<Log>,
     current: Arc<Current>,
     connections: Arc<AtomicUsize>,
+    handshakes: Arc<Semaphore>,
 }
 
 /// A listening socket and the task that accepts from it.
@@ -134,7 +141,12 @@ impl Inside {
     }
 
     fn listen(&self, listener: Arc<tokio::net::TcpListener>, entry: Arc<Entry>) -> Listening {
-        let door = Door { entry, worker: self.index, log: Arc::clone(&self.log) };
+        let door = Door {
+            entry,
+            worker: self.index,
+            log: Arc::clone(&self.log),
+            handshakes: Arc::clone(&self.handshakes),
+        };
         let accepting = accept(Arc::clone(&listener), door.clone(), Arc::clone(&self.connections));
         Listening { listener, door, task: tokio::spawn(accepting) }
     }

@@ -3,17 +3,21 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+};
 
 use super::{Ends, now};
 use crate::{
     io::{Out, Stream},
-    spec::Source,
+    proxy_protocol,
+    spec::{ProxyProtocolVersion, Source},
+    tls::ToServers,
 };
 
 /// A connection to a server, with what was read ahead and what waits to be written.
@@ -67,25 +71,40 @@ pub(super) fn source_address(source: Source, ends: &Ends) -> Option<IpAddr> {
     }
 }
 
+/// What is connected to.
+#[derive(Debug)]
+pub struct To<'a> {
+    /// Address and port.
+    pub server: SocketAddr,
+    /// PROXY protocol that is spoken first.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// TLS that is spoken then.
+    pub tls: Option<&'a ToServers>,
+}
+
 /// Connects to a server. `source` and `ends` say where from.
 ///
 /// # Errors
 /// Why it could not.
-pub async fn connect(
-    server: SocketAddr,
-    source: Source,
-    ends: &Ends,
-    timeout: Duration,
-) -> Result<Connection, ConnectError> {
+pub async fn connect(to: &To<'_>, source: Source, ends: &Ends) -> Result<Connection, ConnectError> {
+    let server = to.server;
     let address = source_address(source, ends).filter(|address| address.is_ipv4() == server.is_ipv4());
     let socket = socket(server, source, address).map_err(ConnectError::Here)?;
-    let stream = match tokio::time::timeout(timeout, socket.connect(server)).await {
-        Err(_) => return Err(ConnectError::Timeout),
-        Ok(Err(error)) if is_our_own(&error) => return Err(ConnectError::Here(error)),
-        Ok(Err(error)) => return Err(ConnectError::Refused(error)),
-        Ok(Ok(stream)) => stream,
+    let mut stream = match socket.connect(server).await {
+        Err(error) if is_our_own(&error) => return Err(ConnectError::Here(error)),
+        Err(error) => return Err(ConnectError::Refused(error)),
+        Ok(stream) => stream,
     };
-    Ok(Connection::new(Stream::Plain(stream), server, address))
+    if let Some(version) = to.proxy_protocol {
+        let mut header = Vec::new();
+        proxy_protocol::write(&mut header, version, ends);
+        stream.write_all(&header).await.map_err(ConnectError::Refused)?;
+    }
+    let stream = match to.tls {
+        None => Stream::Plain(stream),
+        Some(tls) => Stream::Connected(tls.connect(stream).await.map_err(ConnectError::Refused)?),
+    };
+    Ok(Connection::new(stream, server, address))
 }
 
 fn is_our_own(error: &io::Error) -> bool {

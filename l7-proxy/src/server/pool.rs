@@ -11,8 +11,14 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{ConnectError, Connection, Live, Slot, connect, connection::source_address};
-use crate::spec::{Algorithm, HashBy, Outliers, ProxyProtocolVersion, Retries, ServerState, Source};
+use super::{
+    ConnectError, Connection, Live, Slot, connect,
+    connection::{To, source_address},
+};
+use crate::spec::{
+    Algorithm, HashBy, Outliers, ProxyProtocolVersion, Retries, ServerState, ServerTls, Source,
+};
+use crate::tls::ToServers;
 
 /// A server of a pool.
 #[derive(Debug)]
@@ -72,6 +78,10 @@ pub struct Pool {
     pub outliers: Option<Outliers>,
     /// PROXY protocol towards the servers.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// TLS towards the servers.
+    pub tls: Option<ToServers>,
+    /// What it was made of.
+    pub tls_told: Option<ServerTls>,
 }
 
 impl Pool {
@@ -98,6 +108,8 @@ impl Pool {
             slow_start: spec.slow_start.map(crate::spec::Span::get),
             outliers: spec.outliers,
             proxy_protocol: spec.proxy_protocol,
+            tls: None,
+            tls_told: spec.tls.clone(),
         }
     }
 
@@ -134,7 +146,11 @@ impl Pool {
     /// Why it could not.
     pub async fn connect(&self, index: usize, way: &Way<'_>) -> Result<Connection, ConnectError> {
         let at = self.servers[index].at(way.ends.local.port());
-        connect(at, way.source, way.ends, way.timeout).await
+        let to = To { server: at, proxy_protocol: self.proxy_protocol, tls: self.tls.as_ref() };
+        match tokio::time::timeout(way.timeout, connect(&to, way.source, way.ends)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ConnectError::Timeout),
+        }
     }
 
     /// Gives a place back, and tells one that waits for it.

@@ -1,0 +1,165 @@
+//! TLS towards clients.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    server::{ClientHello, ProducesTickets, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::{info, warn};
+
+use super::{Certificates, provider, versions};
+use crate::{
+    spec::{Mode, Problem, Tls},
+    wire::split_authority,
+};
+
+/// TLS of a service.
+#[derive(Debug)]
+pub struct Endpoint {
+    acceptor: Acceptor,
+    chooser: Arc<Chooser>,
+    files: Vec<PathBuf>,
+    strict: bool,
+    tickets: Arc<dyn ProducesTickets>,
+    timeout: Duration,
+    refuse_fronting: bool,
+}
+
+/// An acceptor that can be shown.
+struct Acceptor(TlsAcceptor);
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acceptor")
+    }
+}
+
+/// Which certificate a client gets; the certificates may be replaced at any time.
+#[derive(Debug)]
+struct Chooser(ArcSwap<Certificates>);
+
+impl ResolvesServerCert for Chooser {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        self.0.load().choose(name.as_deref(), hello.signature_schemes())
+    }
+}
+
+impl Endpoint {
+    /// TLS as `told`, with what is kept of the one `before`: tickets that clients have stay good.
+    pub(crate) fn new(
+        told: &Tls,
+        mode: Mode,
+        before: Option<&Self>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Self> {
+        if told.client_certificates.is_some() {
+            problems.push(Problem::new("tls.client_certificates", "is not served yet"));
+        }
+        let alpn = match (&told.alpn, mode) {
+            (Some(names), _) => names.iter().map(|name| name.clone().into_bytes()).collect(),
+            (None, Mode::Http) => crate::front::ALPN.iter().map(|name| name.to_vec()).collect(),
+            (None, Mode::Tcp) => Vec::new(),
+        };
+        if mode == Mode::Http
+            && let Some(odd) = alpn.iter().find(|name| !crate::front::ALPN.contains(&name.as_slice()))
+        {
+            let odd = String::from_utf8_lossy(odd);
+            problems
+                .push(Problem::new("tls.alpn", format!("\"{odd}\" is no protocol that mode http speaks")));
+        }
+        if alpn.iter().any(|name: &Vec<u8>| name.is_empty() || name.len() > 255) {
+            problems.push(Problem::new("tls.alpn", "names have 1 to 255 bytes"));
+        }
+        let certificates = match Certificates::read(&told.certificates, told.strict) {
+            Ok(certificates) => certificates,
+            Err(mut found) => {
+                problems.append(&mut found);
+                return None;
+            }
+        };
+        let chooser = Arc::new(Chooser(ArcSwap::from_pointee(certificates)));
+        let tickets = match before
+            .map_or_else(rustls::crypto::aws_lc_rs::Ticketer::new, |before| Ok(Arc::clone(&before.tickets)))
+        {
+            Ok(tickets) => tickets,
+            Err(error) => {
+                problems.push(Problem::new("tls", format!("there is no randomness for tickets: {error}")));
+                return None;
+            }
+        };
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions(told.minimum_version))
+            .map(|config| config.with_no_client_auth().with_cert_resolver(Arc::clone(&chooser) as _));
+        let mut config = match config {
+            Ok(config) => config,
+            Err(error) => {
+                problems.push(Problem::new("tls", error.to_string()));
+                return None;
+            }
+        };
+        config.alpn_protocols = alpn;
+        config.ticketer = Arc::clone(&tickets);
+        Some(Self {
+            acceptor: Acceptor(TlsAcceptor::from(Arc::new(config))),
+            chooser,
+            files: told.certificates.clone(),
+            strict: told.strict,
+            tickets,
+            timeout: told.handshake_timeout.get(),
+            refuse_fronting: told.refuse_domain_fronting,
+        })
+    }
+
+    /// Agrees on TLS with a client.
+    ///
+    /// # Errors
+    /// Why they do not agree; a timeout where it took too long.
+    pub async fn accept(&self, socket: TcpStream) -> io::Result<Box<TlsStream<TcpStream>>> {
+        match tokio::time::timeout(self.timeout, self.acceptor.0.accept(socket)).await {
+            Ok(accepted) => accepted.map(Box::new),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Whether a request for `authority` came over a connection that began with another name, for which
+    /// another certificate was shown, where that is refused (E7).
+    #[must_use]
+    pub fn is_fronting(&self, name: Option<&str>, authority: &[u8]) -> bool {
+        if !self.refuse_fronting {
+            return false;
+        }
+        let (host, _) = split_authority(authority);
+        let host = String::from_utf8_lossy(host).trim_end_matches('.').to_ascii_lowercase();
+        name != Some(&host) && self.chooser.0.load().differ(name, &host)
+    }
+
+    /// Reads the certificates again if a file has changed. What is wrong is told, and changes nothing.
+    pub fn refresh(&self, service: &str) {
+        if !self.chooser.0.load().have_changed(&self.files) {
+            return;
+        }
+        match Certificates::read(&self.files, self.strict) {
+            Ok(certificates) => {
+                self.chooser.0.store(Arc::new(certificates));
+                info!("service {service}: certificates were read again");
+            }
+            Err(problems) => {
+                for problem in problems {
+                    warn!("service {service}: {problem}; the certificates from before are still shown");
+                }
+            }
+        }
+    }
+
+    /// The certificates that are shown.
+    #[must_use]
+    pub fn certificates(&self) -> Arc<Certificates> {
+        self.chooser.0.load_full()
+    }
+}
