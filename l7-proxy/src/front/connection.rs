@@ -15,6 +15,7 @@ use crate::{
     server::Ends,
     spec::Mode,
     state::Refusal,
+    tcp,
 };
 
 /// How long a proxy before us may take to say whose connection it is.
@@ -51,7 +52,7 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
     let client = Client::new(ends, service.tls.is_some(), name, &service);
     match service.mode {
         Mode::Http => http1::serve(door, service.clone(), stream, input, client).await,
-        Mode::Tcp => counters.refused(Refusal::Malformed),
+        Mode::Tcp => tcp::serve(&door, &service, stream, input, client).await,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},
     state::Refusal,
-    tcp::{Ended, Party, Times, relay},
+    tcp::{Party, Times, relay},
     wire::{Answer, Body, Fault, Framing, Method, Request, Version},
 };
 
@@ -287,15 +287,7 @@ impl Session {
         let (ended, passed) = relay(&mut client, &mut server, times, halted, &mut self.deadline).await;
         pool.release(slot);
         counters.bytes(passed.up, passed.down);
-        let ended = match ended {
-            Ended::Both => *b"--",
-            Ended::Client => *b"CD",
-            Ended::Server => *b"SD",
-            Ended::Idle => *b"cD",
-            Ended::Lifetime => *b"LD",
-            Ended::Told => *b"KD",
-        };
-        let mut report = Report { ended, ..report };
+        let mut report = Report { ended: ended.letters(), ..report };
         report.told.received += passed.up;
         let status = report.told.status;
         self.record(Some(intent), Some(pool), &report, status, before + passed.down);

@@ -108,6 +108,15 @@ impl Context<'_> {
             Matching::new(route, self.route(route, &place, &pages, &mut pools, problems))
         });
         let routes = routes.collect();
+        let sni_routes = told.sni_routes.iter().enumerate().filter_map(|(number, route)| {
+            match self.pool(&route.pool, &format!("sni_routes[{number}]"), &mut pools, problems) {
+                Action::Pool(pool) => {
+                    Some((route.names.iter().map(|name| name.to_ascii_lowercase()).collect(), pool))
+                }
+                _ => None,
+            }
+        });
+        let sni_routes = sni_routes.collect();
         let action = match (&told.redirect, &told.pool) {
             (Some(redirect), None) => redirect_of(redirect, "redirect", problems),
             (None, Some(pool)) => self.pool(pool, "pool", &mut pools, problems),
@@ -124,32 +133,28 @@ impl Context<'_> {
             }
         });
         self.limits(problems);
-        for (key, is_given) in [
-            ("mode \"tcp\"", told.mode == Mode::Tcp),
-            ("h2c", told.h2c),
-            ("sni_routes", !told.sni_routes.is_empty()),
-        ] {
-            if is_given {
-                problems.push(Problem::new(key, "is not served yet"));
-            }
+        if told.h2c {
+            problems.push(Problem::new("h2c", "is not served yet"));
         }
+        let mode = self.mode(problems);
         let before = self.before_service().and_then(|service| service.tls.as_deref());
-        let tls = told.tls.as_ref().and_then(|tls| Endpoint::new(tls, told.mode, before, problems));
+        let tls = told.tls.as_ref().and_then(|tls| Endpoint::new(tls, mode, before, problems));
         let cookie = match &told.persistence {
             Some(Persistence::Cookie(cookie)) => Some(CookieLine::new(cookie, problems)),
             _ => None,
         };
-        if cookie.is_some() && told.mode == Mode::Tcp {
+        if cookie.is_some() && mode == Mode::Tcp {
             problems.push(Problem::new("persistence", "a cookie needs mode http"));
         }
         Service {
             name: told.name.clone(),
             listen: told.listen.iter().copied().collect(),
-            mode: told.mode,
+            mode,
             proxy_protocol: told.proxy_protocol_in.clone(),
             tls: tls.map(Arc::new),
             h2c: told.h2c,
             routes,
+            sni_routes,
             action,
             fallback,
             server_port: told.server_port,
@@ -171,6 +176,34 @@ impl Context<'_> {
                 .map_or_else(|| Arc::new(State::new(self.workers)), |service| Arc::clone(&service.state)),
             spec: told.clone(),
         }
+    }
+
+    /// What is spoken: a `tcp` service that leads to an `http` pool is served per request (R46).
+    fn mode(&self, problems: &mut Vec<Problem>) -> Mode {
+        let told = self.service;
+        let of_pool =
+            |name: &String| self.spec.pools.iter().find(|pool| pool.name == *name).and_then(|pool| pool.mode);
+        if told.mode == Mode::Http {
+            if !told.sni_routes.is_empty() {
+                problems.push(Problem::new("sni_routes", "are for mode tcp; use routes with hosts"));
+            }
+            return Mode::Http;
+        }
+        let is_http = told.pool.as_ref().and_then(of_pool) == Some(Mode::Http);
+        if !told.sni_routes.is_empty() && (is_http || told.tls.is_some()) {
+            problems.push(Problem::new(
+                "sni_routes",
+                "pass TLS on: they need mode tcp without tls and http pools",
+            ));
+        }
+        let others = told.sni_routes.iter().map(|route| &route.pool).chain(&told.fallback_pool);
+        for name in others.filter(|name| (of_pool(name) == Some(Mode::Http)) != is_http) {
+            problems.push(Problem::new("pool", format!("is of another mode than pool \"{name}\"")));
+        }
+        if !is_http && !(told.routes.is_empty() && told.redirect.is_none()) {
+            problems.push(Problem::new("routes", "and redirect need mode http"));
+        }
+        if is_http { Mode::Http } else { Mode::Tcp }
     }
 
     /// The service of this name that is served already.

@@ -55,6 +55,8 @@ pub struct Service {
     pub h2c: bool,
     /// Requests that go elsewhere.
     pub routes: Vec<Matching>,
+    /// Connections that go elsewhere, by the name in the TLS greeting of the client.
+    pub sni_routes: Vec<(Vec<String>, Arc<Pool>)>,
     /// What becomes of all others.
     pub action: Action,
     /// Where requests go while their pool has no server.
@@ -92,6 +94,24 @@ impl Service {
         self.trusted.iter().any(|network| network.contains(client))
     }
 
+    /// The pool of a connection of mode `tcp`, whose client asked for this name; none where no server could be
+    /// used.
+    #[must_use]
+    pub fn tcp_pool(&self, name: Option<&str>) -> Option<&Arc<Pool>> {
+        let is_one_of = |patterns: &[String], name: &str| {
+            patterns.iter().any(|pattern| routes::host_matches(pattern, name.as_bytes()))
+        };
+        let route = name.and_then(|name| self.sni_routes.iter().find(|(names, _)| is_one_of(names, name)));
+        let pool = match (route, &self.action) {
+            (Some((_, pool)), _) | (None, Action::Pool(pool)) => pool,
+            _ => return None,
+        };
+        if pool.has_server() || pool.has_draining() {
+            return Some(pool);
+        }
+        self.fallback.as_ref().filter(|fallback| fallback.has_server())
+    }
+
     /// All pools it leads to, each once.
     #[must_use]
     pub fn pools(&self) -> Vec<&Arc<Pool>> {
@@ -100,7 +120,8 @@ impl Service {
             Action::Pool(pool) => Some(pool),
             _ => None,
         });
-        let mut all: Vec<&Arc<Pool>> = pools.chain(&self.fallback).collect();
+        let by_name = self.sni_routes.iter().map(|(_, pool)| pool);
+        let mut all: Vec<&Arc<Pool>> = pools.chain(by_name).chain(&self.fallback).collect();
         all.sort_by_key(|pool| &pool.name);
         all.dedup_by_key(|pool| &pool.name);
         all

@@ -82,7 +82,7 @@ impl Matching {
 }
 
 /// Whether `pattern` (lower case; `*.example` for all below) is the host of `authority`.
-fn host_matches(pattern: &str, authority: &[u8]) -> bool {
+pub(super) fn host_matches(pattern: &str, authority: &[u8]) -> bool {
     let (host, _) = split_authority(authority);
     let host = host.strip_suffix(b".").unwrap_or(host);
     match pattern.strip_prefix('*') {

@@ -45,6 +45,21 @@ pub enum Ended {
     Told,
 }
 
+impl Ended {
+    /// Who ended it and when, as the log has it.
+    #[must_use]
+    pub fn letters(self) -> [u8; 2] {
+        match self {
+            Self::Both => *b"--",
+            Self::Client => *b"CD",
+            Self::Server => *b"SD",
+            Self::Idle => *b"cD",
+            Self::Lifetime => *b"LD",
+            Self::Told => *b"KD",
+        }
+    }
+}
+
 /// How long a relay may last.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
