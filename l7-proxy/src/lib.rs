@@ -6,6 +6,7 @@
 //! | [`spec`] | what the proxy is told: plain data |
 //! | [`model`] | what is served: the specification checked, its files read, everything prepared |
 //! | [`process`] | threads, listeners, and the one place where what is served changes |
+//! | [`admin`] | health, metrics and status over HTTP; it only looks |
 //! | [`front`] | the side that faces clients: connections and the HTTP they speak |
 //! | [`http`] | one request: what it asks for, what becomes of it, how it and its answer are passed on |
 //! | [`tcp`] | bytes between two connections, whatever they mean |
@@ -17,6 +18,7 @@
 //! | [`wire`] | HTTP/1.1 as bytes: heads, framing, chunks; pure |
 //! | [`io`] | sockets, buffers, timers; no HTTP |
 
+pub mod admin;
 pub mod front;
 pub mod http;
 pub mod io;

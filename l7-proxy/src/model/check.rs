@@ -200,7 +200,8 @@ impl Context<'_> {
         for name in others.filter(|name| (of_pool(name) == Some(Mode::Http)) != is_http) {
             problems.push(Problem::new("pool", format!("is of another mode than pool \"{name}\"")));
         }
-        if !is_http && !(told.routes.is_empty() && told.redirect.is_none()) {
+        let has_routes = !told.routes.is_empty() || told.redirect.is_some();
+        if has_routes && !is_http {
             problems.push(Problem::new("routes", "and redirect need mode http"));
         }
         if is_http { Mode::Http } else { Mode::Tcp }

@@ -16,6 +16,7 @@ use super::{
     worker::{Order, Worker},
 };
 use crate::{
+    admin::Admin,
     front::Entry,
     log::{Log, Writer},
     model::{Ready, check},
@@ -75,6 +76,9 @@ struct State {
     entries: BTreeMap<String, Arc<Entry>>,
     /// Which service each address is listened to for.
     listening: BTreeMap<SocketAddr, String>,
+    admin: Option<Admin>,
+    /// The address that was asked for: a port of 0 has become another.
+    admin_told: Option<SocketAddr>,
 }
 
 impl Engine {
@@ -138,8 +142,20 @@ impl Engine {
                 )),
             }
         }
+        let admin = match ready.admin.filter(|_| ready.admin != state.admin_told) {
+            None => None,
+            Some(address) => Admin::start(address, self.current(), self.log())
+                .map_err(|error| {
+                    problems.push(Problem::new("admin", format!("cannot listen to {address}: {error}")));
+                })
+                .ok(),
+        };
         if !problems.is_empty() {
             return Err(problems);
+        }
+        if ready.admin != state.admin_told {
+            state.admin = admin;
+            state.admin_told = ready.admin;
         }
         let names: BTreeSet<&str> = ready.services.iter().map(|service| service.name.as_str()).collect();
         for service in &ready.services {
@@ -208,6 +224,12 @@ impl Engine {
     #[must_use]
     pub fn log(&self) -> Arc<Log> {
         Arc::clone(&self.log)
+    }
+
+    /// Where it tells about itself.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.state().admin.as_ref().map(|admin| admin.address)
     }
 
     /// Connections of clients at the moment.

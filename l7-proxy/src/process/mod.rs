@@ -9,5 +9,5 @@ mod files;
 mod listeners;
 mod worker;
 
-pub use engine::{Engine, Phase};
+pub use engine::{Current, Engine, Phase};
 pub use listeners::Listeners;
