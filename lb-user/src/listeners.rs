@@ -4,6 +4,7 @@
 //! and never get a packet; or, for a proxied VIP, take it away from the proxy. That is refused at start.
 
 use std::{
+    collections::HashSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
@@ -24,28 +25,49 @@ pub struct Listener {
     pub inode: u64,
 }
 
-/// The kernel's tables of sockets of this network namespace.
-const TABLES: [(&str, Protocol); 4] = [
-    ("/proc/net/tcp", Protocol::Tcp),
-    ("/proc/net/tcp6", Protocol::Tcp),
-    ("/proc/net/udp", Protocol::Udp),
-    ("/proc/net/udp6", Protocol::Udp),
-];
+/// The kernel's tables of sockets of a network namespace.
+const TABLES: [(&str, Protocol); 4] =
+    [("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp), ("udp", Protocol::Udp), ("udp6", Protocol::Udp)];
+
+/// The sockets that take connections or datagrams from anyone, by the tables in a folder such as `/proc/net`.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn listening(folder: &Path) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for (name, protocol) in TABLES {
+        let file = folder.join(name);
+        match fs::read_to_string(&file) {
+            Ok(table) => listeners.extend(table.lines().filter_map(|line| parse(line, protocol))),
+            // A host without IPv6 has no such table.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", file.display())));
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// The numbers of the sockets that a process holds, by its folder in `/proc`.
+///
+/// # Errors
+/// When this user may not look, or it has ended.
+pub fn sockets_of(process: &Path) -> io::Result<HashSet<u64>> {
+    let files = fs::read_dir(process.join("fd"))?.flatten();
+    let number = |file: fs::DirEntry| {
+        let link = fs::read_link(file.path()).ok()?;
+        link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    };
+    Ok(files.filter_map(number).collect())
+}
 
 /// Why `config` cannot be served beside what listens on this host: one line for each VIP and listener.
 ///
 /// # Errors
 /// When the kernel's tables cannot be read.
 pub fn conflicts(config: &Config) -> io::Result<Vec<String>> {
-    let mut listeners = Vec::new();
-    for (file, protocol) in TABLES {
-        match fs::read_to_string(file) {
-            Ok(table) => listeners.extend(table.lines().filter_map(|line| parse(line, protocol))),
-            // A host without IPv6 has no such table.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot read {file}: {error}"))),
-        }
-    }
+    let listeners = listening(Path::new("/proc/net"))?;
     let lines = find(config, &listeners).into_iter().map(|(vip, listener)| {
         let owner = process(listener.inode).unwrap_or_else(|| "a process".into());
         let Listener { protocol, address, port, .. } = listener;
@@ -114,13 +136,7 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
 
 /// Name and number of the process that holds a socket, as far as we may look.
 fn process(inode: u64) -> Option<String> {
-    let socket = format!("socket:[{inode}]");
-    let holds = |folder: &Path| {
-        let files = fs::read_dir(folder.join("fd")).into_iter().flatten().flatten();
-        files
-            .into_iter()
-            .any(|file| fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str()))
-    };
+    let holds = |folder: &Path| sockets_of(folder).is_ok_and(|sockets| sockets.contains(&inode));
     let folders = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
     let mut folders = folders
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok()));

@@ -60,6 +60,7 @@ fn the_openstack_example_serves_and_one_closed_port_is_one_server_of_one_vip() {
     let names: Vec<_> = status.vips.iter().map(|vip| vip.name.as_str()).collect();
     assert_eq!(names, SERVICES.map(|(name, _)| name));
 
+    the_list_is_the_table_of_services(&balancer);
     for (name, port) in SERVICES {
         let vip = find_vip(&status, name);
         assert_eq!(
@@ -81,6 +82,29 @@ fn the_openstack_example_serves_and_one_closed_port_is_one_server_of_one_vip() {
 
     close_one_port(&bed, &balancer);
     let (_, _) = balancer.stop();
+}
+
+/// R15: field by field.
+#[track_caller]
+fn the_list_is_the_table_of_services(balancer: &Balancer<'_>) {
+    let listed = balancer.lbctl(&["vip", "list", "-o", "json"]).expect("a list");
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed.len(), SERVICES.len());
+    for ((name, port), row) in SERVICES.iter().zip(&listed) {
+        let persistence = match *name {
+            "mysql" | "redis" => "last-successful",
+            "nova_novncproxy" => "source-ip",
+            "horizon" => "cookie",
+            _ => "none",
+        };
+        let mode = if HTTP.contains(name) { "http" } else { "snat" };
+        let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("{name}: {key} in {row}"));
+        let told =
+            [text("name"), text("ports"), text("mode"), text("persistence"), text("check"), text("protocol")];
+        assert_eq!(told, [*name, &port.to_string(), mode, persistence, "tcp", "tcp"]);
+        assert_eq!(row["check_port"], *port, "{name}: the check connects to the port");
+        assert_eq!((&row["servers"], &row["address"]), (&3.into(), &listed[0]["address"]), "{name}");
+    }
 }
 
 /// R20: cinder on the first controller closes, nothing else changes.

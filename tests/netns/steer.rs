@@ -2,6 +2,7 @@
 //! disabled.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::TcpStream,
     process::Command,
@@ -12,7 +13,8 @@ use std::{
 use lb_tests::{
     address::Family,
     client,
-    daemon::{Balancer, binary, find_server, find_vip},
+    daemon::{Balancer, Installation, binary, find_server, find_vip},
+    folder::Folder,
     needs_balancer,
     streams::Streams,
     wait,
@@ -189,4 +191,95 @@ fn connections_are_listed_and_ended_by_client_and_by_server() {
     let refused = balancer.lbctl(&["conn", "kill", "--vip", "dr_v4"]).expect_err("nobody knows them");
     assert!(refused.contains("of mode dr: of its connections a hash is kept"), "{refused}");
     let _ = client::requests(client, target, 30).all_answered("everybody may come again");
+}
+
+/// R77, R29, R68: from a client's place, from the balancer's, and what the balancer itself listens on.
+#[test]
+fn vips_are_opened_servers_are_reached_and_own_sockets_are_listed() {
+    needs_balancer!();
+    let bed = Bed::for_all_modes(&[80]);
+    let top = bed.config(&MODES, 80, "");
+    let balancer = Installation::new(&bed.net.lb.ns, &["eth0"], top.text())
+        .xdp_mode("native")
+        .option("--metrics")
+        .option("127.0.0.1:9100")
+        .start();
+    let _ = balancer.wait_all_up();
+    let (client, lb) = (bed.net.client().ns.name(), bed.net.lb.ns.name());
+    let (code, said) = lbctl(&balancer, &["verify", "--netns", client]);
+    assert!(code == Some(0) && said.matches(" ok ").count() == 6, "{code:?}: {said}");
+    let (code, said) = lbctl(&balancer, &["verify", "--netns", lb, "snat_v4"]);
+    assert!(code == Some(5) && said.contains("this host has the address itself"), "{code:?}: {said}");
+    let (code, said) = lbctl(&balancer, &["probe", "--netns", lb]);
+    assert!(code == Some(0) && said.matches("connected").count() == 6, "{code:?}: {said}");
+    let mac = bed.net.servers[0].mac.to_string();
+    assert!(said.contains(&mac) && said.contains("eth0 from "), "{said}");
+
+    bed.servers.iter().for_each(|server| server.close(80));
+    let (code, said) = lbctl(&balancer, &["verify", "--netns", client, "-o", "json", "--timeout", "1s"]);
+    let failed = said.matches("\"failed\"").count();
+    assert!(code == Some(5) && failed == 6 && said.contains("6 of 6 VIPs do not answer"), "{code:?}: {said}");
+    bed.net.unplug(&bed.net.servers[1]);
+    bed.net.lb.ns.ip("neigh flush dev eth0");
+    let (code, said) = lbctl(&balancer, &["probe", "--netns", lb, "--timeout", "1s"]);
+    assert!(
+        code == Some(5) && said.contains("connection refused") && said.contains("answer"),
+        "{code:?}: {said}"
+    );
+
+    let listed = balancer.lbctl(&["sockets", "-o", "json"]).expect("sockets");
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let own = |row: &&serde_json::Value| row["pid"] == balancer.id();
+    let mut ours: Vec<_> = listed.as_array().expect("a list").iter().filter(own).collect();
+    let metrics = ours.pop().expect("the port of metrics");
+    assert_eq!((metrics["address"].as_str(), metrics["port"].as_u64()), (Some("127.0.0.1"), Some(9_100)));
+    assert!(ours.is_empty(), "{ours:?}");
+    let told = bed.net.lb.ns.command("ss").args(["-Hlntup"]).output().expect("run ss").stdout;
+    let told = String::from_utf8(told).expect("text");
+    assert_eq!(told.lines().filter(|line| line.contains("lb-user")).count(), 1, "{told}");
+}
+
+/// R75.
+#[test]
+fn a_bundle_for_support_has_everything_but_secrets() {
+    needs_balancer!();
+    let bed = Bed::for_all_modes(&[80]);
+    let secret = "correct-horse-battery";
+    let check = |more: &str| {
+        format!(
+            "health = {{ check = \"redis\", password = \"{secret}\", interval = \"200ms\" }} # {secret}\n{more}"
+        )
+    };
+    let balancer = bed.start(&bed.config(&["snat"], 80, &check("")));
+    let changed = check("mss = 1400").replace(secret, &format!("{secret}-2"));
+    let _ = balancer.reload(bed.config(&["snat"], 80, &changed).text()).expect("a reload");
+    let _ = client::requests(&bed.net.client().ns, bed.target("snat", Family::V4, 80), 1);
+    let folder = Folder::new();
+    let file = folder.path().join("bundle.tar");
+    let (code, said) =
+        lbctl(&balancer, &["support-bundle", "--out", file.to_str().expect("a path in UTF-8")]);
+    assert_eq!(code, Some(0), "{said}");
+    let unpacked = Command::new("tar").arg("-xf").arg(&file).arg("-C").arg(folder.path()).status();
+    assert!(unpacked.expect("run tar").success());
+    let inside = fs::read_dir(folder.path()).expect("a folder").flatten().find(|entry| entry.path().is_dir());
+    let read = |name: &str| {
+        let path = inside.as_ref().expect("a folder in the bundle").path().join(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}; {said}"))
+    };
+    for (name, words) in [
+        ("status.json", "\"snat_v4\""),
+        ("metrics.txt", "lb_vip_up"),
+        ("history.json", "\"number\": 2"),
+        ("maps.json", "\"VIPS4\""),
+        ("connections.json", "\"matching\""),
+        ("config.toml", "(hidden)"),
+        ("addresses.txt", "inet"),
+        ("about.txt", "lbctl "),
+    ] {
+        assert!(read(name).contains(words), "{name}");
+    }
+    let all = fs::read(&file).expect("the bundle");
+    let found = all.windows(secret.len()).any(|window| window == secret.as_bytes());
+    assert!(!found, "the password is in the bundle");
+    assert!(!balancer.log().contains(secret), "the password is in the log");
 }

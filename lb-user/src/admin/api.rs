@@ -10,7 +10,9 @@ use hyper::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Handle, How, ServerRequest, VipRequest, Wish, error::Refusal, eyes, flows, query::Query};
+use super::{
+    Handle, How, ServerRequest, VipRequest, Wish, error::Refusal, eyes, flows, maps::Maps, query::Query,
+};
 use crate::{
     metrics,
     trace::{Eyes, Lines},
@@ -54,7 +56,7 @@ where
     }
     let path = request.uri().path().to_owned();
     let (allow, methods): (_, &[Method]) = match path.as_str() {
-        "/v1/status" | "/v1/why" | "/v1/history" | "/v1/connections" | "/metrics" => {
+        "/v1/status" | "/v1/why" | "/v1/history" | "/v1/connections" | "/v1/maps" | "/metrics" => {
             ("GET, HEAD", &[Method::GET, Method::HEAD])
         }
         "/v1/trace" => ("GET", &[Method::GET]),
@@ -97,6 +99,7 @@ where
         }
         "/v1/connections" => encode(&flows::list(query, handle).await?),
         "/v1/connections/end" => encode(&flows::end(query, handle).await?),
+        "/v1/maps" => encode(&Maps::of(&*eyes_of(handle)?.insight().await?)),
         "/v1/history" => encode(&handle.history()),
         "/metrics" => {
             let text = metrics::render(&*handle.status().await, &metrics::Process::this());

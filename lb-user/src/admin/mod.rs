@@ -11,6 +11,7 @@
 //! | `POST /v1/rollback?number=N` | the same, once what was kept under the number is in the file and in use |
 //! | `GET /v1/connections` | the connections that are open: [`crate::connections::Listed`]; with `vip`, `server`, `client` (a network) and `limit` |
 //! | `POST /v1/connections/end` | with one of the same or `all=true`, but for `limit`: ends them, [`crate::connections::Ended`] |
+//! | `GET /v1/maps` | what the kernel program's maps contain: [`maps::Maps`] |
 //! | `GET /metrics` | [`crate::metrics`] |
 //! | `GET /v1/history` | the configurations that are kept: a list of [`Entry`] |
 //! | `GET /v1/trace?filter=…` | what becomes of packets, a [`crate::trace::Line`] of JSON for each, as they come; see [`eyes`] |
@@ -27,6 +28,7 @@ pub mod api;
 pub mod error;
 pub mod eyes;
 pub mod flows;
+pub mod maps;
 pub mod query;
 pub mod server;
 pub mod socket;

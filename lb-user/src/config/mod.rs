@@ -17,10 +17,12 @@
 //! today must mean the same then.
 
 mod diagnostic;
+pub mod keys;
 mod parse;
 mod raw;
 mod reader;
 mod report;
+pub mod secrets;
 mod syntax;
 mod values;
 mod words;

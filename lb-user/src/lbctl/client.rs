@@ -36,13 +36,15 @@ pub enum Failure {
     Answer(String),
     /// What was waited for has not come.
     TimeUp(String),
+    /// What was looked at is not as it should be.
+    Unwell(String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reach(why) => write!(f, "cannot reach lb-user: {why}"),
-            Self::Usage(why) | Self::Answer(why) | Self::TimeUp(why) => f.write_str(why),
+            Self::Usage(why) | Self::Answer(why) | Self::TimeUp(why) | Self::Unwell(why) => f.write_str(why),
         }
     }
 }
@@ -120,7 +122,7 @@ pub fn lines(
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-fn runtime() -> Result<Runtime, Failure> {
+pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::Reach(format!("cannot start: {error}")))
 }

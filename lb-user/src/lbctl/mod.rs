@@ -7,18 +7,28 @@
 //! | 2 | wrong usage |
 //! | 3 | lb-user cannot be reached: it is not running, or this user may not ask it |
 //! | 4 | what was waited for has not come in time |
+//! | 5 | `verify` or `probe` has found something that does not answer |
 
+pub mod bundle;
+pub mod cert;
 pub mod client;
 pub mod conn;
+pub mod documents;
+pub mod explain;
 pub mod file;
 pub mod output;
 pub mod pcapng;
+pub mod place;
 pub mod pool;
+pub mod probe;
 pub mod server;
+pub mod sockets;
 pub mod status;
 pub mod table;
+pub mod tar;
 pub mod trace;
 pub mod units;
+pub mod verify;
 pub mod vip;
 pub mod why;
 pub mod yaml;
@@ -40,7 +50,7 @@ use crate::{admin::DEFAULT_SOCKET, snapshot::Snapshot};
 const EXIT_CODES: &str = "\
 Exit codes: 0 lb-user answered; 1 it refused, or its answer was not understood;
 2 wrong usage; 3 lb-user cannot be reached (not running, or no permission);
-4 what was waited for has not come in time.";
+4 what was waited for has not come in time; 5 something does not answer (verify, probe).";
 
 /// Asks a running lb-user, the load balancer daemon, over its admin socket.
 #[derive(Debug, Parser)]
@@ -61,27 +71,18 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// List, show, enable and disable VIPs.
+    /// List, show, add, clone, remove, enable and disable VIPs.
     #[command(after_help = EXIT_CODES, subcommand)]
     Vip(vip::Word),
-    /// List and show pools.
+    /// List and show pools; add servers to them, and remove some.
     #[command(after_help = EXIT_CODES, subcommand)]
     Pool(pool::Word),
-    /// List and end connections.
-    #[command(after_help = EXIT_CODES, subcommand)]
-    Conn(conn::Word),
     /// Take a server out of service for the time being, put it back, or give it another weight.
     #[command(after_help = EXIT_CODES, subcommand)]
     Server(server::Word),
-    /// Show what becomes of packets, as they pass.
-    ///
-    /// One line for each: when and where it came, the packet, what became of it, its VIP and slot, its flow, its server,
-    /// and how it was changed. Costs a little for every packet while it runs.
-    #[command(after_help = EXIT_CODES)]
-    Trace(trace::Options),
-    /// Say what would become of a packet, and why, without sending it.
-    #[command(after_help = EXIT_CODES)]
-    Why(why::Options),
+    /// List and end connections.
+    #[command(after_help = EXIT_CODES, subcommand)]
+    Conn(conn::Word),
     /// Read the configuration file again, and say what changed. With mistakes in it nothing is changed, and all of them
     /// are told.
     #[command(after_help = EXIT_CODES)]
@@ -110,6 +111,42 @@ enum Command {
         /// Its number in `lbctl history`.
         number: u32,
     },
+    /// Show what becomes of packets, as they pass.
+    ///
+    /// One line for each: when and where it came, the packet, what became of it, its VIP and slot, its flow, its server,
+    /// and how it was changed. Costs a little for every packet while it runs.
+    #[command(after_help = EXIT_CODES)]
+    Trace(trace::Options),
+    /// Say what would become of a packet, and why, without sending it.
+    #[command(after_help = EXIT_CODES)]
+    Why(why::Options),
+    /// Open every VIP as a client would, and say which answer.
+    ///
+    /// Each port is asked what the VIP's health check asks its servers, else whether a connection opens. The balancer cannot
+    /// use its own VIPs: look from another host's point of view, e.g. a network namespace with an interface of its own.
+    #[command(after_help = EXIT_CODES)]
+    Verify(verify::Options),
+    /// Say how each server is reached from here: route, next hop's MAC, TCP, TLS.
+    #[command(after_help = EXIT_CODES)]
+    Probe(probe::Options),
+    /// List the ports on which the programs of the balancer listen.
+    #[command(after_help = EXIT_CODES)]
+    Sockets(sockets::Options),
+    /// Gather what is needed to find out what is wrong, without passwords and keys, in one file.
+    #[command(after_help = EXIT_CODES)]
+    SupportBundle(bundle::Options),
+    /// Explain a key of the configuration file.
+    #[command(after_help = EXIT_CODES)]
+    Explain(explain::Options),
+    /// Make certificates.
+    #[command(after_help = EXIT_CODES, subcommand)]
+    Cert(cert::Word),
+    /// Print a script that has a shell complete lbctl's commands.
+    #[command(after_help = EXIT_CODES)]
+    Completions(documents::Completions),
+    /// Write lbctl's manual pages.
+    #[command(after_help = EXIT_CODES)]
+    Man(documents::Man),
 }
 
 /// Runs the command with the arguments of the process. Wrong usage ends the process with code 2.
@@ -125,6 +162,7 @@ pub fn main() -> ExitCode {
                 Failure::Usage(_) => 2,
                 Failure::Reach(_) => 3,
                 Failure::TimeUp(_) => 4,
+                Failure::Unwell(_) => 5,
             })
         }
     }
@@ -137,6 +175,14 @@ fn run(socket: &Path, command: &Command) -> Result<(), Failure> {
         Command::Pool(word) => pool::run(socket, word),
         Command::Server(word) => server::run(socket, word),
         Command::Conn(word) => conn::run(socket, word),
+        Command::Verify(options) => verify::run(socket, options),
+        Command::Explain(options) => explain::run(options),
+        Command::Cert(word) => cert::run(word),
+        Command::SupportBundle(options) => bundle::run(socket, options),
+        Command::Completions(wanted) => documents::completions(Arguments::command(), *wanted),
+        Command::Man(wanted) => documents::man(Arguments::command(), wanted),
+        Command::Probe(options) => probe::run(socket, options),
+        Command::Sockets(options) => sockets::run(options),
         Command::Trace(options) => {
             if let Some(problem) = options.problem() {
                 Arguments::command().error(clap::error::ErrorKind::ValueValidation, problem).exit();
@@ -216,6 +262,14 @@ mod tests {
             "lbctl conn list --vip web --server s1 --client 10.0.0.0/8 --limit 7 -o json",
             "lbctl conn kill --server web/s1",
             "lbctl conn kill --all",
+            "lbctl verify web mail --netns client --source 10.0.0.9 --timeout 2s -o json",
+            "lbctl probe web --tls --timeout 1s",
+            "lbctl sockets -o json",
+            "lbctl cert selfsign --fqdn lb.example --days 3650",
+            "lbctl explain vip.mode",
+            "lbctl support-bundle --out /tmp/bundle.tar",
+            "lbctl completions zsh",
+            "lbctl man --dir man",
             "lbctl pool list",
             "lbctl pool show web -o json",
             "lbctl status -o wide --watch",
@@ -243,6 +297,8 @@ mod tests {
             "lbctl vip show",
             "lbctl conn list --limit 0",
             "lbctl conn kill",
+            "lbctl cert selfsign",
+            "lbctl cert selfsign --fqdn lb.example --days 0",
             "lbctl conn kill --all --vip web",
             "lbctl vip clone aodh",
             "lbctl vip remove aodh --dry-run --confirm 1m",

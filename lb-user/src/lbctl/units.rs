@@ -60,7 +60,7 @@ pub fn utc(seconds: u64) -> String {
 }
 
 /// Gregorian year, month and day of the n-th day after 1970-01-01.
-fn date(days: u64) -> (u64, u64, u64) {
+pub(super) fn date(days: u64) -> (u64, u64, u64) {
     // Years that begin in March have their leap day at the end, so that every month but the last has a
     // fixed place. Day 0 of this count is 0000-03-01; 400 years always have 146,097 days.
     let days = days + 719_468;

@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, fmt};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::config::secrets;
+
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
@@ -68,8 +70,14 @@ fn compare(path: String, old: Option<&Value>, new: Option<&Value>, changes: &mut
         (Some(Some(all)), None) if is_group(&path) => compare_tables(&path, &all, &Table::new(), changes),
         (None, Some(Some(all))) if is_group(&path) => compare_tables(&path, &Table::new(), &all, changes),
         _ => {
-            let written = |value: Option<&Value>| value.map(ToString::to_string);
-            changes.push(Change { key: path, old: written(old), new: written(new) });
+            // What is told here stands in logs.
+            let shown = |value: &Value| {
+                let hidden = || Value::from(secrets::HIDDEN);
+                if secrets::is_secret(&path) { hidden() } else { secrets::without(value) }.to_string()
+            };
+            let written = |value: Option<&Value>| value.map(shown);
+            let (old, new) = (written(old), written(new));
+            changes.push(Change { key: path, old, new });
         }
     }
 }
@@ -166,6 +174,16 @@ mod tests {
         "#;
         assert_eq!(told(other), ["~ pool.web.servers (order): a, b -> b, a"]);
         assert_eq!(told(OLD), Vec::<String>::new());
+    }
+
+    #[test]
+    fn that_a_secret_is_another_is_told_and_the_secret_is_not() {
+        let file =
+            |password: &str| format!("[vip.v]\nhealth = {{ check = \"redis\", password = \"{password}\" }}");
+        let one = &changes(&file("one"), &file("two"))[0].to_string();
+        assert_eq!(one, "~ vip.v.health.password: \"(hidden)\" -> \"(hidden)\"");
+        let all = &changes("", &file("one"))[0].to_string();
+        assert!(all.contains("(hidden)") && !all.contains("one"), "{all}");
     }
 
     #[test]

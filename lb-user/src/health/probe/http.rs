@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::{MOST, Outcome, connect, failure, quote, talk::find, tls, trouble};
+use super::{MOST, Outcome, Peer, connect, failure, quote, talk::find, tls, trouble};
 use crate::model::HttpCheck;
 
 /// The largest head of an answer that is read, in bytes; anything longer is a failure.
@@ -17,17 +17,17 @@ const MAX_HEAD: usize = 16 * 1024;
 
 /// Asks, and compares the answer with what is expected.
 pub(super) async fn probe(
-    address: SocketAddr,
+    peer: impl Into<Peer>,
     check: &HttpCheck,
     connector: Option<&TlsConnector>,
 ) -> Result<String, Outcome> {
-    let path = &check.path;
+    let (path, peer) = (&check.path, peer.into());
     let request =
-        request(address, check).map_err(|error| failure(format!("cannot ask for {path:?}: {error}")))?;
+        request(peer.address, check).map_err(|error| failure(format!("cannot ask for {path:?}: {error}")))?;
     match connector {
-        None => ask(connect(address).await?, request, check).await,
+        None => ask(connect(peer).await?, request, check).await,
         Some(connector) => {
-            ask(tls::handshake(address, connector, check.host.as_deref()).await?, request, check).await
+            ask(tls::handshake(peer, connector, check.host.as_deref()).await?, request, check).await
         }
     }
 }

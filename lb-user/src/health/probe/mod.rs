@@ -19,11 +19,15 @@ mod udp;
 use std::{
     future::Future,
     io::{self, ErrorKind},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 use self::tls::Certificates;
 use super::{Outcome, Subject};
@@ -44,18 +48,48 @@ pub struct Network {
     /// Where relative paths of passwords and certificates start.
     folder: PathBuf,
     certificates: Certificates,
+    /// The address of this host to come from; `None` for the kernel's choice.
+    source: Option<IpAddr>,
+}
+
+/// Where a probe goes, and where it comes from.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    address: SocketAddr,
+    source: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, source: None }
+    }
 }
 
 impl Network {
     /// A prober for a configuration in this folder.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), certificates: Certificates::default() }
+        Self { folder: folder.to_owned(), ..Self::default() }
     }
 
-    async fn ask(&self, subject: &Subject) -> Result<String, Outcome> {
-        let address = subject.address;
-        match &subject.check {
+    /// The same, coming from an address of this host.
+    #[must_use]
+    pub fn with_source(self, source: Option<IpAddr>) -> Self {
+        Self { source, ..self }
+    }
+
+    /// Probes an address once.
+    pub async fn once(&self, address: SocketAddr, check: &Check, limit: Duration) -> Outcome {
+        match timeout(limit, self.ask(address, check, limit)).await {
+            Ok(Ok(found)) => Outcome::Success(found),
+            Ok(Err(outcome)) => outcome,
+            Err(_) => Outcome::Failure(format!("no answer within {limit:?}")),
+        }
+    }
+
+    async fn ask(&self, address: SocketAddr, check: &Check, limit: Duration) -> Result<String, Outcome> {
+        let address = Peer { address, source: self.source };
+        match check {
             Check::Tcp => tcp::probe(address).await,
             Check::Tls { host, trust } => {
                 let connector = self.certificates.connector(&self.folder, trust, &[]).await?;
@@ -79,8 +113,8 @@ impl Network {
             }
             Check::Mysql { user } => mysql::probe(address, user.as_deref()).await,
             Check::Script(steps) => script::probe(address, steps).await,
-            Check::Udp { send, reply } => udp::probe(address, send, reply.as_deref(), subject.timeout).await,
-            Check::Icmp => icmp::probe(address.ip()).await,
+            Check::Udp { send, reply } => udp::probe(address, send, reply.as_deref(), limit).await,
+            Check::Icmp => icmp::probe(address.address.ip()).await,
             Check::None => Ok("not checked".into()),
         }
     }
@@ -88,17 +122,20 @@ impl Network {
 
 impl Prober for Network {
     async fn probe(&self, subject: &Subject) -> Outcome {
-        match timeout(subject.timeout, self.ask(subject)).await {
-            Ok(Ok(found)) => Outcome::Success(found),
-            Ok(Err(outcome)) => outcome,
-            Err(_) => Outcome::Failure(format!("no answer within {:?}", subject.timeout)),
-        }
+        self.once(subject.address, &subject.check, subject.timeout).await
     }
 }
 
 /// Opens a connection; trouble comes back in words.
-async fn connect(address: SocketAddr) -> Result<TcpStream, Outcome> {
-    TcpStream::connect(address).await.map_err(|error| trouble(&error))
+async fn connect(peer: impl Into<Peer>) -> Result<TcpStream, Outcome> {
+    let Peer { address, source } = peer.into();
+    let connected = async {
+        let Some(source) = source else { return TcpStream::connect(address).await };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind(SocketAddr::new(source, 0))?;
+        socket.connect(address).await
+    };
+    connected.await.map_err(|error| trouble(&error))
 }
 
 /// The server's fault.

@@ -4,11 +4,9 @@
 //! this host away; with a user there are none. Layouts are those of the client/server protocol's connection phase:
 //! `HandshakeV10`, `HandshakeResponse41`, `ERR_Packet`, `AuthSwitchRequest`.
 
-use std::net::SocketAddr;
-
 use tokio::net::TcpStream;
 
-use super::{Outcome, connect, failure, plain, talk::Talk, tcp};
+use super::{Outcome, Peer, connect, failure, plain, talk::Talk, tcp};
 
 /// `CLIENT_PROTOCOL_41 | CLIENT_SECURE_CONNECTION | CLIENT_PLUGIN_AUTH`.
 const CAPABILITIES: u32 = 0x200 | 0x8000 | 0x8_0000;
@@ -22,8 +20,8 @@ const QUIT: [u8; 5] = [1, 0, 0, 0, 1];
 const LONGEST_LOGIN: usize = 4;
 
 /// Asks whether the server takes connections.
-pub(super) async fn probe(address: SocketAddr, user: Option<&str>) -> Result<String, Outcome> {
-    let mut talk = Talk::new(connect(address).await?);
+pub(super) async fn probe(peer: impl Into<Peer>, user: Option<&str>) -> Result<String, Outcome> {
+    let mut talk = Talk::new(connect(peer).await?);
     let (_, greeting) = packet(&mut talk).await?;
     let version = version(&greeting)?;
     let found = match user {

@@ -1,14 +1,12 @@
 //! The Redis probe: `AUTH`, `PING`, `INFO replication`, `QUIT`, all said at once (RESP 2; the server answers in order).
 
-use std::net::SocketAddr;
-
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{MOST, Outcome, connect, failure, plain, quote, talk::Talk, tcp};
+use super::{MOST, Outcome, Peer, connect, failure, plain, quote, talk::Talk, tcp};
 
 /// Asks whether the server is there, and whether it is the master if only that will do.
 pub(super) async fn probe(
-    address: SocketAddr,
+    peer: impl Into<Peer>,
     password: Option<&str>,
     master: bool,
 ) -> Result<String, Outcome> {
@@ -22,7 +20,7 @@ pub(super) async fn probe(
     }
     command(&mut commands, &["QUIT"]);
 
-    let mut talk = Talk::new(connect(address).await?);
+    let mut talk = Talk::new(connect(peer).await?);
     talk.say(&commands).await?;
     if password.is_some() {
         simple(&mut talk, "AUTH", b"+OK").await?;

@@ -1,13 +1,11 @@
 //! The scripted probe: says and hears what the operator has written, step by step.
 
-use std::net::SocketAddr;
-
-use super::{Outcome, connect, talk::Talk, tcp};
+use super::{Outcome, Peer, connect, talk::Talk, tcp};
 use crate::model::Step;
 
 /// Plays all steps, in order.
-pub(super) async fn probe(address: SocketAddr, steps: &[Step]) -> Result<String, Outcome> {
-    let mut talk = Talk::new(connect(address).await?);
+pub(super) async fn probe(peer: impl Into<Peer>, steps: &[Step]) -> Result<String, Outcome> {
+    let mut talk = Talk::new(connect(peer).await?);
     for (number, step) in (1..).zip(steps) {
         let done = match step {
             Step::Send(words) => talk.say(words).await,

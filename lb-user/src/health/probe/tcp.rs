@@ -1,6 +1,6 @@
 //! The TCP probe: connect, then close. No byte is sent.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Outcome, connect};
+use super::{Outcome, Peer, connect};
 
 /// How long the server may take to close its side; the result does not depend on it.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -17,8 +17,8 @@ const FAREWELL: Duration = Duration::from_millis(100);
 const PATIENCE: usize = 16;
 
 /// Connects, or says why not.
-pub(super) async fn probe(address: SocketAddr) -> Result<String, Outcome> {
-    close(connect(address).await?).await;
+pub(super) async fn probe(peer: impl Into<Peer>) -> Result<String, Outcome> {
+    close(connect(peer).await?).await;
     Ok("connected".into())
 }
 

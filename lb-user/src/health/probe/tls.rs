@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     fs, io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -22,16 +21,16 @@ use rustls::{
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_blocking};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Outcome, connect, failure, files, tcp, trouble};
+use super::{Outcome, Peer, connect, failure, files, tcp, trouble};
 use crate::model::Trust;
 
 /// Shakes hands.
 pub(super) async fn probe(
-    address: SocketAddr,
+    peer: impl Into<Peer>,
     connector: &TlsConnector,
     host: Option<&str>,
 ) -> Result<String, Outcome> {
-    let mut stream = handshake(address, connector, host).await?;
+    let mut stream = handshake(peer, connector, host).await?;
     let version = stream.get_ref().1.protocol_version().and_then(|version| version.as_str());
     // Says that this is the end; what becomes of it does not matter.
     let _ = stream.shutdown().await;
@@ -42,15 +41,16 @@ pub(super) async fn probe(
 
 /// Connects and shakes hands; `host` is the name to ask for, perhaps with a port.
 pub(super) async fn handshake(
-    address: SocketAddr,
+    peer: impl Into<Peer>,
     connector: &TlsConnector,
     host: Option<&str>,
 ) -> Result<TlsStream<TcpStream>, Outcome> {
+    let peer = peer.into();
     let name = match host {
-        None => ServerName::from(address.ip()),
+        None => ServerName::from(peer.address.ip()),
         Some(host) => server_name(host).ok_or_else(|| failure(format!("{host:?} is no name for TLS")))?,
     };
-    let stream = connect(address).await?;
+    let stream = connect(peer).await?;
     connector.connect(name, stream).await.map_err(|error| in_words(&error))
 }
 
@@ -208,6 +208,8 @@ impl ServerCertVerifier for Anyone {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use std::time::Duration;
 
     use rustls::{ServerConfig, pki_types::PrivateKeyDer};

@@ -2,13 +2,13 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
 use tokio::{net::UdpSocket, time::timeout};
 
-use super::{Outcome, failure, quote, talk::find, trouble};
+use super::{Outcome, Peer, failure, quote, talk::find, trouble};
 
 /// Without an expected answer, a port is taken for open after this long without the news that it is closed.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -18,14 +18,15 @@ const LONGEST: usize = 4_096;
 
 /// Sends a datagram; the whole probe is to end within `limit`.
 pub(super) async fn probe(
-    address: SocketAddr,
+    peer: impl Into<Peer>,
     send: &[u8],
     reply: Option<&[u8]>,
     limit: Duration,
 ) -> Result<String, Outcome> {
+    let Peer { address, source } = peer.into();
     let any: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).await.map_err(|error| in_words(&error))?;
+    let socket = UdpSocket::bind((source.unwrap_or(any), 0)).await.map_err(|error| in_words(&error))?;
     // Only what comes from there, and the news that the port is closed.
     socket.connect(address).await.map_err(|error| in_words(&error))?;
     socket.send(send).await.map_err(|error| in_words(&error))?;
