@@ -1,15 +1,15 @@
 //! What is done with a connection that was accepted.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use super::{Door, http1};
+use super::{Door, http1, http2};
 use crate::{
     http::Client,
-    io::Stream,
+    io::{Stream, fill},
     model::Service,
     proxy_protocol::{self, Header},
     server::Ends,
@@ -36,7 +36,7 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
         Err(refusal) => return counters.refused(refusal),
     };
     counters.connection();
-    let (stream, name) = match &service.tls {
+    let (mut stream, name) = match &service.tls {
         None => (Stream::Plain(socket), None),
         Some(tls) => {
             let Ok(_place) = door.handshakes.acquire().await else { return };
@@ -51,9 +51,39 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
     };
     let client = Client::new(ends, service.tls.is_some(), name, &service);
     match service.mode {
+        Mode::Http if is_http2(&service, &mut stream, &mut input).await => {
+            http2::serve(door, service.clone(), stream, input, client).await;
+        }
         Mode::Http => http1::serve(door, service.clone(), stream, input, client).await,
         Mode::Tcp => tcp::serve(&door, &service, stream, input, client).await,
     }
+}
+
+/// How HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether the client speaks HTTP/2: agreed upon within TLS, or begun without asking where that is allowed.
+async fn is_http2(service: &Service, stream: &mut Stream, input: &mut BytesMut) -> bool {
+    match stream {
+        Stream::Accepted(tls) => return tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        _ if !service.h2c => return false,
+        _ => {}
+    }
+    let begins = |input: &BytesMut| {
+        let length = input.len().min(PREFACE.len());
+        input[..length] == PREFACE[..length]
+    };
+    let read = async {
+        while begins(input) && input.len() < PREFACE.len() {
+            match poll_fn(|context| fill(stream, input, 2_048, context)).await {
+                Ok(read) if read > 0 => {}
+                _ => break,
+            }
+        }
+    };
+    // Who is silent is dealt with as a client of HTTP/1.1 is.
+    let _ = tokio::time::timeout(service.timeouts.client_idle.get(), read).await;
+    input.len() >= PREFACE.len() && begins(input)
 }
 
 /// The ends of a connection, as the proxy before us says if it is one that may. Nothing behind the header is

@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use super::{
     Door,
     h1::{Came, H1},
+    report::Over,
 };
 use crate::{
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, decide, serve as pass},
     io::{Deadline, Stream},
-    log::{Asked, Record, Served, Stopwatch},
+    log::Stopwatch,
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},
     state::Refusal,
@@ -275,7 +276,6 @@ impl Session {
         let counters = service.state.counters(self.door.worker);
         counters.tunnel();
         let index = report.server.unwrap_or_default();
-        let before = self.h1.output.total();
         // What is held back by neither side: nothing of HTTP/1.1 is left in the client's connection.
         let taken = std::mem::take(&mut self.h1.output);
         let input = std::mem::take(&mut self.h1.input);
@@ -286,11 +286,12 @@ impl Session {
         let halted = pool.servers[index].live.halted(self.door.worker);
         let (ended, passed) = relay(&mut client, &mut server, times, halted, &mut self.deadline).await;
         pool.release(slot);
-        counters.bytes(passed.up, passed.down);
         let mut report = Report { ended: ended.letters(), ..report };
         report.told.received += passed.up;
         let status = report.told.status;
-        self.record(Some(intent), Some(pool), &report, status, before + passed.down);
+        let (door, client) = (&self.door, &self.client);
+        let (intent, pool, sent) = (Some(intent), Some(pool), passed.down);
+        Over { door, service, client, intent, pool, report: &report, status, sent }.tell();
         Next::Drop
     }
 
@@ -303,36 +304,7 @@ impl Session {
         before: u64,
     ) {
         let sent = self.h1.output.total() - before;
-        let counters = self.service.state.counters(self.door.worker);
-        counters.bytes(report.told.received, sent);
-        self.record(intent, pool, report, status, sent);
-    }
-
-    fn record(
-        &self,
-        intent: Option<&Intent<'_>>,
-        pool: Option<&Pool>,
-        report: &Report,
-        status: u16,
-        sent: u64,
-    ) {
-        self.door.log.write(
-            self.door.worker,
-            &Record {
-                service: &self.service,
-                client: &self.client,
-                request: intent.map(Asked::of),
-                served: pool.map(|pool| Served {
-                    pool: &pool.name,
-                    server: report.server.map(|index| pool.servers[index].name.as_str()),
-                }),
-                status,
-                received: report.told.received,
-                sent,
-                retries: report.retries,
-                times: report.times,
-                ended: report.ended,
-            },
-        );
+        let (door, service, client) = (&self.door, &*self.service, &self.client);
+        Over { door, service, client, intent, pool, report, status, sent }.tell();
     }
 }

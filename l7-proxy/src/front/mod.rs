@@ -4,9 +4,11 @@ mod connection;
 mod entry;
 mod h1;
 mod http1;
+mod http2;
+mod report;
 
 pub use connection::welcome;
 pub use entry::{Door, Entry};
 
 /// What is spoken within TLS, the preferred one first.
-pub(crate) const ALPN: [&[u8]; 1] = [b"http/1.1"];
+pub(crate) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];

@@ -15,7 +15,7 @@ pub use answer::{From, Lines};
 pub use client::Client;
 pub use decide::{Decision, decide};
 pub use exchange::{End, Exchange, Failure, Told};
-pub(crate) use exchange::{chunk_begin, put_trailers, status_line};
+pub(crate) use exchange::{chunk_begin, may_trail, put_trailers, status_line};
 pub use intent::{Intent, keeps_alive};
 pub use reach::{Reached, Unreached, Which, reach};
 pub use request::{find_cookie, write_request};

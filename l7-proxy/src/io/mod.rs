@@ -2,8 +2,10 @@
 
 mod deadline;
 mod out;
+mod prefixed;
 mod stream;
 
 pub use deadline::Deadline;
 pub use out::Out;
+pub use prefixed::Prefixed;
 pub use stream::{Stream, fill};

@@ -133,9 +133,6 @@ impl Context<'_> {
             }
         });
         self.limits(problems);
-        if told.h2c {
-            problems.push(Problem::new("h2c", "is not served yet"));
-        }
         let mode = self.mode(problems);
         let before = self.before_service().and_then(|service| service.tls.as_deref());
         let tls = told.tls.as_ref().and_then(|tls| Endpoint::new(tls, mode, before, problems));

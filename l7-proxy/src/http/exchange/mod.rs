@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-pub(crate) use text::{chunk_begin, put_trailers, status_line};
+pub(crate) use text::{chunk_begin, may_trail, put_trailers, status_line};
 
 use super::{Client, Intent, Side};
 use crate::{

@@ -29,7 +29,7 @@ pub(crate) fn put_trailers(out: &mut Vec<u8>, fields: &Fields) {
 }
 
 /// Whether a line may come after the body.
-fn may_trail(known: Known) -> bool {
+pub(crate) fn may_trail(known: Known) -> bool {
     !known.is_hop_by_hop() && matches!(known, Known::Other | Known::Date | Known::Server | Known::Via)
 }
 

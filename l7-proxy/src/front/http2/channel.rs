@@ -1,0 +1,97 @@
+//! A stream as a connection of bytes: WebSockets over HTTP/2 (RFC 8441), CONNECT.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that are sent at once.
+const MOST: usize = 16 * 1024;
+
+/// A stream.
+pub(super) struct Channel {
+    body: RecvStream,
+    send: SendStream<Bytes>,
+    rest: Bytes,
+    ended: bool,
+}
+
+impl Channel {
+    pub(super) fn new(body: RecvStream, send: SendStream<Bytes>) -> Self {
+        Self { body, send, rest: Bytes::new(), ended: false }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // A tunnel that is cut is not one that has ended (RFC 9113 §8.5).
+        if !self.ended {
+            self.send.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
+fn lost(error: h2::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}
+
+impl AsyncRead for Channel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.rest.is_empty() {
+            match ready!(self.body.poll_data(context)) {
+                Some(Ok(data)) => self.rest = data,
+                Some(Err(error)) => return Poll::Ready(Err(lost(error))),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let taken = self.rest.len().min(buffer.remaining());
+        buffer.put_slice(&self.rest[..taken]);
+        self.rest.advance(taken);
+        self.body.flow_control().release_capacity(taken).map_err(lost)?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Channel {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut room = self.send.capacity();
+        if room == 0 {
+            self.send.reserve_capacity(bytes.len().min(MOST));
+            match ready!(self.send.poll_capacity(context)) {
+                Some(granted) => room = granted.map_err(lost)?,
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+        let taken = bytes.len().min(room);
+        self.send.send_data(Bytes::copy_from_slice(&bytes[..taken]), false).map_err(lost)?;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.ended {
+            self.ended = true;
+            self.send.send_data(Bytes::new(), true).map_err(lost)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,141 @@
+//! Between the header maps of the h2 crate and heads as the rest of the proxy has them.
+
+use h2::ext::Protocol;
+use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+
+use crate::{
+    http::Intent,
+    model::Asked,
+    wire::{
+        Fault, Fields, Framing, HeadLimits, Known, Method, Request, Sink, Target, Version,
+        authority_is_valid, request_framing,
+    },
+};
+
+/// A map that lines are put into.
+pub(super) struct Map(pub(super) HeaderMap);
+
+impl Sink for Map {
+    fn line(&mut self, name: &[u8], value: &[u8]) {
+        // Both were read as what they are, and what was not is none.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            self.0.append(name, value);
+        }
+    }
+}
+
+/// Takes a head over into `request`, as if it had come with HTTP/1.1: crumbs of cookies become one line
+/// (RFC 9113 §8.2.3).
+///
+/// # Errors
+/// Where it has more lines, or a longer target, than it may.
+pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) -> Result<(), Fault> {
+    if parts.headers.len() > limits.lines {
+        return Err(Fault::HeadTooLarge);
+    }
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    if path.len() > limits.target {
+        return Err(Fault::TargetTooLong);
+    }
+    let websocket = parts.extensions.get::<Protocol>().is_some();
+    let method = if websocket { "GET" } else { parts.method.as_str() };
+    request.begin(method.as_bytes(), path.as_bytes(), Version::V2);
+    let mut cookies = Vec::new();
+    for (name, value) in &parts.headers {
+        if name == http::header::COOKIE {
+            if !cookies.is_empty() {
+                cookies.extend_from_slice(b"; ");
+            }
+            cookies.extend_from_slice(value.as_bytes());
+        } else {
+            request.fields.line(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    if !cookies.is_empty() {
+        request.fields.line(b"cookie", &cookies);
+    }
+    if websocket && request.fields.named(b"sec-websocket-key").next().is_none() {
+        // The handshake with a server of HTTP/1.1 has a key; that of RFC 8441 has none.
+        request.fields.line(b"sec-websocket-key", &websocket_key());
+    }
+    Ok(())
+}
+
+/// Sixteen bytes that nobody knows beforehand, in base64 (RFC 6455 §4.1).
+fn websocket_key() -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let id = crate::http::request_id();
+    let mut bytes = [0_u8; 18];
+    if aws_lc_rs::rand::fill(&mut bytes[..16]).is_err() {
+        bytes[..16].copy_from_slice(&id[16..]);
+    }
+    let mut key = Vec::with_capacity(24);
+    for group in bytes.chunks_exact(3) {
+        let number = u32::from(group[0]) << 16 | u32::from(group[1]) << 8 | u32::from(group[2]);
+        key.extend([18, 12, 6, 0].map(|shift| DIGITS[(number >> shift) as usize & 63]));
+    }
+    // The last group has one byte.
+    key[22..].copy_from_slice(b"==");
+    key
+}
+
+/// Understands a request that was read from `parts`; `ended` where it has no body.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn understand<'a>(
+    parts: &'a Parts,
+    request: &'a Request,
+    secure: bool,
+    ended: bool,
+) -> Result<Intent<'a>, Fault> {
+    let fields = &request.fields;
+    let mut hosts = fields.all(Known::Host);
+    let (host, more) = (hosts.next(), hosts.next().is_some());
+    let authority = match (parts.uri.authority(), host) {
+        (Some(authority), Some(host)) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host) => {
+            return Err(Fault::Host);
+        }
+        (Some(authority), _) => authority.as_str().as_bytes(),
+        (None, Some(host)) => host,
+        (None, None) => return Err(Fault::Host),
+    };
+    if more || !authority_is_valid(authority) {
+        return Err(Fault::Host);
+    }
+    let upgrade = parts.extensions.get::<Protocol>().map(|protocol| protocol.as_str().as_bytes());
+    let path = if request.method == Method::Connect {
+        &b""[..]
+    } else {
+        match Target::parse(request.method, request.target())? {
+            Target::Origin(path) => path,
+            Target::Asterisk => b"*",
+            Target::Absolute { .. } | Target::Authority(_) => return Err(Fault::Target),
+        }
+    };
+    let framing = match request_framing(request)? {
+        _ if upgrade.is_some() || request.method == Method::Connect => Framing::None,
+        Framing::None if !ended => Framing::Chunked,
+        framing => framing,
+    };
+    Ok(Intent {
+        asked: Asked { authority, path, method: request.method_name(), fields, secure },
+        method: request.method,
+        version: Version::V2,
+        framing,
+        upgrade,
+        waits: framing != Framing::None
+            && fields.first(Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")),
+        keeps: true,
+        takes_trailers: fields.has_element(Known::Te, b"trailers"),
+    })
+}
+
+/// Trailers as fields.
+pub(super) fn trailers(map: &HeaderMap) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in map {
+        fields.line(name.as_str().as_bytes(), value.as_bytes());
+    }
+    fields
+}

@@ -1,0 +1,157 @@
+//! A client's connection of HTTP/2 (RFC 9113): each stream is a request like any other, in a task of its own.
+//! Frames, flow control and header compression are the h2 crate's, within limits that a client cannot exceed
+//! without losing its connection.
+
+mod channel;
+mod fields;
+mod side;
+mod stream;
+
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use h2::{
+    Reason,
+    server::{Builder, Connection},
+};
+use tokio::time::Instant;
+
+use super::Door;
+use crate::{
+    http::Client,
+    io::{Deadline, Prefixed, Stream},
+    model::Service,
+    state::Refusal,
+};
+
+/// How long a client may take to hear that its connection ends.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Serves a connection until it ends. `input` is what was read of it already.
+pub(super) async fn serve(
+    door: Door,
+    service: Arc<Service>,
+    stream: Stream,
+    input: BytesMut,
+    client: Client,
+) {
+    let counters = service.state.counters(door.worker);
+    let handshake = builder(&service).handshake::<_, Bytes>(Prefixed::new(stream, input));
+    let connection = match tokio::time::timeout(service.timeouts.request_header.get(), handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(_)) => return counters.refused(Refusal::Malformed),
+        Err(_) => return counters.refused(Refusal::Slow),
+    };
+    let session = Session {
+        client: Arc::new(client),
+        until: service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get()),
+        active: Arc::default(),
+        door,
+    };
+    if let Err(error) = session.run(connection, &service).await {
+        // Only what we have ended for good reason is the client's abuse; the rest is how connections end.
+        if !error.is_remote() && !error.is_io() {
+            counters.refused(match error.reason() {
+                Some(Reason::ENHANCE_YOUR_CALM) => Refusal::Http2,
+                _ => Refusal::Malformed,
+            });
+        }
+    }
+}
+
+/// What a client may do (trap 9).
+fn builder(service: &Service) -> Builder {
+    let limits = &service.limits.http2;
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(service.limits.header_bytes)
+        .max_send_buffer_size(limits.send_buffer as usize)
+        .max_pending_accept_reset_streams(limits.pending_resets as usize)
+        .max_local_error_reset_streams(Some(limits.own_resets as usize))
+        .max_concurrent_reset_streams(limits.pending_resets as usize)
+        .reset_stream_duration(Duration::from_secs(5))
+        .enable_connect_protocol();
+    builder
+}
+
+/// A connection.
+struct Session {
+    door: Door,
+    client: Arc<Client>,
+    until: Option<Instant>,
+    /// Streams under way.
+    active: Arc<AtomicUsize>,
+}
+
+/// A stream under way; it counts until it is dropped.
+struct Active(Arc<AtomicUsize>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Session {
+    async fn run(
+        &self,
+        mut connection: Connection<Prefixed<Stream>, Bytes>,
+        service: &Service,
+    ) -> Result<(), h2::Error> {
+        let mut closing = self.door.entry.closing();
+        let idle = service.timeouts.client_idle.get();
+        let mut deadline = Deadline::default();
+        deadline.set(idle);
+        let (mut served, mut ending) = (0_u32, false);
+        loop {
+            tokio::select! {
+                biased;
+                accepted = connection.accept() => {
+                    let Some(accepted) = accepted else { return Ok(()) };
+                    let (request, respond) = accepted?;
+                    served = served.saturating_add(1);
+                    self.active.fetch_add(1, Relaxed);
+                    let active = Active(Arc::clone(&self.active));
+                    let stream = stream::serve(self.door.clone(), Arc::clone(&self.client), request, respond);
+                    tokio::spawn(async move {
+                        stream.await;
+                        drop(active);
+                    });
+                    deadline.set(idle);
+                    let full = service.limits.requests_per_connection.is_some_and(|most| served >= most)
+                        || self.until.is_some_and(|until| Instant::now() >= until);
+                    if full && !ending {
+                        connection.graceful_shutdown();
+                        ending = true;
+                    }
+                }
+                _ = closing.wait_for(|closing| *closing), if !ending => {
+                    connection.graceful_shutdown();
+                    ending = true;
+                }
+                () = poll_fn(|context| deadline.poll(context)) => {
+                    // Streams have timers of their own: a connection is idle when it has none.
+                    if self.active.load(Relaxed) > 0 {
+                        deadline.set(idle);
+                    } else if ending {
+                        return Ok(());
+                    } else {
+                        connection.graceful_shutdown();
+                        ending = true;
+                        deadline.set(GOODBYE);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A stream as the client's side of a request.
+
+use std::{
+    collections::VecDeque,
+    io,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::{channel::Channel, fields};
+use crate::{
+    http::{From, Lines, Side, SideFault, may_trail, with_date},
+    wire::{Answer, Fields, Framing, Known, Piece, Sink},
+};
+
+/// How an answer ends.
+enum Last {
+    Data,
+    Trailers(HeaderMap),
+}
+
+/// A stream.
+pub(super) struct H2 {
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    send: Option<SendStream<Bytes>>,
+    pending: VecDeque<Bytes>,
+    waiting: usize,
+    last: Option<Last>,
+    written: u64,
+    /// Whether the answer has no body whatever its head says.
+    pub(super) is_head: bool,
+    /// Whether an answer of 2xx would mean that a tunnel is open.
+    pub(super) is_tunnel: bool,
+    /// Whether the stream is of no more use.
+    broken: bool,
+}
+
+impl H2 {
+    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
+        Self {
+            body,
+            respond,
+            send: None,
+            pending: VecDeque::new(),
+            waiting: 0,
+            last: None,
+            written: 0,
+            is_head: false,
+            is_tunnel: false,
+            broken: false,
+        }
+    }
+
+    /// Shows the client that the answer is not whole.
+    pub(super) fn reset(&mut self) {
+        match &mut self.send {
+            Some(send) => send.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    /// The stream as a connection of another protocol, when the answer has said that it is.
+    pub(super) fn into_channel(self) -> Option<Channel> {
+        self.send.map(|send| Channel::new(self.body, send))
+    }
+
+    /// Sends a head. A stream that is gone takes none: that is seen when it is flushed.
+    fn respond(&mut self, status: u16, headers: HeaderMap, ended: bool) {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        *response.headers_mut() = headers;
+        match self.respond.send_response(response, ended) {
+            Ok(send) => self.send = Some(send),
+            Err(_) => self.broken = true,
+        }
+        // For progress to be seen.
+        self.written += 1;
+    }
+
+    fn lost() -> io::Error {
+        io::ErrorKind::ConnectionReset.into()
+    }
+}
+
+/// Leaves out what only the handshake of HTTP/1.1 has (RFC 8441 §5).
+struct WithoutHandshake(fields::Map);
+
+impl Sink for WithoutHandshake {
+    fn line(&mut self, name: &[u8], value: &[u8]) {
+        if !name.eq_ignore_ascii_case(b"sec-websocket-accept") {
+            self.0.line(name, value);
+        }
+    }
+}
+
+impl Side for H2 {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, SideFault>> {
+        loop {
+            match ready!(self.body.poll_data(context)) {
+                Some(Ok(data)) => {
+                    // The client may send as much again: what is taken is passed on, or waits to be.
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    if !data.is_empty() {
+                        return Poll::Ready(Ok(Piece::Data(data)));
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(Err(SideFault::Gone)),
+                None => break,
+            }
+        }
+        Poll::Ready(match ready!(self.body.poll_trailers(context)) {
+            Ok(Some(map)) => Ok(Piece::Trailers(fields::trailers(&map))),
+            Ok(None) => Ok(Piece::End),
+            Err(_) => Err(SideFault::Gone),
+        })
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.send {
+            Some(send) => send.poll_reset(context).map(drop),
+            None => self.respond.poll_reset(context).map(drop),
+        }
+    }
+
+    fn informational(&mut self, lines: &Lines<'_>) {
+        let mut map = fields::Map(HeaderMap::new());
+        lines.write(&mut map, None);
+        let mut response = Response::new(());
+        if let Ok(status) = StatusCode::from_u16(lines.status()) {
+            *response.status_mut() = status;
+            *response.headers_mut() = map.0;
+            let _ = self.respond.send_informational(response);
+        }
+    }
+
+    fn switched(&mut self, lines: &Lines<'_>, _: &Answer) {
+        let mut map = WithoutHandshake(fields::Map(HeaderMap::new()));
+        lines.write(&mut map, None);
+        self.respond(200, map.0.0, false);
+    }
+
+    fn head(&mut self, lines: &Lines<'_>, body: Framing) {
+        let mut map = fields::Map(HeaderMap::new());
+        with_date(|date| lines.write(&mut map, Some(date)));
+        let length = match (body, lines.from) {
+            (Framing::Length(length), _) => Some(HeaderValue::from(length)),
+            (Framing::None, From::Server(answer)) if self.is_head || lines.status() == 304 => answer
+                .fields
+                .first(Known::ContentLength)
+                .and_then(|length| HeaderValue::from_bytes(length).ok()),
+            (Framing::None, _) if !matches!(lines.status(), 100..=199 | 204 | 304) => {
+                Some(HeaderValue::from(0))
+            }
+            _ => None,
+        };
+        if let Some(length) = length {
+            map.0.insert(header::CONTENT_LENGTH, length);
+        }
+        // A server that answers the wish for a tunnel like any other request has not opened it.
+        let status = match lines.status() {
+            200..=299 if self.is_tunnel => 502,
+            status => status,
+        };
+        let ended = body == Framing::None || self.is_head;
+        self.respond(status, map.0, ended);
+        if ended {
+            self.is_head = true;
+        }
+    }
+
+    fn data(&mut self, data: Bytes) {
+        if !self.is_head {
+            self.waiting += data.len();
+            self.pending.push_back(data);
+        }
+    }
+
+    fn end(&mut self, trailers: Option<&Fields>) {
+        if self.is_head {
+            return;
+        }
+        let mut map = fields::Map(HeaderMap::new());
+        let lines = trailers.into_iter().flat_map(Fields::iter);
+        lines.filter(|(known, ..)| may_trail(*known)).for_each(|(_, name, value)| map.line(name, value));
+        self.last = Some(if map.0.is_empty() { Last::Data } else { Last::Trailers(map.0) });
+        self.waiting += 1;
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
+            return Poll::Ready(Err(Self::lost()));
+        }
+        let Some(send) = &mut self.send else { return Poll::Ready(Ok(())) };
+        while let Some(first) = self.pending.front_mut() {
+            let mut room = send.capacity();
+            if room == 0 {
+                send.reserve_capacity(self.waiting);
+                match ready!(send.poll_capacity(context)) {
+                    Some(Ok(granted)) => room = granted,
+                    Some(Err(_)) | None => return Poll::Ready(Err(Self::lost())),
+                }
+            }
+            let part = first.split_to(first.len().min(room));
+            if first.is_empty() {
+                self.pending.pop_front();
+            }
+            self.waiting -= part.len();
+            self.written += part.len() as u64;
+            let is_last = self.pending.is_empty() && matches!(self.last, Some(Last::Data));
+            if is_last {
+                self.last = None;
+                self.waiting -= 1;
+            }
+            send.send_data(part, is_last).map_err(|_| Self::lost())?;
+        }
+        if let Some(last) = self.last.take() {
+            self.waiting -= 1;
+            let sent = match last {
+                Last::Data => send.send_data(Bytes::new(), true),
+                Last::Trailers(map) => send.send_trailers(map),
+            };
+            sent.map_err(|_| Self::lost())?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

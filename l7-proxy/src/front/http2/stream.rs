@@ -1,0 +1,207 @@
+//! One request of an HTTP/2 connection.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use h2::{RecvStream, server::SendResponse};
+use http::request::Parts;
+
+use super::{fields, side::H2};
+use crate::{
+    front::{Door, report::Over},
+    http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, Side, decide, serve as pass},
+    io::{Deadline, Out},
+    log::Stopwatch,
+    model::{Page, Service},
+    server::{Connection, Pool, Slot, now},
+    state::Refusal,
+    tcp::{Party, Times, relay},
+    wire::{Answer, Fault, Framing, Method, Request},
+};
+
+/// Serves a request.
+pub(super) async fn serve(
+    door: Door,
+    client: Arc<Client>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let service = Arc::clone(&door.entry.service());
+    let trusted = service.trusts(client.ip());
+    let client = if trusted == client.trusted {
+        client
+    } else {
+        Arc::new(Client { trusted, ..Client::clone(&client) })
+    };
+    let (parts, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    let stream = Stream {
+        door: &door,
+        service: &service,
+        client: &client,
+        side: H2::new(body, respond),
+        deadline: Deadline::default(),
+        times: Stopwatch::start(),
+    };
+    stream.request(&parts, ended).await;
+}
+
+struct Stream<'a> {
+    door: &'a Door,
+    service: &'a Service,
+    client: &'a Client,
+    side: H2,
+    deadline: Deadline,
+    times: Stopwatch,
+}
+
+impl Stream<'_> {
+    async fn request(mut self, parts: &Parts, ended: bool) {
+        let (service, client) = (self.service, self.client);
+        let counters = service.state.counters(self.door.worker);
+        let mut head = Request::default();
+        let understood = fields::read(parts, &mut head, &service.head)
+            .and_then(|()| fields::understand(parts, &head, client.secure, ended));
+        let intent = match understood {
+            Ok(intent) => intent,
+            Err(fault) => {
+                counters.refused(match fault {
+                    Fault::HeadTooLarge | Fault::TargetTooLong => Refusal::Size,
+                    _ => Refusal::Malformed,
+                });
+                return self.own(None, &service.pages.get(fault.status()), *b"PR").await;
+            }
+        };
+        self.side.is_head = intent.method == Method::Head;
+        self.side.is_tunnel = intent.upgrade.is_some();
+        if !service.state.clients.may_ask(client.ip(), &service.limits, now()) {
+            counters.refused(Refusal::Rate);
+            return self.own(Some(&intent), &service.pages.get(429), *b"PR").await;
+        }
+        match decide(service, client, &intent) {
+            Decision::Page(page) => {
+                if page.status == 413 {
+                    counters.refused(Refusal::Size);
+                }
+                self.own(Some(&intent), &page, *b"LR").await;
+            }
+            Decision::Pool(pool) => self.pass(pool, &intent).await,
+        }
+    }
+
+    /// Passes the request to a server.
+    async fn pass(mut self, pool: &Pool, intent: &Intent<'_>) {
+        let mut report = pass(Job {
+            side: &mut self.side,
+            intent,
+            client: self.client,
+            service: self.service,
+            pool,
+            worker: self.door.worker,
+            answer: &mut Answer::default(),
+            deadline: &mut self.deadline,
+        })
+        .await;
+        report.times.start = self.times.start;
+        let counters = self.service.state.counters(self.door.worker);
+        counters.retried(u64::from(report.retries));
+        match std::mem::replace(&mut report.outcome, Outcome::Gone) {
+            Outcome::Answered { .. } => {
+                let first = report.times.answered.map_or_else(Default::default, |at| at - self.times.start);
+                counters.first.add(first);
+            }
+            Outcome::Switched(reached) => {
+                counters.request(report.told.status, false);
+                return self.tunnel(pool, intent, report, *reached).await;
+            }
+            Outcome::Status(status) => {
+                if status == 413 {
+                    counters.refused(Refusal::Size);
+                }
+                let page = self.service.pages.get(status);
+                return self.told(Some(intent), &page, &report, Some(pool)).await;
+            }
+            Outcome::Broken => {
+                counters.broke(matches!(report.ended[0], b'S' | b's' | b'P'));
+                self.side.reset();
+            }
+            Outcome::Gone => counters.broke(false),
+        }
+        counters.request(report.told.status, false);
+        counters.whole.add(self.times.start.elapsed());
+        self.tell(Some(intent), Some(pool), &report, report.told.status);
+    }
+
+    /// Answers ourselves.
+    async fn own(self, intent: Option<&Intent<'_>>, page: &Page, ended: [u8; 2]) {
+        let report = Report { times: self.times, ended, ..Report::of_none() };
+        self.told(intent, page, &report, None).await;
+    }
+
+    async fn told(mut self, intent: Option<&Intent<'_>>, page: &Page, report: &Report, pool: Option<&Pool>) {
+        let lines = Lines {
+            from: From::Page(page),
+            service: self.service,
+            client: self.client,
+            intent,
+            set_cookie: None,
+            server: None,
+        };
+        let has_body = !page.body.is_empty() && !matches!(page.status, 204 | 304);
+        self.side.is_tunnel = false;
+        self.side
+            .head(&lines, if has_body { Framing::Length(page.body.len() as u64) } else { Framing::None });
+        if has_body {
+            self.side.data(page.body.clone());
+            self.side.end(None);
+        }
+        let flushing = std::future::poll_fn(|context| self.side.poll_flush(context));
+        let flushed = tokio::time::timeout(self.service.timeouts.client_write.get(), flushing).await;
+        if flushed.is_err() {
+            self.side.reset();
+        }
+        self.service.state.counters(self.door.worker).request(page.status, true);
+        self.tell(intent, pool, report, page.status);
+    }
+
+    /// Passes on what another protocol says (RFC 8441, towards a server that speaks HTTP/1.1).
+    async fn tunnel(
+        mut self,
+        pool: &Pool,
+        intent: &Intent<'_>,
+        report: Report,
+        (connection, slot): (Connection, Slot),
+    ) {
+        let Stream { door, service, client, .. } = self;
+        let counters = service.state.counters(door.worker);
+        counters.tunnel();
+        let Some(channel) = self.side.into_channel() else { return pool.release(slot) };
+        let mut client_side = Party { stream: channel, input: BytesMut::new(), output: Out::default() };
+        let mut server_side =
+            Party { stream: connection.stream, input: connection.input, output: connection.output };
+        let times = Times { idle: service.timeouts.tunnel.get(), until: None };
+        let halted = pool.servers[report.server.unwrap_or_default()].live.halted(door.worker);
+        let (ended, passed) =
+            relay(&mut client_side, &mut server_side, times, halted, &mut self.deadline).await;
+        pool.release(slot);
+        let mut report = Report { ended: ended.letters(), ..report };
+        report.told.received += passed.up;
+        let status = report.told.status;
+        Over {
+            door,
+            service,
+            client,
+            intent: Some(intent),
+            pool: Some(pool),
+            report: &report,
+            status,
+            sent: passed.down,
+        }
+        .tell();
+    }
+
+    fn tell(&self, intent: Option<&Intent<'_>>, pool: Option<&Pool>, report: &Report, status: u16) {
+        let (door, service, client) = (self.door, self.service, self.client);
+        Over { door, service, client, intent, pool, report, status, sent: self.side.written() }.tell();
+    }
+}
