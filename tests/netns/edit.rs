@@ -85,3 +85,36 @@ fn servers_come_and_go_by_command_and_what_is_not_confirmed_is_taken_back() {
     let refused = balancer.lbctl(&["pool", "remove-server", "v4", "s3"]).expect_err("it would come into use");
     assert!(refused.contains("was changed and is not in use as it is"), "{refused}");
 }
+
+/// R24: what is staged changes nothing, is shown, and is used or discarded.
+#[test]
+fn changes_are_staged_and_then_used_or_discarded_together() {
+    needs_balancer!();
+    let bed = Bed::new(Layout::default(), &[80]);
+    let config = bed.config(&["snat"], 80, "");
+    let balancer = bed.balance(&config);
+    let client = &bed.net.client().ns;
+    let target = bed.target("snat", Family::V4, 80);
+    let stage = |server: &str| {
+        let told = balancer.lbctl(&["pool", "remove-server", "v4", server, "--stage"]).expect("a stage");
+        assert!(told.contains("and is not in use as it is"), "{told}");
+    };
+    let pending = || balancer.lbctl(&["diff"]).expect("a diff").lines().count();
+    for round in ["discard", "commit"] {
+        stage("s3");
+        stage("s2");
+        assert_eq!(pending(), 2, "{round}");
+        let tally = client::requests(client, target, 60).all_answered("nothing has changed");
+        assert_eq!(tally.servers(), ["s1", "s2", "s3"]);
+        let refused = balancer.lbctl(&["vip", "remove", "snat_v6"]).expect_err("not by the way");
+        assert!(refused.contains("was changed and is not in use as it is"), "{refused}");
+        let _ = balancer.lbctl(&[round]).unwrap_or_else(|error| panic!("{round}: {error}"));
+        assert!(balancer.lbctl(&["diff"]).expect("a diff").ends_with("is in use as it is"), "{round}");
+        if round == "discard" {
+            assert_eq!(file(&balancer), config.text());
+            let _ = balancer.lbctl(&["discard"]).expect("nothing to discard is no failure");
+        }
+    }
+    let tally = client::requests(client, target, 60).all_answered("one server");
+    assert_eq!(tally.servers(), ["s1"]);
+}

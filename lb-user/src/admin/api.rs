@@ -66,6 +66,7 @@ where
         | "/v1/reload"
         | "/v1/confirm"
         | "/v1/rollback"
+        | "/v1/discard"
         | "/v1/connections/end" => ("POST", &[Method::POST]),
         _ => return Err(Refusal::NotFound { path }),
     };
@@ -82,7 +83,12 @@ where
     }
     if path == "/v1/edit" {
         let mut query = Query::parse(request.uri().query())?;
-        let how = how(&mut query)?;
+        let stage = query.take_as("stage", "true or false")?.unwrap_or(false);
+        let how = match (how(&mut query)?, stage) {
+            (How::Apply, true) => How::Stage,
+            (how, false) => how,
+            _ => return Err(Refusal::BadRequest("stage excludes dry_run and confirm".into())),
+        };
         query.finish()?;
         let edit = read(request.into_body()).await?;
         return encode(&handle.reload(Wish::Edit(edit, how)).await.map_err(Refusal::Refused)?);
@@ -94,7 +100,7 @@ where
     match path.as_str() {
         "/v1/trace" => Ok(Either::Right(eyes::trace(query, eyes_of(handle)?).await?)),
         "/v1/why" => encode(&eyes::why(query, eyes_of(handle)?).await?),
-        "/v1/reload" | "/v1/confirm" | "/v1/rollback" => {
+        "/v1/reload" | "/v1/confirm" | "/v1/rollback" | "/v1/discard" => {
             encode(&handle.reload(wish(&path, query)?).await.map_err(Refusal::Refused)?)
         }
         "/v1/connections" => encode(&flows::list(query, handle).await?),
@@ -114,13 +120,14 @@ fn wish(path: &str, query: Option<&str>) -> Result<Wish, Refusal> {
     let mut query = Query::parse(query)?;
     let wish = match path {
         "/v1/confirm" => Wish::Confirm,
+        "/v1/discard" => Wish::Discard,
         "/v1/rollback" => match query.take_as("number", "the number of a configuration that is kept")? {
             Some(number) => Wish::GoBack(number),
             None => return Err(Refusal::BadRequest("number is missing: which configuration?".into())),
         },
         _ => match how(&mut query)? {
             How::Try => Wish::Try,
-            How::Apply => Wish::Apply,
+            How::Apply | How::Stage => Wish::Apply,
             How::Commit(patience) => Wish::Commit(patience),
         },
     };

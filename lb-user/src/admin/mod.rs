@@ -6,7 +6,8 @@
 //! | `POST /v1/server` with a [`ServerRequest`] | the servers it was for, once the kernel knows: a list of [`ServerChange`] |
 //! | `POST /v1/vip` with a [`VipRequest`] | the VIPs it was for, once the kernel knows: a list of [`VipChange`] |
 //! | `POST /v1/reload` | what the configuration file brought, once it is applied: [`Reloaded`]; with `?dry_run=true` what it would bring; with `?confirm=SECONDS` it has to be confirmed |
-//! | `POST /v1/edit` with an [`Edit`] | the same, once the file says so and is in use; `dry_run` and `confirm` as for `reload` |
+//! | `POST /v1/edit` with an [`Edit`] | the same, once the file says so and is in use; `dry_run` and `confirm` as for `reload`, and `stage=true` writes it without using it |
+//! | `POST /v1/discard` | what was changed in the file and is not in use, once the file is as in use |
 //! | `POST /v1/confirm` | the same, once what was to be confirmed is |
 //! | `POST /v1/rollback?number=N` | the same, once what was kept under the number is in the file and in use |
 //! | `GET /v1/connections` | the connections that are open: [`crate::connections::Listed`]; with `vip`, `server`, `client` (a network) and `limit` |
@@ -118,6 +119,8 @@ pub enum Wish {
     GoBack(u32),
     /// Change the file, and use it.
     Edit(Edit, How),
+    /// Put the file back as it is in use.
+    Discard,
 }
 
 /// What is to be done with a file that is edited.
@@ -125,6 +128,8 @@ pub enum Wish {
 pub enum How {
     /// Say what would be different.
     Try,
+    /// Write it, to be used when a reload is asked for.
+    Stage,
     /// Write and use it.
     Apply,
     /// The same, and go back to what was in use before unless it is confirmed in time.

@@ -76,8 +76,12 @@ pub struct Change {
     #[arg(long)]
     dry_run: bool,
 
+    /// Write it into the file, and leave it at that, until `lbctl commit`, `reload` or `discard`.
+    #[arg(long, conflicts_with = "dry_run")]
+    stage: bool,
+
     /// Go back to what was in use before, unless `lbctl confirm` comes in time, e.g. 60s or 5m.
-    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "dry_run")]
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with_all = ["dry_run", "stage"])]
     confirm: Option<u64>,
 }
 
@@ -91,6 +95,11 @@ pub fn edit(socket: &Path, edit: &Edit, change: Change) -> Result<String, Failur
         Change { dry_run: true, .. } => {
             let told = answer(client::post(socket, "/v1/edit?dry_run=true", body)?)?;
             Ok(format!("{}{} stays as it is (--dry-run)\n", changes(&told), told.file))
+        }
+        Change { stage: true, .. } => {
+            let told = answer(client::post(socket, "/v1/edit?stage=true", body)?)?;
+            let hint = "says so, and is not in use as it is (lbctl commit, lbctl discard)";
+            Ok(format!("{}{} {hint}\n", changes(&told), told.file))
         }
         Change { confirm: Some(seconds), .. } => {
             Ok(report(&answer(client::post(socket, &format!("/v1/edit?confirm={seconds}"), body)?)?))
@@ -122,6 +131,16 @@ pub fn keys(
 ) -> Map<String, Value> {
     let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     named.chain(more.iter().cloned()).collect()
+}
+
+/// Puts the file back as it is in use.
+///
+/// # Errors
+/// When that cannot be done, or lb-user cannot be reached.
+pub fn discard(socket: &Path) -> Result<String, Failure> {
+    let told = ask(socket, "/v1/discard")?;
+    let again = if told.changes.is_empty() { "" } else { " again" };
+    Ok(format!("{}{} is in use as it is{again}\n", changes(&told), told.file))
 }
 
 /// Keeps what was to be confirmed.

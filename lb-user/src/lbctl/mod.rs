@@ -99,6 +99,9 @@ enum Command {
         #[arg(long, value_name = "TIME", value_parser = file::seconds)]
         confirm: Option<u64>,
     },
+    /// Put the configuration file back as it is in use.
+    #[command(after_help = EXIT_CODES)]
+    Discard,
     /// Keep what was committed.
     #[command(after_help = EXIT_CODES)]
     Confirm,
@@ -193,6 +196,7 @@ fn run(socket: &Path, command: &Command) -> Result<(), Failure> {
         Command::Reload => print(&file::reload(socket)?),
         Command::Diff => print(&file::diff(socket)?),
         Command::Commit { confirm } => print(&file::commit(socket, *confirm)?),
+        Command::Discard => print(&file::discard(socket)?),
         Command::Confirm => print(&file::confirm(socket)?),
         Command::History => print(&file::history(socket)?),
         Command::Rollback { number } => print(&file::rollback(socket, *number)?),
@@ -257,6 +261,7 @@ mod tests {
             "lbctl vip add dns --address 10.0.0.1 --port 53 --protocol udp --set algorithm=first --dry-run",
             "lbctl vip clone aodh --name aodh2 --port 18042 --confirm 60s",
             "lbctl vip remove aodh",
+            "lbctl vip remove aodh --stage",
             "lbctl pool add-server web s9 10.0.0.9 --weight 50 --backup",
             "lbctl pool remove-server web s9",
             "lbctl conn list --vip web --server s1 --client 10.0.0.0/8 --limit 7 -o json",
@@ -302,6 +307,7 @@ mod tests {
             "lbctl conn kill --all --vip web",
             "lbctl vip clone aodh",
             "lbctl vip remove aodh --dry-run --confirm 1m",
+            "lbctl vip remove aodh --stage --confirm 1m",
             "lbctl vip add dns --address here",
             "lbctl pool add-server web s9",
             "lbctl reload lb.toml",

@@ -32,6 +32,9 @@ pub enum Word {
         #[command(flatten)]
         server: Target,
         /// Wait until it has no connection left, for as long as this (e.g. 90s, 10m) or for ever.
+        ///
+        /// In modes dr, ipip and gue the balancer does not see servers' packets: a connection that the server has reset
+        /// counts until its client says so, or for two hours and twenty minutes.
         #[arg(long, value_name = "TIME", num_args = 0..=1, value_parser = file::seconds)]
         wait: Option<Option<u64>>,
     },

@@ -66,6 +66,9 @@ impl<D: Datapath> Reconciler<D> {
         }
         let names: Vec<_> =
             vips.iter().filter(|vip| vip.mode.is_layer4()).map(|vip| vip.name.clone()).collect();
+        if names.is_empty() {
+            return Err("no VIP is served: there is nothing to enable or disable".into());
+        }
         let change = |vip: String| {
             let what = if *enabled { "enabled" } else { "disabled" };
             info!("VIP {vip} is {what}, as the operator says");
@@ -206,6 +209,10 @@ mod tests {
         assert!(reconciler.facts().disabled.is_empty());
         assert_eq!(reconciler.steer_vip(&request("*", false)).unwrap().len(), 2, "those that are served");
         assert!(reconciler.steer_vip(&request("proxied", false)).unwrap_err().contains("is not served"));
+        let proxied = |text: String| text.replace("mode = \"snat\"", "mode = \"http\"");
+        let mut nothing = super::super::tests::reconciler();
+        nothing.configure(with(proxied)).unwrap();
+        assert!(nothing.steer_vip(&request("*", true)).unwrap_err().starts_with("no VIP is served"));
         assert!(reconciler.steer_vip(&request("a", true)).unwrap_err().contains("there is no VIP \"a\""));
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! /var/lib/lb/history/41.toml      a file as it was when it came into use
 //! /var/lib/lb/history/unconfirmed  the number to go back to, while a confirmation is waited for
+//! /var/lib/lb/history/discarded    what was in the file last that was discarded
 //! ```
 
 use std::{
@@ -78,6 +79,17 @@ impl History {
             let _ = fs::remove_file(self.file(*old));
         }
         Ok(number)
+    }
+
+    /// Keeps a text that was never in use and is to go, until the next one; gives its file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_aside(&self, text: &str) -> io::Result<PathBuf> {
+        let file = self.0.join("discarded");
+        fs::create_dir_all(&self.0)?;
+        replace(&file, text, 0o600)?;
+        Ok(file)
     }
 
     /// The text of a configuration.
@@ -187,6 +199,9 @@ mod tests {
         assert_eq!((history.keep("a\n").unwrap(), history.keep("a\n").unwrap()), (1, 1));
         assert_eq!(history.keep("b\n").unwrap(), 2);
         assert_eq!(history.text(1).unwrap(), "a\n");
+        let aside = history.set_aside("never used\n").unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), "never used\n");
+        assert_eq!(history.entries().len(), 2, "it has no number");
         for number in 3..=60 {
             assert_eq!(history.keep(&format!("{number}\n")).unwrap(), number);
         }

@@ -173,7 +173,7 @@ impl Reloader<'_> {
                 }
             };
             // Those that leave the file as it is in use when they are refused.
-            let harmless = matches!(wish, Wish::Try | Wish::Confirm | Wish::Edit(..));
+            let harmless = matches!(wish, Wish::Try | Wish::Confirm | Wish::Discard | Wish::Edit(..));
             let outcome = self.fulfil(wish, &mut trial).await;
             self.tell(harmless, &outcome, trial.as_ref());
             if let Some(answer) = answer {
@@ -184,8 +184,8 @@ impl Reloader<'_> {
     }
 
     async fn fulfil(&mut self, wish: Wish, trial: &mut Option<Trial>) -> Result<Reloaded, String> {
-        let changes =
-            matches!(wish, Wish::Apply | Wish::Commit(_) | Wish::Edit(_, How::Apply | How::Commit(_)));
+        let looks = matches!(wish, Wish::Try | Wish::Edit(_, How::Try));
+        let changes = !looks && !matches!(wish, Wish::Confirm | Wish::GoBack(_));
         if trial.is_some() && changes {
             return Err(
                 "the last commit has yet to be confirmed; confirm it (lbctl confirm) or go back (lbctl \
@@ -212,6 +212,8 @@ impl Reloader<'_> {
                 let candidate = self.edited(&edit).await?;
                 Ok(self.report(&candidate))
             }
+            Wish::Edit(edit, How::Stage) => self.stage(&edit).await,
+            Wish::Discard => self.discard(),
             Wish::Edit(edit, How::Apply) => {
                 let candidate = self.edited(&edit).await?;
                 self.write_and_apply(candidate).await
@@ -405,6 +407,34 @@ impl Reloader<'_> {
         self.judge(file, edit.apply(&text)?).await
     }
 
+    /// Changes the file, whatever has been changed in it before, and leaves it at that. What comes out must be usable.
+    async fn stage(&self, edit: &Edit) -> Result<Reloaded, String> {
+        let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
+        let text =
+            read_text(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        let candidate = self.judge(file.clone(), edit.apply(&text)?).await?;
+        history::write(path, &candidate.text).map_err(|error| format!("cannot write {file}: {error}"))?;
+        info!("{file} was changed by command; it is not in use yet");
+        Ok(self.report(&candidate))
+    }
+
+    /// Puts the file back as it is in use. What it said is kept aside.
+    fn discard(&self) -> Result<Reloaded, String> {
+        let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
+        let text =
+            read_text(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        let told = Reloaded { file: file.clone(), vips: self.config.vips.len(), ..Reloaded::default() };
+        if text == self.text {
+            return Ok(told);
+        }
+        let kept =
+            self.history.set_aside(&text).map_err(|error| format!("cannot keep what it says: {error}"))?;
+        history::write(path, &self.text).map_err(|error| format!("cannot write {file}: {error}"))?;
+        info!("{file} is as it is in use again; what it said is in {}", kept.display());
+        let warnings = vec![format!("what it said is in {}", kept.display())];
+        Ok(Reloaded { warnings, changes: changes::changes(&text, &self.text), ..told })
+    }
+
     /// Writes a candidate into the file and uses it; if that fails, the file is as before.
     async fn write_and_apply(&mut self, candidate: Candidate) -> Result<Reloaded, String> {
         let (file, path) = (candidate.file.clone(), self.file.clone().unwrap_or_default());
@@ -439,7 +469,7 @@ impl Reloader<'_> {
 /// Why a file is not overwritten.
 fn changed(file: &str) -> String {
     format!(
-        "{file} was changed and is not in use as it is; put it into use (lbctl reload) or out of the way first"
+        "{file} was changed and is not in use as it is; put it into use (lbctl reload) or out of the way (lbctl discard) first"
     )
 }
 

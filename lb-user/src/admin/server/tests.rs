@@ -175,6 +175,7 @@ async fn what_is_wanted_of_the_configuration_file_reaches_who_reads_it() {
         ("/v1/reload?dry_run=false", Wish::Apply),
         ("/v1/reload?confirm=60", Wish::Commit(Duration::from_secs(60))),
         ("/v1/confirm", Wish::Confirm),
+        ("/v1/discard", Wish::Discard),
         ("/v1/rollback?number=7", Wish::GoBack(7)),
     ] {
         let reader = async {
@@ -319,6 +320,7 @@ async fn a_vip_is_disabled_by_the_loop_and_the_file_is_edited_by_who_reads_it() 
     for (to, how) in [
         ("/v1/edit", How::Apply),
         ("/v1/edit?dry_run=true", How::Try),
+        ("/v1/edit?stage=true", How::Stage),
         ("/v1/edit?confirm=60", How::Commit(Duration::from_secs(60))),
     ] {
         let reader = async {
@@ -333,6 +335,7 @@ async fn a_vip_is_disabled_by_the_loop_and_the_file_is_edited_by_who_reads_it() 
         ("/v1/edit", "{}"),
         ("/v1/edit", r#"{"edit":"burn"}"#),
         ("/v1/edit?confirm=0", body.as_str()),
+        ("/v1/edit?confirm=60&stage=true", body.as_str()),
         ("/v1/vip", r#"{"vip":"web"}"#),
     ] {
         let (status, answer) = post(&path, to, body).await;

@@ -197,3 +197,46 @@ fn what_is_sent_is_what_is_meant() {
     let null = Edit::AddVip { name: "x".into(), keys: keys(json!({ "port": null })) };
     assert!(null.apply("").unwrap_err().contains("null"));
 }
+
+/// Every VIP of every example: cloned, then the clone removed; every server: taken out and put back.
+#[test]
+fn what_is_undone_leaves_no_trace_in_real_files() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut edited = 0;
+    for file in files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let config = config::check("example", &text).unwrap().config;
+        for vip in &config.vips {
+            let clone = Edit::CloneVip {
+                from: vip.name.clone(),
+                name: "copy".into(),
+                keys: keys(json!({ "address": "203.0.113.77" })),
+            };
+            let with = clone.apply(&text).unwrap();
+            let checked =
+                config::check("example", &with).unwrap_or_else(|error| panic!("{error}\n{with}")).config;
+            let (copy, others) = checked.vips.split_last().unwrap();
+            assert_eq!(others, config.vips, "the others are as they were");
+            let expected = crate::model::Vip { name: "copy".into(), address: copy.address, ..vip.clone() };
+            assert_eq!(*copy, expected);
+            let without = Edit::RemoveVip { name: "copy".into() }.apply(&with).unwrap();
+            assert_eq!(without, text, "{}: {}", file.display(), vip.name);
+            let gone = Edit::RemoveVip { name: vip.name.clone() }.apply(&text).unwrap();
+            let left =
+                config::check("example", &gone).unwrap_or_else(|error| panic!("{error}\n{gone}")).config;
+            assert_eq!(left.vips.len() + 1, config.vips.len());
+            edited += 1;
+        }
+        for pool in &config.pools {
+            let added =
+                Edit::AddServer { pool: pool.name.clone(), keys: server("one-more") }.apply(&text).unwrap();
+            let checked = config::check("example", &added).unwrap_or_else(|error| panic!("{error}\n{added}"));
+            let other = checked.config.pool(&pool.name).unwrap();
+            assert_eq!(other.servers[..pool.servers.len()], pool.servers);
+            let back = Edit::RemoveServer { pool: pool.name.clone(), name: "one-more".into() };
+            assert_eq!(back.apply(&added).unwrap(), text, "{}: {}", file.display(), pool.name);
+        }
+    }
+    assert!(edited > 25, "{edited}");
+}
