@@ -29,10 +29,6 @@ use super::{
     ring::Image,
 };
 
-/// A moved slot is settled after this long whatever the sweep finds: a connection that was silent for longer is not
-/// worth a look-up for every packet (RFC 5382 REQ-5 asks for 2 h 4 min), and the tags forget it then.
-const HORIZON: Duration = Duration::from_secs((2 * 60 + 20) * 60);
-
 /// So many slots of a ring may name servers that take no new flows while they are learned. The kernel tries six others
 /// for a new flow: all in vain for one in seven then, whose client tries again a second later.
 const MOST_CLOSED: usize = RING_SIZE / 4 * 3;
@@ -176,8 +172,8 @@ impl Rings {
         if std::mem::take(&mut self.changed) {
             self.carried_out.push_back((self.step, now));
         }
-        // The last one that is older than the horizon is still asked for.
-        while self.carried_out.get(1).is_some_and(|&(_, at)| at + HORIZON < now) {
+        // The last one that has been learned is still asked for.
+        while self.carried_out.get(1).is_some_and(|&(_, at)| at + self.learn < now) {
             self.carried_out.pop_front();
         }
     }
@@ -227,12 +223,7 @@ struct Clock<'a> {
 impl Clock<'_> {
     /// Slots tagged in this step or before have been learned for long enough.
     fn learned(&self) -> u32 {
-        self.last_step_before(self.learn)
-    }
-
-    /// The last step whose changes are at least this old.
-    fn last_step_before(&self, age: Duration) -> u32 {
-        let Some(then) = self.now.checked_sub(age) else { return 0 };
+        let Some(then) = self.now.checked_sub(self.learn) else { return 0 };
         let old = self.carried_out.partition_point(|&(_, at)| at <= then);
         old.checked_sub(1).map_or(0, |last| self.carried_out[last].0)
     }
@@ -320,8 +311,6 @@ struct Round<'a> {
     swept: Option<(u32, Held)>,
     /// Slots tagged in this step or before have been learned for long enough.
     learned: u32,
-    /// Slots that changed in this step or before need not be asked about any more.
-    forgotten: u32,
     willing: &'a HashSet<ServerRef>,
     /// How many slots of servers that take no new flows may not wait: too few others are left for new flows.
     hurry: usize,
@@ -345,7 +334,6 @@ impl<'a> Round<'a> {
             since,
             swept,
             learned: clock.learned(),
-            forgotten: clock.last_step_before(HORIZON),
             willing: &goal.willing,
             hurry: closed.saturating_sub(MOST_CLOSED),
             staying: HashSet::new(),
@@ -399,11 +387,11 @@ impl<'a> Round<'a> {
         Slot::new(server, true)
     }
 
-    /// Whether no flow of this tagged slot can be anywhere else.
+    /// Whether no flow of this tagged slot is anywhere else: none that the tags know of, and they forget only those that
+    /// have been silent for very long.
     fn is_settled(&self, at: usize) -> bool {
         let since = self.since[at].step;
-        let found_none = self.swept.as_ref().is_some_and(|(step, held)| since <= *step && !held.has(at));
-        found_none || since <= self.forgotten && self.forgotten > 0
+        self.swept.as_ref().is_some_and(|(step, held)| since <= *step && !held.has(at))
     }
 }
 
