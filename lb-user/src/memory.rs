@@ -96,6 +96,9 @@ pub struct Facts {
     /// What the kernel had counted before an index was given to its server.
     #[serde(default)]
     pub inherited: BTreeMap<u16, Counted>,
+    /// Ranges, first and last, that `snat` has had its ports from since the tables were made: flows may have any of them.
+    #[serde(default)]
+    pub snat_ports: Vec<(u16, u16)>,
 }
 
 impl Facts {
@@ -169,7 +172,9 @@ impl Notebook {
         self.memory.reasons = reasons;
     }
 
-    /// Makes the file tell these facts, unless it does. One that cannot be written is logged once: the balancer goes on.
+    /// Makes the file tell these facts, unless it does. One that cannot be written is logged once: the balancer goes on,
+    /// without the file. What it said is behind what the maps are about to contain, and a start that believed it would
+    /// give numbers away that are in use.
     pub fn write(&mut self, facts: Facts) {
         self.memory.facts = facts;
         let text = serde_json::to_vec(&self.memory).expect("plain data becomes JSON");
@@ -181,8 +186,10 @@ impl Notebook {
             Err(error) => {
                 if !self.refused {
                     let path = self.path.display();
-                    error!("cannot write {path}: {error}; a restart would not know what happens from now on");
+                    error!("cannot write {path}: {error}; until that is mended a restart would begin anew");
                 }
+                forget(&self.path);
+                self.written.clear();
                 self.refused = true;
             }
         }
@@ -266,6 +273,7 @@ mod tests {
             health: servers.iter().map(well).collect(),
             retired: [(1, Counted([1, 2, 3, 4, 5]))].into(),
             inherited: [(2, Counted([5, 4, 3, 2, 1]))].into(),
+            snat_ports: vec![(1_024, 2_047)],
         }
     }
 
@@ -288,6 +296,20 @@ mod tests {
         let left = Memory::read(&path);
         assert_eq!((left.tables, left.facts.ids, left.facts.health.len()), (None, None, 0));
         assert_eq!((left.facts.admin.len(), left.facts.weights.len(), left.facts.disabled.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_up_to_date_is_not_left_to_be_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let mut notebook = notebook(&path);
+        notebook.write(facts(&["s1"]));
+        fs::create_dir(folder.path().join("state.new")).unwrap();
+        notebook.write(facts(&["s1", "s2"]));
+        assert!(!path.exists());
+        fs::remove_dir(folder.path().join("state.new")).unwrap();
+        notebook.write(facts(&["s1", "s2"]));
+        assert_eq!(Memory::read(&path).facts, facts(&["s1", "s2"]));
     }
 
     #[test]

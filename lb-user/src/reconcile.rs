@@ -55,7 +55,8 @@ pub struct Reconciler<D> {
     pub(crate) datapath: D,
     pub(crate) config: Config,
     pub(crate) ids: Ids,
-    snat_ports: PortRange,
+    /// The ranges that flows may have their ports from; the last one is in use.
+    snat_ports: Vec<PortRange>,
     shape: Shape,
     pub(crate) health: HashMap<TargetId, HealthEvent>,
     pub(crate) surroundings: Surroundings,
@@ -86,7 +87,7 @@ impl<D: Datapath> Reconciler<D> {
             datapath,
             config,
             ids,
-            snat_ports,
+            snat_ports: vec![snat_ports],
             shape,
             health: HashMap::new(),
             surroundings: Surroundings::default(),
@@ -116,7 +117,8 @@ impl<D: Datapath> Reconciler<D> {
         rings: Vec<(u16, Image)>,
     ) -> Result<Self, Exhausted> {
         let learn = config.flows.learn;
-        let Facts { ids, settled, admin, weights, disabled, health, retired, inherited } = facts;
+        let Facts { ids, settled, admin, weights, disabled, health, retired, inherited, snat_ports: former } =
+            facts;
         let steering = Steering::resume(admin, weights, disabled);
         let Some(ids) = ids else {
             let mut fresh = Self::new(datapath, config, snat_ports, shape)?;
@@ -127,8 +129,11 @@ impl<D: Datapath> Reconciler<D> {
         let counters = |counted: BTreeMap<u16, Counted>| {
             counted.into_iter().map(|(number, counted)| (number, counted.into())).collect()
         };
+        let former = former.into_iter().map(|(first, last)| PortRange { first, last });
+        let former = former.filter(|range| *range != snat_ports);
         let mut resumed = Self {
             ids,
+            snat_ports: former.chain([snat_ports]).collect(),
             settled,
             steering,
             health: health.into_iter().map(|event| (event.id.clone(), event)).collect(),
@@ -156,6 +161,7 @@ impl<D: Datapath> Reconciler<D> {
             health: self.known_health(),
             retired: counted(&self.retired),
             inherited: counted(&self.inherited),
+            snat_ports: self.snat_ports.iter().map(|range| (range.first, range.last)).collect(),
         }
     }
 
@@ -268,7 +274,7 @@ impl<D: Datapath> Reconciler<D> {
             config: &self.config,
             ids: &self.ids,
             shape: self.shape,
-            snat_ports: self.snat_ports,
+            snat_ports: &self.snat_ports,
             health: &health,
             steering: &self.steering,
             hops: &self.surroundings.hops,

@@ -37,7 +37,8 @@ impl Settings {
     #[inline(always)]
     #[must_use]
     pub fn may_be_reply(&self, dport: u16) -> bool {
-        self.flags & settings_flags::NAT_IN_USE != 0 || dport.wrapping_sub(self.snat_first) < self.snat_count
+        self.flags & settings_flags::ANY_PORT_REPLIES != 0
+            || dport.wrapping_sub(self.snat_first) < self.snat_count
     }
 
     /// The place of an interface in `INTERFACES`.
@@ -50,8 +51,8 @@ impl Settings {
 
 /// Bits of [`Settings::flags`].
 pub mod settings_flags {
-    /// Some VIP has mode `nat`: any packet may be a reply.
-    pub const NAT_IN_USE: u32 = 1;
+    /// Any packet may be a reply: some VIP has mode `nat`, or flows are left that have ports of another range.
+    pub const ANY_PORT_REPLIES: u32 = 1;
     /// Some VIP has all ports of its address: a packet to no VIP's port may be for it.
     pub const ALL_PORTS: u32 = 2;
     /// Somebody watches: decisions about the packets that `TRACE` describes are reported to `EVENTS`.

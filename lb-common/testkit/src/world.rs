@@ -181,7 +181,7 @@ impl World {
         world.tables.now = 1_000;
         world.tables.settings = Settings {
             abi_version: ABI_VERSION,
-            flags: settings_flags::NAT_IN_USE | settings_flags::ALL_PORTS,
+            flags: settings_flags::ANY_PORT_REPLIES | settings_flags::ALL_PORTS,
             snat_first: SNAT_FIRST,
             snat_count: SNAT_COUNT,
             interface_factor: 1 << 24,

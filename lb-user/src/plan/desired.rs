@@ -56,8 +56,8 @@ pub struct Inputs<'a> {
     pub ids: &'a Ids,
     /// How the tables were made.
     pub shape: Shape,
-    /// Ports for SNAT.
-    pub snat_ports: PortRange,
+    /// Ports for SNAT: ranges that flows may have theirs from, the last for new ones. At least one.
+    pub snat_ports: &'a [PortRange],
     /// Which servers are well.
     pub health: &'a dyn Fn(&TargetId) -> Health,
     /// What the operator has said for the time being.
@@ -141,12 +141,15 @@ fn settings(inputs: &Inputs<'_>) -> Settings {
     let (nat, snat) = (any(&|vip| vip.mode == Mode::Nat), any(&|vip| vip.mode == Mode::Snat));
     let flag = |holds: bool, flag: u32| if holds { flag } else { 0 };
     let mask = |lines: u32| lines.wrapping_sub(1);
+    let ports = inputs.snat_ports.last().expect("at least one");
+    // Who took over with other ports than before must also know the answers to old ones.
+    let any_port = nat || inputs.snat_ports.len() > 1;
     Settings {
         abi_version: ABI_VERSION,
-        flags: flag(nat, settings_flags::NAT_IN_USE)
+        flags: flag(any_port, settings_flags::ANY_PORT_REPLIES)
             | flag(any(&|vip| vip.ports.is_all()), settings_flags::ALL_PORTS),
-        snat_first: inputs.snat_ports.first,
-        snat_count: if nat || snat { inputs.snat_ports.len() as u16 } else { 0 },
+        snat_first: ports.first,
+        snat_count: if nat || snat { ports.len() as u16 } else { 0 },
         seed: inputs.shape.seed,
         lines4: mask(inputs.shape.flow_lines),
         lines6: mask(inputs.shape.flow_lines),
@@ -409,7 +412,7 @@ pub(crate) mod tests {
                 config,
                 ids: &self.ids,
                 shape: Shape::default(),
-                snat_ports: PortRange { first: 1_024, last: 2_023 },
+                snat_ports: &[PortRange { first: 1_024, last: 2_023 }],
                 health: &|id| if up.contains(id.server.as_str()) { Health::Up } else { Health::Down },
                 steering: &self.steering,
                 hops: &self.hops,
@@ -639,7 +642,7 @@ pub(crate) mod tests {
             config: &config,
             ids: &world.ids,
             shape: Shape::default(),
-            snat_ports: PortRange { first: 1_024, last: 2_023 },
+            snat_ports: &[PortRange { first: 1_024, last: 2_023 }],
             health: &|id| if id.vip == "a" { Health::Up } else { Health::Down },
             steering: &Steering::default(),
             hops: &world.hops,

@@ -87,7 +87,7 @@ impl Bed {
             config: &config,
             ids: &ids,
             shape: loaded.shape,
-            snat_ports: PortRange { first: 1_024, last: u16::MAX },
+            snat_ports: &[PortRange { first: 1_024, last: u16::MAX }],
             health: &|_| Health::Up,
             steering: &Steering::default(),
             hops: &hops,
