@@ -14,7 +14,8 @@ pub const TICK_NS: u64 = 1 << 30;
 
 /// The server has answered.
 pub const REPLIED: u32 = 1;
-/// The client has spoken again after the answer.
+/// The client has had the answer: with TCP, it has acknowledged it, or the server sends data, which it does to nobody
+/// who has not.
 pub const CONFIRMED: u32 = 1 << 1;
 /// The client has ended its side.
 pub const CLIENT_FIN: u32 = 1 << 2;
@@ -32,18 +33,20 @@ pub const fn tick(nanoseconds: u64) -> u32 {
     (nanoseconds / TICK_NS) as u32
 }
 
-/// The state after a packet of `half` with these TCP flags (0 for UDP).
+/// The state after a packet of `half` with these TCP flags (0 for UDP). `proves`: 1 if it shows that the client has had
+/// the server's answer, which a sender of forged addresses has not; else 0.
 #[inline(always)]
 #[must_use]
-pub fn advance(state: u32, half: Half, flags: u8) -> u32 {
-    let (fin, rst, spoke) = match half {
-        Half::Client if state & REPLIED != 0 => (CLIENT_FIN, CLIENT_RST, CONFIRMED),
+pub fn advance(state: u32, half: Half, flags: u8, proves: u32) -> u32 {
+    let (fin, rst, replied) = match half {
         Half::Client => (CLIENT_FIN, CLIENT_RST, 0),
         Half::Server => (SERVER_FIN, SERVER_RST, REPLIED),
     };
     if flags & tcp::RST != 0 {
         return state | rst;
     }
+    let confirmed = (state & REPLIED) * CONFIRMED * proves;
+    let spoke = replied | confirmed;
     // Who really reset a connection sends nothing more. If this side does, the reset was not its own.
     let state = state & !rst | spoke;
     if flags & tcp::FIN != 0 { state | fin } else { state }
@@ -57,8 +60,8 @@ pub fn is_over(state: u32) -> bool {
 }
 
 /// How far the flow has come, as far as the question goes who must make room for others. It is established when its
-/// client has spoken after the server's answer: what a sender of forged addresses seldom manages with TCP, and one
-/// who asks only once does not with UDP.
+/// client has had the server's answer: a sender of forged addresses would have to guess a number with TCP, and one
+/// who asks only once is none with UDP.
 #[inline(always)]
 #[must_use]
 pub fn stage(state: u32) -> FlowStage {
@@ -110,8 +113,21 @@ mod tests {
     const C: Half = Half::Client;
     const S: Half = Half::Server;
 
+    /// What these packets make of a flow; of the client's, each that may acknowledges rightly.
     fn life(packets: &[(Half, u8)]) -> u32 {
-        packets.iter().fold(0, |state, &(half, flags)| advance(state, half, flags))
+        let proves = |half, flags| u32::from(half == C && (flags == 0 || flags & SYN == 0));
+        packets.iter().fold(0, |state, &(half, flags)| advance(state, half, flags, proves(half, flags)))
+    }
+
+    #[test]
+    fn only_who_has_had_the_answer_is_established() {
+        let answered = life(&[(C, SYN), (S, SYN | ACK)]);
+        assert_eq!(stage(advance(answered, C, SYN, 0)), FlowStage::Opening, "a SYN that is repeated");
+        assert_eq!(stage(advance(answered, C, ACK, 0)), FlowStage::Opening, "a number that was guessed");
+        assert_eq!(stage(advance(answered, C, ACK, 1)), FlowStage::Established);
+        assert_eq!(stage(advance(answered, S, ACK, 0)), FlowStage::Opening, "a challenge (RFC 5961)");
+        assert_eq!(stage(advance(answered, S, ACK, 1)), FlowStage::Established, "the server sends data");
+        assert_eq!(stage(advance(life(&[(C, SYN)]), C, ACK, 1)), FlowStage::Opening, "before the answer");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     family::{Family, V4, V6},
     hash,
     parse::{self, Kind, Parse, Quote, Unread},
-    pipeline::{Line, Tables, Work, decide, direct, fragment, icmp, open, quic},
+    pipeline::{Line, Tables, Touched, Work, decide, direct, fragment, icmp, open, quic},
     rewrite::{self, Answer},
     verdict::{DropReason, Event, Forward, Hop, PassReason, Reply, Stage, Verdict},
     wire::ethernet,
@@ -281,12 +281,15 @@ impl<F: HostFamily> Tables<F> for HostTables {
         F::of(self).flows[number as usize].set(*flow);
     }
 
-    fn touch_flow(&self, number: u32, flow: &Flow<F::Addr>, set: u32, clear: u32, client: bool) {
+    fn touch_flow(&self, number: u32, flow: &Flow<F::Addr>, touched: &Touched) {
         let cell = &F::of(self).flows[number as usize];
         let mut record = cell.get();
         record.seen = flow.seen;
-        record.state = record.state & !clear | set;
-        if client {
+        record.state = record.state & !touched.clear | touched.set;
+        if touched.answered {
+            record.handshake = flow.handshake;
+        }
+        if touched.moved {
             record.client_mac = flow.client_mac;
             record.client_ifindex = flow.client_ifindex;
         }

@@ -54,6 +54,8 @@ pub struct Packet<F: Family> {
     kind: u8,
     l3: u8,
     l4: u32,
+    /// The sequence and the acknowledgement number of TCP as they lie; 0 for all else.
+    numbers: u64,
 }
 
 impl<F: Family> Packet<F> {
@@ -102,6 +104,30 @@ impl<F: Family> Packet<F> {
     #[must_use]
     pub fn opens(&self) -> bool {
         self.key.protocol == protocol::UDP as u32 || self.is_syn()
+    }
+
+    /// The lower half of the number that the receiver of a SYN is to acknowledge.
+    #[inline(always)]
+    #[must_use]
+    pub fn next_number(&self) -> u16 {
+        let [_, _, high, low, ..] = self.numbers.to_ne_bytes();
+        u16::from_be_bytes([high, low]).wrapping_add(1)
+    }
+
+    /// The lower half of the number that it acknowledges.
+    #[inline(always)]
+    #[must_use]
+    pub fn acknowledged(&self) -> u16 {
+        let [.., high, low] = self.numbers.to_ne_bytes();
+        u16::from_be_bytes([high, low])
+    }
+
+    /// 0 if there is more than any header of TCP can be long, and so data for certain; else 1.
+    #[inline(always)]
+    #[must_use]
+    pub fn lacks_data(&self) -> u32 {
+        let header = self.l4() + tcp::LONGEST_HEADER - self.l3();
+        (header as u32).wrapping_sub(self.length) >> 31 ^ 1
     }
 
     /// Whether it is a TCP SYN, and the first one.
@@ -201,6 +227,7 @@ impl Parse for V4 {
             kind: transport.kind as u8,
             l3: l3 as u8,
             l4: (l3 + own) as u32,
+            numbers: transport.numbers,
         })
     }
 }
@@ -240,6 +267,7 @@ impl Parse for V6 {
             kind: transport.kind as u8,
             l3: l3 as u8,
             l4: l4 as u32,
+            numbers: transport.numbers,
         })
     }
 }
@@ -299,12 +327,13 @@ struct Transport {
     sport: u32,
     dport: u32,
     flags: u32,
+    numbers: u64,
 }
 
 impl Transport {
     #[inline(always)]
     const fn without_ports(kind: Kind) -> Self {
-        Self { kind: kind as u32, sport: 0, dport: 0, flags: 0 }
+        Self { kind: kind as u32, sport: 0, dport: 0, flags: 0, numbers: 0 }
     }
 }
 
@@ -336,7 +365,9 @@ fn transport<B: Frame + ?Sized>(
             return Err(PassReason::Malformed);
         }
         let (sport, dport) = (be16(&header, 0) as u32, be16(&header, 2) as u32);
-        Ok(Transport { kind: piece as u32, sport, dport, flags: header[13] as u32 })
+        let [_, _, _, _, a, b, c, d, e, f, g, h, ..] = header;
+        let numbers = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        Ok(Transport { kind: piece as u32, sport, dport, flags: header[13] as u32, numbers })
     } else {
         let header: [u8; udp::HEADER] = frame.read(l4).ok_or(PassReason::Malformed)?;
         let own = be16(&header, 4) as usize;
@@ -345,7 +376,7 @@ fn transport<B: Frame + ?Sized>(
             return Err(PassReason::Malformed);
         }
         let (sport, dport) = (be16(&header, 0) as u32, be16(&header, 2) as u32);
-        Ok(Transport { kind: piece as u32, sport, dport, flags: 0 })
+        Ok(Transport { kind: piece as u32, sport, dport, flags: 0, numbers: 0 })
     }
 }
 

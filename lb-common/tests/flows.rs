@@ -15,7 +15,7 @@ use lb_testkit::{
     entry::entries,
     inspect::Seen,
     traffic::Change,
-    world::{self, Service},
+    world::{self, Health, Service},
 };
 
 const BOTH: [bool; 2] = [true, false];
@@ -256,6 +256,83 @@ fn who_connects_again_when_the_server_is_down_gets_another() {
         let (_, another) = bed.sent_on(&opening(&service, 9, 40_000));
         assert_ne!(another, server, "{service:?}");
         assert_eq!(bed.sent_on(&going_on(&service, 9, 40_000)).1, another);
+    }
+}
+
+/// Datagrams have no beginning: whatever takes no new flows goes on with those it has.
+#[test]
+fn datagrams_stay_with_a_server_that_drains_and_leave_one_that_is_down() {
+    for service in Bed::default().translated().into_iter().filter(|s| s.protocol == protocol::UDP) {
+        let mut bed = Bed::default();
+        let ports = 40_000..40_008;
+        let before: Vec<_> = ports.clone().map(|port| bed.sent_on(&opening(&service, 9, port)).1).collect();
+        let drained = before[0];
+        bed.change(Change::Health(drained, Health::Draining));
+        bed.change(Change::Ring(service));
+        let after: Vec<_> = ports.clone().map(|port| bed.sent_on(&opening(&service, 9, port)).1).collect();
+        assert_eq!(after, before, "{service:?}");
+        assert_ne!(bed.sent_on(&opening(&service, 8, 1_000)).1, drained, "a new flow");
+        bed.down(drained);
+        for port in ports {
+            assert_ne!(bed.sent_on(&opening(&service, 9, port)).1, drained);
+        }
+    }
+}
+
+/// RFC 5961 §4: it is for the server to answer a SYN in the middle of a connection.
+#[test]
+fn a_forged_syn_does_not_end_a_connection_of_a_server_that_drains() {
+    for service in Bed::default().translated().into_iter().filter(|s| s.protocol == protocol::TCP) {
+        let mut bed = Bed::default();
+        let (got, server) = connect(&mut bed, &service, 40_000);
+        bed.change(Change::Health(server, Health::Draining));
+        bed.change(Change::Ring(service));
+        assert_eq!(bed.sent_on(&opening(&service, 9, 40_000)).1, server);
+        let (again, same) = bed.sent_on(&going_on(&service, 9, 40_000));
+        assert_eq!((again.tuple(), same), (got.tuple(), server));
+    }
+}
+
+#[test]
+fn only_who_has_had_the_answer_holds_a_record() {
+    for service in Bed::default().translated().into_iter().filter(|s| s.protocol == protocol::TCP) {
+        let stage = |bed: &Bed| {
+            let flows = entries(&bed.world);
+            assert_eq!(flows.len(), 1);
+            flows[0].stage
+        };
+        let answer = |bed: &mut Bed, got: &Seen, sequence| {
+            let ifindex = world::interface_of_server(got.to[5].into());
+            let draft = Draft::tcp(got.dst, got.src, SYN | ACK).numbers(sequence, 2);
+            bed.sent_by(ifindex, &draft.macs(world::mac_of_interface(ifindex), got.to));
+        };
+        let mut bed = Bed::default();
+        let (got, _) = bed.sent_on(&opening(&service, 9, 40_000));
+        answer(&mut bed, &got, u32::MAX);
+        bed.sent_on(&opening(&service, 9, 40_000));
+        assert_eq!(stage(&bed), FlowStage::Opening, "a SYN that is repeated");
+        bed.sent_on(&going_on(&service, 9, 40_000).numbers(2, 0x1234));
+        assert_eq!(stage(&bed), FlowStage::Opening, "a guess");
+        // The server may answer again, with another number (SYN cookies).
+        answer(&mut bed, &got, 0x0003_ffff);
+        bed.sent_on(&going_on(&service, 9, 40_000).numbers(2, 0x0004_0000));
+        assert_eq!(stage(&bed), FlowStage::Established);
+    }
+}
+
+/// With numbers that nobody could follow: who is sent data has had the answer.
+#[test]
+fn a_server_that_sends_data_has_a_client() {
+    for service in Bed::default().translated().into_iter().filter(|s| s.protocol == protocol::TCP) {
+        let mut bed = Bed::default();
+        let (got, _) = bed.sent_on(&opening(&service, 9, 40_000));
+        bed.answered(&got, SYN | ACK);
+        let ifindex = world::interface_of_server(got.to[5].into());
+        let draft = Draft::ack(got.dst, got.src).macs(world::mac_of_interface(ifindex), got.to);
+        for (payload, expected) in [(0, FlowStage::Opening), (100, FlowStage::Established)] {
+            bed.sent_by(ifindex, &draft.clone().payload(&vec![7; payload]));
+            assert_eq!(entries(&bed.world)[0].stage, expected, "{payload} bytes");
+        }
     }
 }
 

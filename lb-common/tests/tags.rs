@@ -149,8 +149,8 @@ fn syns_beyond_the_limit_are_not_noted_and_established_flows_are() {
         servers(&mut bed, &service, SYN);
         assert_eq!(bed.world.tables.flow_tags().count(), 10);
         assert_eq!(bed.world.tables.events(Event::SynFlood), 10);
-        // Each has a tick of its own; then it is noted.
-        for _ in 0..64 {
+        // Each has a tick of its own; then it is noted, and the next time believed.
+        for _ in 0..128 {
             servers(&mut bed, &service, ACK);
             servers(&mut bed, &service, SYN);
             bed.wait(1);
@@ -202,6 +202,73 @@ fn a_client_that_persists_does_so_for_as_long_as_it_is_told() {
     }
 }
 
+/// A drained server keeps the connections of a client who is elsewhere by now.
+#[test]
+fn a_client_that_persists_leaves_its_connections_where_they_are() {
+    for four in BOTH {
+        let mut bed = Bed::default();
+        let service = bed.world.find(|s| s.persistence != 0 && s.at.is_ipv4() == four);
+        let first = bed.server_of(&packet(&service, 40_000, SYN));
+        retire(&mut bed, &service, first, Health::Draining);
+        let second = bed.server_of(&packet(&service, 40_001, SYN));
+        assert_ne!(second, first, "a new connection");
+        for _ in 0..3 {
+            assert_eq!(bed.server_of(&packet(&service, 40_000, ACK)), first);
+            assert_eq!(bed.server_of(&packet(&service, 40_001, ACK)), second);
+            assert_eq!(bed.server_of(&packet(&service, 40_002, SYN)), second, "the client has moved");
+            bed.wait(8);
+        }
+        // Back in use, it gets the client no more; the connection goes on.
+        retire(&mut bed, &service, first, Health::Up);
+        assert_eq!(bed.server_of(&packet(&service, 40_003, SYN)), second);
+        assert_eq!(bed.server_of(&packet(&service, 40_000, ACK)), first);
+        // Time runs out for the client, not for what is open.
+        bed.wait(u32::from(service.persistence) * 4 + 8);
+        let third = bed.server_of(&packet(&service, 40_004, SYN));
+        assert_eq!(bed.server_of(&packet(&service, 40_000, ACK)), first);
+        assert_eq!(bed.server_of(&packet(&service, 40_004, ACK)), third);
+    }
+}
+
+/// Where slots only say whose turn it is, and there is no room to remember a new flow: all its packets go one way.
+#[test]
+fn a_flow_that_cannot_be_remembered_stays_together() {
+    let services = Bed::default().world.services;
+    let turns = |s: &&Service| s.selection != Selection::Ring && s.mode != Mode::Snat;
+    for service in services.iter().filter(turns) {
+        let mut bed = Bed::with_tables(HostTables::new(16, 8));
+        // Every way is taken by somebody who is established.
+        for port in 1_000..3_000 {
+            bed.server_of(&packet(service, port, SYN));
+            bed.server_of(&packet(service, port, ACK));
+        }
+        let evicted = bed.world.tables.events(Event::TagEvicted);
+        let first = servers(&mut bed, service, SYN);
+        for _ in 0..3 {
+            assert_eq!(servers(&mut bed, service, ACK), first, "{service:?}");
+        }
+        assert_eq!(bed.world.tables.events(Event::TagEvicted), evicted, "nobody had to give way");
+    }
+}
+
+#[test]
+fn forged_packets_in_the_middle_of_nothing_take_nobodys_place() {
+    for service in connections() {
+        let mut bed = Bed::with_tables(HostTables::new(16, 64));
+        bed.change(Change::Tagged(service, true));
+        let before = servers(&mut bed, &service, SYN);
+        servers(&mut bed, &service, ACK);
+        let known: HashSet<_> = bed.world.tables.flow_tags().map(|tag| tag.hash()).collect();
+        for port in 1_000..6_000 {
+            bed.server_of(&packet(&service, port, ACK));
+        }
+        let left: HashSet<_> = bed.world.tables.flow_tags().map(|tag| tag.hash()).collect();
+        assert!(known.is_subset(&left), "an established flow gave way");
+        bed.world.fill_ring(&service, &[2, 3]);
+        assert_eq!(servers(&mut bed, &service, ACK), before);
+    }
+}
+
 #[test]
 fn datagrams_without_state_follow_the_ring_at_once() {
     for service in Bed::default().world.services.iter().filter(|s| s.flags & vip_flags::NO_FLOW_STATE != 0) {
@@ -230,9 +297,6 @@ fn where_servers_take_turns_flows_are_spread_evenly_and_stay() {
         for number in 1..=3 {
             let share = before.values().filter(|server| **server == service.server(number)).count();
             assert!((6..=7).contains(&share), "{share} of {} on {number}", PORTS.len());
-        }
-        if service.mode == Mode::Snat {
-            continue;
         }
         assert_eq!(servers(&mut bed, service, ACK), before);
         // A server that drains keeps what it has, datagrams included.

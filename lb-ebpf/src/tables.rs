@@ -18,7 +18,7 @@ use lb_common::{
     conntrack,
     family::{Family, V4, V6},
     hash,
-    pipeline::{Tables, Work, open},
+    pipeline::{Tables, Touched, Work, open},
     verdict::{Event, Hop},
 };
 
@@ -294,19 +294,22 @@ impl<F: KernelFamily> Tables<F> for KernelTables<'_> {
     }
 
     #[inline(always)]
-    fn touch_flow(&self, number: u32, flow: &Flow<F::Addr>, set: u32, clear: u32, client: bool) {
+    fn touch_flow(&self, number: u32, flow: &Flow<F::Addr>, touched: &Touched) {
         let Some(record) = F::flow(number) else { return };
         // SAFETY: the map gave a non-null pointer. Other CPUs may write the same fields: each is a single store, or
         // atomic, but the MAC, which all packets of a flow agree on unless the client's router changes.
         unsafe {
             (*record).seen = flow.seen;
-            if set != 0 {
-                atomic_or::<u32, u32, { SeqCst }>(&raw mut (*record).state, set);
+            if touched.set != 0 {
+                atomic_or::<u32, u32, { SeqCst }>(&raw mut (*record).state, touched.set);
             }
-            if clear != 0 {
-                atomic_and::<u32, u32, { SeqCst }>(&raw mut (*record).state, !clear);
+            if touched.clear != 0 {
+                atomic_and::<u32, u32, { SeqCst }>(&raw mut (*record).state, !touched.clear);
             }
-            if client {
+            if touched.answered {
+                (*record).handshake = flow.handshake;
+            }
+            if touched.moved {
                 (*record).client_ifindex = flow.client_ifindex;
                 (*record).client_mac = flow.client_mac;
             }

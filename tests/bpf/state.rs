@@ -89,7 +89,7 @@ fn record<F: Family, const WORDS: usize>(flow: &Flow<F::Addr>) -> [u64; WORDS] {
     let words = [flow.server_ref.0, flow.seen, flow.state, flow.client_ifindex];
     words.iter().for_each(|word| bytes.extend(word.to_ne_bytes()));
     bytes.extend(flow.client_mac);
-    bytes.extend(flow.pad);
+    bytes.extend(flow.handshake.to_le_bytes());
     bytes.resize(WORDS * 8, 0);
     let words = bytes.as_chunks::<8>().0;
     std::array::from_fn(|word| u64::from_ne_bytes(words[word]))

@@ -97,8 +97,8 @@ pub struct Flow<A> {
     pub client_ifindex: u32,
     /// MAC the client's packets come from: replies go there.
     pub client_mac: MacBytes,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// The lower half of the number that the client acknowledges who has had the server's answer; 0 before the answer.
+    pub handshake: u16,
 }
 
 impl<A: Copy> Flow<A> {

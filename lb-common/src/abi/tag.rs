@@ -22,6 +22,8 @@ pub enum TagStage {
     Opening = 1,
     /// A later packet was seen.
     Established = 2,
+    /// It is no flow but a client, who persists.
+    Client = 3,
 }
 
 impl FlowTag {
@@ -55,7 +57,8 @@ impl FlowTag {
         match (self.0 >> 14) & 3 {
             0 => TagStage::Closed,
             1 => TagStage::Opening,
-            _ => TagStage::Established,
+            2 => TagStage::Established,
+            _ => TagStage::Client,
         }
     }
 
@@ -67,12 +70,13 @@ impl FlowTag {
     }
 
     /// Who gives way to a new tag: the highest rank does. Empty ways and closed flows come first, then the oldest
-    /// of those never confirmed, then the one longest without a sign of life. Without a branch, see
+    /// of those never confirmed, then the one longest without a sign of life, flow or client. Without a branch, see
     /// [`super::Claim::rank`].
     #[inline(always)]
     #[must_use]
     pub const fn rank(self, now: u32) -> u32 {
         let stage = (self.0 >> 14) as u32 & 3;
-        (2u32.wrapping_sub(stage) & 3) << 14 | self.age(now)
+        let unconfirmed = (2 - (stage & 1)) & (stage >> 1).wrapping_sub(1);
+        unconfirmed << 14 | self.age(now)
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn fresh<F: Family>(
     hash: u32,
     slot: Slot,
     tables: &impl Tables<F>,
-) -> Result<(ServerRef, Server), Verdict> {
+) -> Result<ServerRef, Verdict> {
     if vip.flags & vip_flags::LIMITED != 0 && !tables.admits(vip.id, tables.now()) {
         return Err(Verdict::Drop(DropReason::NewFlowLimit));
     }
@@ -52,8 +52,8 @@ pub(super) fn fresh<F: Family>(
         Selection::RoundRobin => tables.next_slot(vip.id),
         Selection::LeastConnections => less_loaded(slot, tables.slot(vip.id, hash::again(hash, 0)), tables),
     };
-    if let Some(found) = accepting(first.server(), tables) {
-        return Ok(found);
+    if accepts(first.server(), tables) {
+        return Ok(first.server());
     }
     if slot.server().is_none() {
         return Err(nobody(work));
@@ -61,18 +61,18 @@ pub(super) fn fresh<F: Family>(
     for attempt in 1..=ATTEMPTS {
         // A SYN that is repeated a tick later tries others.
         let other = hash::again(hash, attempt ^ tables.now() << 3);
-        if let Some(found) = accepting(tables.slot(vip.id, other).server(), tables) {
-            return Ok(found);
+        let server = tables.slot(vip.id, other).server();
+        if accepts(server, tables) {
+            return Ok(server);
         }
     }
     Err(nobody(work))
 }
 
-/// The server, if it takes new flows.
+/// Whether a server takes new flows.
 #[inline(always)]
-fn accepting<F: Family>(reference: ServerRef, tables: &impl Tables<F>) -> Option<(ServerRef, Server)> {
-    let server = entry(reference, tables)?;
-    if server.flags & server_flags::ACCEPTS_NEW != 0 { Some((reference, server)) } else { None }
+pub(super) fn accepts<F: Family>(reference: ServerRef, tables: &impl Tables<F>) -> bool {
+    entry(reference, tables).is_some_and(|server| server.flags & server_flags::ACCEPTS_NEW != 0)
 }
 
 /// The power of two choices (Mitzenmacher, 2001): of two slots, the one whose server has fewer connections for

@@ -1,10 +1,12 @@
 //! `dr`, `ipip` and `gue`: the ring says which server, and where it has changed, the flow tags.
 
-use super::{Line as _, Tables, Tunnel, Work, choose, facts, hop_to, tables::find, tags};
+use super::{
+    Tables, Tunnel, Work, choose, facts, hop_to,
+    tags::{self, Asked},
+};
 use crate::{
     abi::{
-        FlowTag, Half, Mode, Selection, Server, ServerRef, TagStage, Vip, WAYS, protocol, server_flags,
-        vip_flags,
+        FlowTag, Half, Mode, Selection, Server, ServerRef, TagStage, Vip, protocol, server_flags, vip_flags,
     },
     family::Family,
     verdict::{Change, Event, Forward, Reply, Stage, Verdict},
@@ -51,7 +53,9 @@ pub fn remember<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Verdi
     // A datagram of an unknown flow may begin it, or not. Where slots only say who is next, it must.
     let by_turns = vip.selection != Selection::Ring as u8;
     let begins = work.packet.is_syn() || by_turns && work.packet.opens();
-    let forward = remembered(work, vip, begins, tables).and_then(|(reference, server)| {
+    let forward = remembered(work, vip, begins, tables).and_then(|reference| {
+        // Known only now: a copy of the entry takes more of the kernel's stack than all that led to it.
+        let server = choose::entry(reference, tables).ok_or_else(|| super::nobody(work))?;
         work.facts.server = reference.index();
         let new = work.facts.flags & facts::NEW != 0;
         forward(work, Mode::from_u8(vip.mode), reference, &server, new, tables)
@@ -103,69 +107,122 @@ fn enter<F: Family>(work: &mut Work<F>, mode: Mode, server: &Server) -> Result<C
 #[inline(always)]
 fn is_sign_of_life<F: Family>(work: &Work<F>, hash: u32, tables: &impl Tables<F>) -> bool {
     let period = if tags::is_flooded(tables) { SIGN_OF_LIFE_IN_FLOOD } else { SIGN_OF_LIFE };
-    work.packet.key.protocol == protocol::TCP as u32 && (hash ^ tables.now()) & (period - 1) == 0
+    let counts =
+        work.packet.key.protocol == protocol::TCP as u32 || work.vip.flags & vip_flags::BY_SOURCE != 0;
+    counts && (hash ^ tables.now()) & (period - 1) == 0
 }
 
 /// Asks the flow tags, and tells them. `begins`: the packet is the first of a flow.
+///
+/// Where clients persist there is a tag for the client, which says where its next flow goes, and as everywhere one for
+/// each flow, which stays where it is when the client goes elsewhere.
 #[inline(always)]
-pub(super) fn remembered<F: Family, T: Tables<F>>(
+fn remembered<F: Family>(
     work: &mut Work<F>,
     vip: Vip,
     begins: bool,
-    tables: &T,
-) -> Result<(ServerRef, Server), Verdict> {
-    let (hash, slot, now) = (work.facts.hash, work.facts.slot, tables.now());
-    let Some(line) = tags::line_of(work, vip, tables) else {
-        return Err(super::nobody(work));
-    };
-    let way = find(line, hash, tables);
-    let tag = if way < WAYS { FlowTag(line.load(way)) } else { FlowTag::default() };
-    work.facts.flags |= facts::ASKED;
-    let stage = stage(work, vip);
+    tables: &impl Tables<F>,
+) -> Result<ServerRef, Verdict> {
+    let now = tables.now();
+    let flow = tags::of_flow(work, tables);
+    let by_source = vip.flags & vip_flags::BY_SOURCE != 0;
     // A datagram of a known flow is its next one: it does not begin anew, and stays with a server that is drained.
-    let anew = begins && (work.packet.is_syn() || vip.flags & vip_flags::BY_SOURCE != 0);
-    if let Some((reference, server)) = at_home(tag, vip, anew, now, tables) {
-        work.facts.flags |= facts::KNOWN;
-        if reference.index() != slot.server().index() {
-            tables.count(Event::TagHit);
+    let anew = begins && work.packet.is_syn();
+    let over = anew && (flow.tag.stage() == TagStage::Closed || by_source);
+    if !over && let Some(reference) = at_home(flow.tag, vip, anew, tables) {
+        know(work, reference, tables);
+        let stage = next_stage(flow.tag, work, begins);
+        let fresh = FlowTag::new(work.facts.hash, reference.index(), stage, now);
+        if fresh != flow.tag {
+            tags::note(flow, fresh, now, tables);
         }
-        // A SYN that is repeated does not take back what is known; nor do the last words of a client that has ended.
-        let lasting = if begins { TagStage::Established } else { TagStage::Closed };
-        let stage = if tag.stage() == lasting { lasting } else { stage };
-        let fresh = FlowTag::new(hash, reference.index(), stage, now);
-        if fresh != tag {
-            tags::note(line, way, fresh, now, tables);
-        }
-        if stage == TagStage::Closed && tag.stage() != TagStage::Closed {
+        if stage == TagStage::Closed && flow.tag.stage() != TagStage::Closed {
             tables.count_connection(reference.index(), false);
         }
-        return Ok((reference, server));
+        return Ok(reference);
     }
-    let (reference, server) = if begins {
+    let worth = tables.forget(is_worth_a_tag(work, now, tables) as u32) != 0;
+    let (reference, persists) = chosen(work, vip, begins, worth, tables)?;
+    let persists = tables.forget(persists as u32) != 0;
+    // Datagrams have no beginning by which a flow could be told from its middle: in a settled slot there is nothing to
+    // know about them.
+    let lasts = work.facts.slot.tagged() || work.packet.key.protocol == protocol::TCP as u32;
+    // Whoever has sent one packet may have forged it, whatever it says.
+    let fresh = FlowTag::new(work.facts.hash, reference.index(), TagStage::Opening, now);
+    let noted = worth && lasts && tags::note(flow, fresh, now, tables);
+    if noted {
+        work.facts.flags |= facts::ENTERED;
+        if flow.tag.server() != reference.index() || flow.tag.stage() == TagStage::Closed {
+            tables.count_connection(reference.index(), true);
+        }
+    }
+    work.facts.flags |= if begins { facts::NEW } else { 0 };
+    // Where nobody will know where it went, it goes where its next packets will.
+    let own = work.facts.slot.server();
+    let lonely = begins && !noted && !persists && vip.selection != Selection::Ring as u8;
+    Ok(if lonely && choose::accepts(own, tables) { own } else { reference })
+}
+
+/// The server for a flow that is not known: where its client persists, if it does, and else as [`choose`] says; or, in the
+/// middle of a flow, as the ring does. And whether the client is known there from now on. `worth`: whether what is not
+/// known is to be noted.
+#[inline(always)]
+pub(super) fn chosen<F: Family>(
+    work: &mut Work<F>,
+    vip: Vip,
+    begins: bool,
+    worth: bool,
+    tables: &impl Tables<F>,
+) -> Result<(ServerRef, bool), Verdict> {
+    let now = tables.now();
+    let by_source = vip.flags & vip_flags::BY_SOURCE != 0;
+    let client = if by_source { tags::of_client(work, vip, tables) } else { Asked::default() };
+    // A client that was away for long is as good as new.
+    let away = begins && vip.persistence != 0 && client.tag.age(now) > vip.persistence as u32;
+    if !away && let Some(reference) = at_home(client.tag, vip, begins, tables) {
+        know(work, reference, tables);
+        let fresh = FlowTag::new(work.facts.hash, reference.index(), TagStage::Client, now);
+        if fresh != client.tag {
+            tags::note(client, fresh, now, tables);
+        }
+        return Ok((reference, true));
+    }
+    let (hash, slot) = (work.facts.hash, work.facts.slot);
+    let reference = if begins {
         choose::fresh(work, vip, hash, slot, tables)?
     } else {
         if slot.tagged() {
             tables.count(Event::TagMiss);
         }
-        let server = choose::entry(slot.server(), tables);
-        (slot.server(), server.ok_or_else(|| super::nobody(work))?)
-    };
-    if is_worth_a_tag(work, stage, now, tables) {
-        let fresh = FlowTag::new(hash, reference.index(), stage, now);
-        if tags::note(line, way, fresh, now, tables) {
-            work.facts.flags |= facts::ENTERED;
-            tables.count_connection(reference.index(), true);
+        if choose::entry(slot.server(), tables).is_none() {
+            return Err(super::nobody(work));
         }
-    }
-    work.facts.flags |= if begins { facts::NEW } else { 0 };
-    Ok((reference, server))
+        slot.server()
+    };
+    // However it was found.
+    let reference = ServerRef(tables.forget(reference.0));
+    let fresh = FlowTag::new(hash, reference.index(), TagStage::Client, now);
+    let persists = by_source && worth && tags::note(client, fresh, now, tables);
+    Ok((reference, persists))
 }
 
-/// What this packet says of its flow.
+/// A tag said where to go.
 #[inline(always)]
-fn stage<F: Family>(work: &Work<F>, vip: Vip) -> TagStage {
-    let by_source = vip.flags & vip_flags::BY_SOURCE != 0;
-    if work.packet.flags & (tcp::FIN | tcp::RST) != 0 && !by_source {
+fn know<F: Family>(work: &mut Work<F>, reference: ServerRef, tables: &impl Tables<F>) {
+    work.facts.flags |= facts::KNOWN;
+    if reference.index() != work.facts.slot.server().index() {
+        tables.count(Event::TagHit);
+    }
+}
+
+/// How far a known flow has come with this packet. A SYN that is repeated does not take back what is known; nor do the
+/// last words of a client that has ended.
+#[inline(always)]
+fn next_stage<F: Family>(tag: FlowTag, work: &Work<F>, begins: bool) -> TagStage {
+    let lasting = if begins { TagStage::Established } else { TagStage::Closed };
+    if tag.stage() == lasting {
+        lasting
+    } else if work.packet.flags & (tcp::FIN | tcp::RST) != 0 {
         TagStage::Closed
     } else if work.packet.is_syn() {
         TagStage::Opening
@@ -174,38 +231,28 @@ fn stage<F: Family>(work: &Work<F>, vip: Vip) -> TagStage {
     }
 }
 
-/// Whether an unknown flow is to be noted.
+/// Whether what is not known yet is to be noted: not a flow that ends, and not what a flood brings.
 #[inline(always)]
-fn is_worth_a_tag<F: Family>(work: &Work<F>, stage: TagStage, now: u32, tables: &impl Tables<F>) -> bool {
+pub(super) fn is_worth_a_tag<F: Family>(work: &Work<F>, now: u32, tables: &impl Tables<F>) -> bool {
     let flood = work.packet.is_syn() && tags::is_flood(now, tables);
+    let ends = work.packet.flags & (tcp::FIN | tcp::RST) != 0;
     // A tagged slot's flows must be known: they may be where the slot does not say.
     if work.facts.slot.tagged() {
-        return stage != TagStage::Closed;
+        return !ends;
     }
     if flood {
         tables.count(Event::SynFlood);
     }
-    // Datagrams have no beginning by which a flow could be told from its middle: in a settled slot there is
-    // nothing to know about them.
-    !flood && stage != TagStage::Closed && work.packet.key.protocol == protocol::TCP as u32
+    !flood && !ends
 }
 
-/// The server that a tag names, if the flow may stay there. The 5-tuple of a closed flow may be used again, and
-/// a client that was away for long is as good as new.
+/// The server that a tag names, if it has room for the flow.
 #[inline(always)]
-fn at_home<F: Family>(
-    tag: FlowTag,
-    vip: Vip,
-    begins: bool,
-    now: u32,
-    tables: &impl Tables<F>,
-) -> Option<(ServerRef, Server)> {
+fn at_home<F: Family>(tag: FlowTag, vip: Vip, anew: bool, tables: &impl Tables<F>) -> Option<ServerRef> {
     let server = tables.server(tag.server())?;
-    let wanted = if begins { server_flags::ACCEPTS_NEW } else { server_flags::KEEPS_FLOWS };
-    let away = vip.persistence != 0 && tag.age(now) > vip.persistence as u32;
-    let anew = begins && (tag.stage() == TagStage::Closed || away);
-    if tag.server() == 0 || server.vip != vip.id || server.flags & wanted == 0 || anew {
+    let wanted = if anew { server_flags::ACCEPTS_NEW } else { server_flags::KEEPS_FLOWS };
+    if tag.server() == 0 || server.vip != vip.id || server.flags & wanted == 0 {
         return None;
     }
-    Some((ServerRef::new(tag.server(), server.generation), server))
+    Some(ServerRef::new(tag.server(), server.generation))
 }

@@ -1,12 +1,16 @@
 //! The flow table: how records are found, taken and given back. See [`crate::abi::Flow`] for its shape.
 
-use super::{Line as _, Tables, Work, tables};
+use super::{
+    Line as _, Tables, Work,
+    tables::{self, Touched},
+};
 use crate::{
     abi::{Claim, FlowKey, FlowStage, Reply, WAYS},
     conntrack,
     family::Family,
     hash,
     verdict::Event,
+    wire::tcp,
 };
 
 /// Where the claim to a record is: its line, and the fingerprint there.
@@ -39,6 +43,17 @@ pub(super) fn reply_place<F: Family>(key: &FlowKey<F::Addr>, tables: &impl Table
 #[inline(always)]
 pub(super) fn find<F: Family>(work: &mut Work<F>, key: &FlowKey<F::Addr>, tables: &impl Tables<F>) -> bool {
     let place = place::<F>(key, tables);
+    find_at(work, key, place, tables)
+}
+
+/// [`find`], given where the flow may be.
+#[inline(always)]
+pub(super) fn find_at<F: Family>(
+    work: &mut Work<F>,
+    key: &FlowKey<F::Addr>,
+    place: Place,
+    tables: &impl Tables<F>,
+) -> bool {
     let mut line = place.line;
     let mut way = find_in(line, place, tables);
     if way == WAYS {
@@ -105,8 +120,9 @@ pub(super) fn reserve<F: Family>(work: &mut Work<F>, place: Place, tables: &impl
     if old.rank(now) == 0 || !claims.exchange(way, old.0, fresh.0) {
         return false;
     }
-    if !old.is_empty() {
-        forget_reply(work, old, tables);
+    if !old.is_empty() && old.stage() != FlowStage::Entering {
+        tables.read_flow(work.number, &mut work.flow);
+        forget(work, old, tables);
     }
     // The same packet may be in hand on another CPU, which has taken another way for it. Each looks for the other after
     // it has taken its own, so at least one of them sees both and withdraws.
@@ -118,14 +134,10 @@ pub(super) fn reserve<F: Family>(work: &mut Work<F>, place: Place, tables: &impl
     alone
 }
 
-/// After the claim `old` to `work.number` was taken away: its flow can no longer be answered, and no longer
-/// counts as a connection of its server.
+/// After the claim `old` to `work.number` was taken away, whose flow is in `work.flow`: it can no longer be answered, and
+/// no longer counts as a connection of its server.
 #[inline(always)]
-fn forget_reply<F: Family>(work: &mut Work<F>, old: Claim, tables: &impl Tables<F>) {
-    if old.stage() == FlowStage::Entering {
-        return;
-    }
-    tables.read_flow(work.number, &mut work.flow);
+fn forget<F: Family>(work: &mut Work<F>, old: Claim, tables: &impl Tables<F>) {
     if old.stage() == FlowStage::Opening {
         tables.count(Event::FlowEvicted);
         tables.count_connection(work.flow.server_ref.index(), false);
@@ -138,17 +150,21 @@ fn forget_reply<F: Family>(work: &mut Work<F>, old: Claim, tables: &impl Tables<
     }
 }
 
-/// Gives up the record `work.number`, whose contents are in `work.flow`; whether this CPU was the one to do so.
+/// Gives up the record `work.number`, whose contents are in `work.flow` and whose claim belongs to `place`; whether this CPU was the one to do so.
 #[inline(always)]
-pub(super) fn release<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> bool {
+pub(super) fn release<F: Family>(work: &mut Work<F>, place: Place, tables: &impl Tables<F>) -> bool {
     let claim = claim::<F>(work.number, tables);
-    if claim.is_empty() || !exchange::<F>(work.number, claim, Claim::default(), tables) {
+    // Nobody's, or another flow's by now, which another CPU may be about to enter.
+    if claim.fingerprint() != place.fingerprint || claim.stage() == FlowStage::Entering {
+        return false;
+    }
+    if !exchange::<F>(work.number, claim, Claim::default(), tables) {
         return false;
     }
     if claim.stage() == FlowStage::Established {
         tables.count_connection(work.flow.server_ref.index(), false);
     }
-    forget_reply(work, claim, tables);
+    forget(work, claim, tables);
     true
 }
 
@@ -172,10 +188,17 @@ pub(super) fn exchange<F: Family>(number: u32, old: Claim, new: Claim, tables: &
 pub(super) fn keep<F: Family>(work: &mut Work<F>, is_client: bool, tables: &impl Tables<F>) {
     let half = if is_client { crate::abi::Half::Client } else { crate::abi::Half::Server };
     let (old, now) = (work.flow.state, tables.now());
-    let state = conntrack::advance(old, half, work.packet.flags);
+    let state = conntrack::advance(old, half, work.packet.flags, proves(work, is_client));
     let moved = is_client
         && (work.flow.client_ifindex != work.ifindex || work.flow.client_mac != work.link.from.bytes());
-    if state == old && now == work.flow.seen && !moved {
+    let mut news = (state ^ old) | (now ^ work.flow.seen);
+    if !is_client {
+        // A server may answer twice, and not with the same number (SYN cookies). All bits of SYN, or none.
+        let syn = 0u16.wrapping_sub((work.packet.flags & tcp::SYN) as u16 / tcp::SYN as u16);
+        news |= syn as u32;
+        work.flow.handshake = work.packet.next_number() & syn | work.flow.handshake & !syn;
+    }
+    if news == 0 && !moved {
         return;
     }
     if moved {
@@ -184,11 +207,23 @@ pub(super) fn keep<F: Family>(work: &mut Work<F>, is_client: bool, tables: &impl
     }
     work.flow.seen = now;
     work.flow.state = state;
-    tables.touch_flow(work.number, &work.flow, state & !old, old & !state, moved);
+    let touched = Touched { set: state & !old, clear: old & !state, moved, answered: !is_client };
+    tables.touch_flow(work.number, &work.flow, &touched);
     let (before, after) = (conntrack::stage(old), conntrack::stage(state));
     if before != after {
         advance(work, after, now, tables);
     }
+}
+
+/// 1 if the packet shows that the client has had the server's answer, else 0. Without a branch for each condition, which Linux
+/// 6.1 would follow in every combination. Datagrams have no number, as nothing that is expected of them has one.
+#[inline(always)]
+fn proves<F: Family>(work: &Work<F>, is_client: bool) -> u32 {
+    let packet = &work.packet;
+    let differs = ((packet.acknowledged() ^ work.flow.handshake) as u32 + u16::MAX as u32) >> 16;
+    let wrong = if is_client { differs } else { packet.lacks_data() | packet.key.protocol & 1 };
+    let syn = (packet.flags & tcp::SYN) as u32 / tcp::SYN as u32;
+    (wrong | syn) ^ 1
 }
 
 /// Brings the claim up to date with the stage of its flow.

@@ -22,7 +22,7 @@ mod tables;
 mod tags;
 mod translate;
 
-pub use tables::{Line, Tables};
+pub use tables::{Line, Tables, Touched};
 
 use crate::{
     abi::{Flow, Mode, Server, ServerRef, Vip, VipKey, server_flags, settings_flags, vip_flags},

@@ -43,14 +43,15 @@ pub fn open<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Verdict {
 fn start<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forward, Verdict> {
     let key = work.packet.key;
     // What it had before is over, or its server does not want it again.
-    if flows::find(work, &key, tables) {
-        flows::release(work, tables);
+    let place = flows::place::<F>(&key, tables);
+    if flows::find_at(work, &key, place, tables) {
+        flows::release(work, place, tables);
     }
-    let (reference, server) = server_of(work, tables)?;
+    let reference = server_of(work, tables)?;
+    let Some(server) = choose::entry(reference, tables) else { return Err(super::nobody(work)) };
     if server.flags & server_flags::HOP_KNOWN == 0 && server.ifindex == 0 {
         return Err(Verdict::Drop(DropReason::NoNextHop));
     }
-    let place = flows::place::<F>(&key, tables);
     if !flows::reserve(work, place, tables) {
         return Err(Verdict::Drop(DropReason::FlowTableFull));
     }
@@ -71,14 +72,15 @@ fn start<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forwa
 
 /// The server of the new flow.
 #[inline(always)]
-fn server_of<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<(ServerRef, Server), Verdict> {
+fn server_of<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<ServerRef, Verdict> {
     let vip = work.vip;
-    if let Some(server) = choose::entry(work.named, tables) {
-        return Ok((work.named, server));
+    if choose::entry(work.named, tables).is_some() {
+        return Ok(work.named);
     }
     let (hash, slot) = choose::ask_ring(work, vip, tables);
     if vip.flags & vip_flags::BY_SOURCE != 0 {
-        return direct::remembered(work, vip, true, tables);
+        let worth = direct::is_worth_a_tag(work, tables.now(), tables);
+        return direct::chosen(work, vip, true, worth, tables).map(|(reference, _)| reference);
     }
     choose::fresh(work, vip, hash, slot, tables)
 }
@@ -101,10 +103,10 @@ fn describe<F: Family>(work: &mut Work<F>, reference: ServerRef, server: &Server
     flow.vip_id = work.vip.id;
     flow.server_ref = reference;
     flow.seen = tables.now();
-    flow.state = conntrack::advance(0, Half::Client, work.packet.flags);
+    flow.state = conntrack::advance(0, Half::Client, work.packet.flags, 0);
     flow.client_ifindex = work.ifindex;
     flow.client_mac = work.link.from.bytes();
-    flow.pad = [0; 2];
+    flow.handshake = 0;
 }
 
 /// Finds a 5-tuple towards the server that no other flow has, and enters it in the replies' index.
@@ -189,7 +191,7 @@ fn gives_way<F: Family>(number: u32, own: bool, attempt: u32, tables: &impl Tabl
     }
     let taken = flows::exchange::<F>(number, claim, Claim::default(), tables);
     if taken && claim.stage() == FlowStage::Opening {
-        // Its server is the one that is being asked for: the counts even out.
+        // It still counts as a connection of its server until the sweep sees that it is none.
         tables.count(crate::verdict::Event::FlowEvicted);
     }
     taken

@@ -54,6 +54,19 @@ pub(super) fn highest<F: Family>(
     (way as usize % WAYS, rank)
 }
 
+/// What a packet has changed in the record of its flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Touched {
+    /// Facts of its state that are new.
+    pub set: u32,
+    /// Those that no longer hold.
+    pub clear: u32,
+    /// Whether the client's whereabouts are others.
+    pub moved: bool,
+    /// Whether it came from the server: then the number that it answers with may be another.
+    pub answered: bool,
+}
+
 /// The tables of one family, as the kernel has them in BPF maps and [`crate::host`] in ordinary memory.
 pub trait Tables<F: Family> {
     /// A line of any of the tables that have lines.
@@ -98,9 +111,8 @@ pub trait Tables<F: Family> {
     fn read_flow(&self, number: u32, flow: &mut Flow<F::Addr>);
     /// Writes a record.
     fn write_flow(&self, number: u32, flow: &Flow<F::Addr>);
-    /// Notes a packet in a record: its time, the facts that are new and those that no longer hold, and, with
-    /// `client`, the client's whereabouts as in `flow`.
-    fn touch_flow(&self, number: u32, flow: &Flow<F::Addr>, set: u32, clear: u32, client: bool);
+    /// Notes a packet in a record: its time, and what else there is to it, as in `flow`.
+    fn touch_flow(&self, number: u32, flow: &Flow<F::Addr>, touched: &Touched);
     /// What was decided about the first piece of a datagram.
     fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment>;
     /// Remembers it.

@@ -1,46 +1,67 @@
 //! The flow tags: where flows of tagged slots are, and clients that persist.
 
-use super::{Line, Tables, Work, tables::highest};
+use super::{
+    Line as _, Tables, Work, facts,
+    tables::{find, highest},
+};
 use crate::{
-    abi::{Flood, FlowTag, TagStage, Vip, WAYS, vip_flags},
+    abi::{Flood, FlowTag, Vip, WAYS},
     family::Family,
     hash,
     verdict::Event,
 };
 
-/// The line of a flow, or of a client where the client is what persists.
-#[inline(always)]
-pub(super) fn line_of<'a, F: Family, T: Tables<F>>(
-    work: &Work<F>,
-    vip: Vip,
-    tables: &'a T,
-) -> Option<T::Line<'a>> {
-    let seed = tables.settings().seed;
-    let place = if vip.flags & vip_flags::BY_SOURCE != 0 {
-        hash::place_of_client::<F>(work.packet.key.src, vip.id, seed)
-    } else {
-        hash::place::<F>(&work.packet.key, seed)
-    };
-    tables.tags(place as u32 & tables.settings().tag_lines)
+/// What the flow tags hold for a flow, or for a client. Numbers only: of a pointer that may not be there Linux 6.1 would
+/// say that it may not be read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked {
+    line: u32,
+    way: u32,
+    /// Its tag; the default if there is none.
+    pub tag: FlowTag,
 }
 
-/// Notes `tag` in a line: over the tag of the same flow at `way`, or if that is [`WAYS`], over the one that best
-/// gives way. A flow of which only a SYN is known takes nobody's place who has come further and shown a sign of life
-/// within [`QUIET`].
+/// Looks for the tag of the flow in hand.
 #[inline(always)]
-pub(super) fn note<F: Family, T: Tables<F>>(
-    line: T::Line<'_>,
-    way: usize,
-    tag: FlowTag,
-    now: u32,
-    tables: &T,
-) -> bool {
-    if way < WAYS {
-        line.store(way, tag.0);
+pub(super) fn of_flow<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Asked {
+    let place = hash::place::<F>(&work.packet.key, tables.settings().seed);
+    ask(work, place as u32, tables)
+}
+
+/// Looks for the tag of the client in hand.
+#[inline(always)]
+pub(super) fn of_client<F: Family>(work: &mut Work<F>, vip: Vip, tables: &impl Tables<F>) -> Asked {
+    let place = hash::place_of_client::<F>(work.packet.key.src, vip.id, tables.settings().seed);
+    ask(work, place as u32, tables)
+}
+
+#[inline(always)]
+fn ask<F: Family>(work: &mut Work<F>, place: u32, tables: &impl Tables<F>) -> Asked {
+    let number = place & tables.settings().tag_lines;
+    let mut asked = Asked { line: number, way: WAYS as u32, tag: FlowTag::default() };
+    if let Some(line) = tables.tags(number) {
+        let way = find(line, work.facts.hash, tables);
+        // All bits if there is one, else none.
+        let known = (way as u64 / WAYS as u64).wrapping_sub(1);
+        asked.way = way as u32;
+        asked.tag = FlowTag(line.load(way % WAYS) & known);
+    }
+    work.facts.flags |= facts::ASKED;
+    asked
+}
+
+/// Notes `tag` in the line that was asked: over the tag that was found, or if there was none, over the one that best
+/// gives way. Nobody takes the place of who is established and has shown a sign of life within [`QUIET`]: whoever is
+/// refused goes where the ring says, until there is room.
+#[inline(always)]
+pub(super) fn note<F: Family>(asked: Asked, tag: FlowTag, now: u32, tables: &impl Tables<F>) -> bool {
+    let Some(line) = tables.tags(asked.line) else { return false };
+    if asked.way < WAYS as u32 {
+        line.store(asked.way as usize % WAYS, tag.0);
         return true;
     }
     let (way, rank) = highest(line, |tag| FlowTag(tag).rank(now), tables);
-    if tag.stage() == TagStage::Opening && rank < QUIET {
+    if rank < QUIET {
         return false;
     }
     // Neither empty nor closed: somebody may still count on it.
@@ -51,7 +72,7 @@ pub(super) fn note<F: Family, T: Tables<F>>(
     true
 }
 
-/// Units of time without a sign of life after which an established flow gives way to a SYN: 2 h 8 min.
+/// Units of time without a sign of life after which an established flow gives way: 2 h 8 min.
 const QUIET: u32 = 1_800;
 
 /// Counts a SYN; whether there have been too many in this tick on this CPU.

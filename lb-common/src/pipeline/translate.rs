@@ -68,11 +68,16 @@ pub(super) fn to_server<F: Family>(
     Ok(Forward { change: Change::Translate, server: work.flow.server_ref, half: Half::Client, new })
 }
 
-/// Whether the packet may go on in its flow. Not if it had better start a new one: the server is down and the
-/// client is only trying to connect, or the flow was over and its 5-tuple is used again.
+/// Whether the packet may go on in its flow. Not if it had better start a new one: the flow was over and its 5-tuple is
+/// used again; or the server keeps no flows, or takes no new ones and the client is only trying to connect. A datagram is
+/// as likely the next of its flow as the first of another, and a SYN in the middle of a connection may be forged: the
+/// server answers it (RFC 5961 §4).
 #[inline(always)]
 fn is_usable<F: Family>(work: &Work<F>, server: &Server) -> bool {
-    let stale = server.flags & server_flags::ACCEPTS_NEW == 0 || conntrack::is_over(work.flow.state);
+    let state = work.flow.state;
+    let connects = work.packet.is_syn() && state & conntrack::CONFIRMED == 0;
+    let wanted = if connects { server_flags::ACCEPTS_NEW } else { server_flags::KEEPS_FLOWS };
+    let stale = server.flags & wanted == 0 || conntrack::is_over(state);
     !(work.packet.opens() && stale)
 }
 

@@ -7,7 +7,7 @@ use crate::{
     family::Family,
     parse::{Kind, Packet},
     pipeline::{Tunnel, Work},
-    wire::{Resize, checksum, ethernet, ipv4, ipv6, udp},
+    wire::{Resize, be16, checksum, ethernet, ipv4, ipv6, udp},
 };
 
 /// Time to live of the outer header.
@@ -52,6 +52,8 @@ struct Inner {
     class: u8,
     /// Whether it may not be fragmented: of IPv6 never.
     whole: bool,
+    /// Differs between packets of a flow that may be fragmented, as their own identification does.
+    ident: u16,
     /// Protocol number of its IP version.
     protocol: u8,
     /// One's complement sum over all of its bytes, if that is known without reading them: [`sum_of`].
@@ -65,12 +67,16 @@ fn inner<F: Family, B: Resize>(frame: &B, packet: &Packet<F>, tunnel: &Tunnel) -
         let head: [u8; 8] = frame.read(packet.l3())?;
         let whole = head[6] & (ipv4::DO_NOT_FRAGMENT >> 8) as u8 != 0;
         let sum = if tunnel.ipv6 && tunnel.port != 0 { sum_of(frame, packet)? } else { None };
-        Some(Inner { length, class: head[1], whole, protocol: protocol::IPV4, sum })
+        // Pieces of one datagram have one identification, but each its place. An odd factor, so that neighbours of both
+        // do not meet.
+        let place = be16(&head, 6) & ipv4::FRAGMENT_OFFSET;
+        let ident = be16(&head, 4) ^ place.wrapping_mul(0x9e37);
+        Some(Inner { length, class: head[1], whole, ident, protocol: protocol::IPV4, sum })
     } else {
         let head: [u8; 8] = frame.read(packet.l3())?;
         let class = head[0] << 4 | head[1] >> 4;
         let sum = if tunnel.ipv6 && tunnel.port != 0 { sum_of(frame, packet)? } else { None };
-        Some(Inner { length, class, whole: true, protocol: protocol::IPV6, sum })
+        Some(Inner { length, class, whole: true, ident: 0, protocol: protocol::IPV6, sum })
     }
 }
 
@@ -130,7 +136,7 @@ fn outer4<B: Resize>(frame: &mut B, l3: usize, tunnel: &Tunnel, inner: &Inner, u
     let [l0, l1] = length.to_be_bytes();
     let flags = if inner.whole { (ipv4::DO_NOT_FRAGMENT >> 8) as u8 } else { 0 };
     // Fragments of what may be fragmented are told apart by this (RFC 6864); of the rest nobody looks at it.
-    let [i0, i1] = tunnel.entropy.to_be_bytes();
+    let [i0, i1] = (tunnel.entropy ^ inner.ident).to_be_bytes();
     let protocol = if udp != 0 { protocol::UDP } else { inner.protocol };
     let ([s0, s1, s2, s3], [d0, d1, d2, d3]) =
         (tunnel.source[0].to_ne_bytes(), tunnel.server[0].to_ne_bytes());

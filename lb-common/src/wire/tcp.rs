@@ -2,6 +2,8 @@
 
 /// Length without options, which is also the least.
 pub const HEADER: usize = 20;
+/// Length with as many options as there can be.
+pub const LONGEST_HEADER: usize = 60;
 /// Checksum.
 pub const CHECKSUM: usize = 16;
 

@@ -36,6 +36,7 @@ pub struct Draft {
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     transport: Transport,
+    numbers: (u32, u32),
     payload: Vec<u8>,
     trailer: usize,
 }
@@ -56,6 +57,7 @@ impl Draft {
             options: Vec::new(),
             extensions: Vec::new(),
             transport,
+            numbers: (1, 2),
             payload: Vec::new(),
             trailer: 0,
         }
@@ -77,6 +79,12 @@ impl Draft {
     #[must_use]
     pub fn ack(src: SocketAddr, dst: SocketAddr) -> Self {
         Self::tcp(src, dst, tcp::ACK)
+    }
+
+    /// Other numbers of TCP than 1 and 2: the segment's own and the one it acknowledges.
+    #[must_use]
+    pub fn numbers(self, sequence: u32, acknowledged: u32) -> Self {
+        Self { numbers: (sequence, acknowledged), ..self }
     }
 
     /// A UDP datagram with a checksum.
@@ -303,7 +311,8 @@ impl Draft {
             }
             Transport::Other(_) => return self.payload.clone(),
             Transport::Tcp(flags, options) => {
-                segment.extend([0, 0, 0, 1, 0, 0, 0, 2]);
+                segment.extend(self.numbers.0.to_be_bytes());
+                segment.extend(self.numbers.1.to_be_bytes());
                 segment.extend([(((5 + options.len() / 4) << 4) & 0xf0) as u8, *flags, 0x20, 0, 0, 0, 0, 0]);
                 segment.extend(options);
                 tcp::CHECKSUM

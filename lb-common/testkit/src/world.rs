@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
     abi::{
-        ABI_VERSION, FlowKey, FlowTag, Mac, MacBytes, Mode, Server, ServerRef, Settings, Slot, Vip, VipKey,
-        VipLimit, protocol, server_flags, settings_flags,
+        ABI_VERSION, FlowKey, FlowTag, Mac, MacBytes, Mode, Server, ServerRef, Settings, Slot, TagStage, Vip,
+        VipKey, VipLimit, WAYS, protocol, server_flags, settings_flags,
     },
     family::{V4, V6, words4, words6},
     hash,
@@ -323,20 +323,54 @@ impl World {
         Slot(ring[hash::scale(hash, ring.len() as u32) as usize])
     }
 
-    /// The flow tag of packets with this 5-tuple, to the VIP.
+    /// The tag of a flow to a VIP.
     #[must_use]
     pub fn tag(&self, service: &Service, tuple: Tuple) -> Option<FlowTag> {
-        let (key, settings) = (Key::from(tuple), self.tables.settings);
-        let place = match (key, service.by_source()) {
-            (Key::V4(key), false) => hash::place::<V4>(&key, settings.seed),
-            (Key::V6(key), false) => hash::place::<V6>(&key, settings.seed),
-            (Key::V4(key), true) => hash::place_of_client::<V4>(key.src, service.id, settings.seed),
-            (Key::V6(key), true) => hash::place_of_client::<V6>(key.src, service.id, settings.seed),
+        let (key, seed) = (Key::from(tuple), self.tables.settings.seed);
+        let place = match key {
+            Key::V4(key) => hash::place::<V4>(&key, seed),
+            Key::V6(key) => hash::place::<V6>(&key, seed),
         };
-        let wanted = key.ring_hash(service.by_source());
-        let line = &self.tables.tags[(place as u32 & settings.tag_lines) as usize];
-        let mut tags = line.iter().map(|way| FlowTag(way.get()));
-        tags.find(|tag| tag.hash() == wanted && tag.server() / 10 == service.id)
+        self.tag_at(place, service, tuple)
+    }
+
+    /// The tag of the client of a VIP, if clients persist there.
+    #[must_use]
+    pub fn client_tag(&self, service: &Service, tuple: Tuple) -> Option<FlowTag> {
+        let (key, seed) = (Key::from(tuple), self.tables.settings.seed);
+        let place = match key {
+            Key::V4(key) => hash::place_of_client::<V4>(key.src, service.id, seed),
+            Key::V6(key) => hash::place_of_client::<V6>(key.src, service.id, seed),
+        };
+        service.by_source().then(|| self.tag_at(place, service, tuple)).flatten()
+    }
+
+    fn tag_at(&self, place: u64, service: &Service, tuple: Tuple) -> Option<FlowTag> {
+        let wanted = Key::from(tuple).ring_hash(service.by_source());
+        let tags = self.line_of_tags(place);
+        tags.into_iter().find(|tag| tag.hash() == wanted && tag.server() / 10 == service.id)
+    }
+
+    fn line_of_tags(&self, place: u64) -> [FlowTag; WAYS] {
+        let line = &self.tables.tags[(place as u32 & self.tables.settings.tag_lines) as usize];
+        std::array::from_fn(|way| FlowTag(line[way].get()))
+    }
+
+    /// Whether a flow that is not known could be given a tag.
+    #[must_use]
+    pub fn has_room_for_a_tag(&self, tuple: Tuple) -> bool {
+        let seed = self.tables.settings.seed;
+        let place = match Key::from(tuple) {
+            Key::V4(key) => hash::place::<V4>(&key, seed),
+            Key::V6(key) => hash::place::<V6>(&key, seed),
+        };
+        let now = self.tables.now;
+        let stays = |tag: &FlowTag| {
+            tag.server() != 0
+                && matches!(tag.stage(), TagStage::Established | TagStage::Client)
+                && tag.age(now) < 1_800
+        };
+        !self.line_of_tags(place).iter().all(stays)
     }
 
     /// The time by everything's age.

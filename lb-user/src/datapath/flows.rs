@@ -23,9 +23,18 @@ use crate::plan::orders::{Census, Fate, Orders, Sheet};
 /// Lines of eight entries.
 pub(crate) type Lines = Mapped<[AtomicU64; WAYS]>;
 
-/// Ticks without a sign of life after which a flow tag is forgotten: as long as an established connection may be
-/// silent (RFC 5382 REQ-5), and a little more, as only some of its packets are signs.
+/// Ticks without a sign of life after which the tag of a client is forgotten, unless it is to persist for longer, or that of
+/// a connection which its client has ended; and after which a flow no longer counts as one that is open: as long as an
+/// established connection may be silent (RFC 5382 REQ-5), and a little more.
 const TAG_TIMEOUT: u32 = 7_440 + 760;
+
+/// The same for the tag of a flow: only one packet in some is a sign, and who says something once in some minutes may show
+/// none for hours. About 16 hours; the clock of the tags wraps around after 19. Where room is short, those give way that
+/// have shown none for two hours.
+const FLOW_TIMEOUT: u32 = 53_000;
+
+/// Units of a tag's time that are less than none: a packet that arrives while the sweep runs is "seen" after it began.
+const WRAPPED: u32 = (1 << 14) - 2;
 
 /// Units of a tag's time that a connection which its client has ended may still need its slot tagged: the other side
 /// may go on sending, and what the client says to that keeps the tag fresh.
@@ -196,12 +205,16 @@ impl Orders {
 /// sweep may be of a server that came back since the orders were given.
 pub(crate) fn is_forgotten(tag: FlowTag, sheet: &Sheet, now: u32) -> bool {
     let silent = tag.age(now);
-    // A packet that arrives while the sweep runs is "seen" after `now`: less than no time ago.
-    if silent >= (1 << 14) - 2 {
+    if silent >= WRAPPED {
         return false;
     }
     let leads_nowhere = matches!(sheet.fate, Fate::Down | Fate::Halted | Fate::Gone);
-    leads_nowhere && silent > 0 || silent * TAG_UNIT > TAG_TIMEOUT.max(sheet.remember)
+    let timeout = match tag.stage() {
+        TagStage::Closed => TAG_TIMEOUT,
+        TagStage::Opening | TagStage::Established => FLOW_TIMEOUT,
+        TagStage::Client => TAG_TIMEOUT.max(sheet.remember),
+    };
+    leads_nowhere && silent > 0 || silent * TAG_UNIT > timeout
 }
 
 /// Counts a tag that stays.
@@ -221,9 +234,11 @@ pub(crate) fn count_tag(tag: FlowTag, sheet: &Sheet, round: &Round<'_>, census: 
             census.held.entry(sheet.vip).or_default().add(at);
         }
     }
-    if !closed {
+    let silent = tag.age(round.now);
+    let open = silent >= WRAPPED || silent * TAG_UNIT <= TAG_TIMEOUT;
+    if tag.stage() == TagStage::Client || !closed && open {
         census.tags += 1;
-        if sheet.counts_tags {
+        if tag.stage() != TagStage::Client {
             *census.by_server.entry(tag.server()).or_default() += 1;
         }
     }

@@ -277,7 +277,7 @@ pub fn sheet(vip: &Vip, entry: &KernelServer) -> Sheet {
         Fate::Down
     };
     let remember = u32::from(entries::persistence(vip)) * TAG_UNIT;
-    Sheet { vip: entry.vip, fate, counts_tags: !vip.mode.translates(), remember }
+    Sheet { vip: entry.vip, fate, remember }
 }
 
 /// What must be remembered of a VIP's flows when its ring changes.

@@ -24,9 +24,7 @@ pub struct Sheet {
     pub vip: u16,
     /// What becomes of its flows.
     pub fate: Fate,
-    /// Whether its flow tags are connections. Those of VIPs that translate are clients, whose connections have records.
-    pub counts_tags: bool,
-    /// Ticks after which its tags are forgotten, if longer than usual.
+    /// Ticks after which the tags of its clients are forgotten, if longer than usual.
     pub remember: u32,
 }
 

@@ -15,7 +15,7 @@ use lb_common::{
     family::{Family, V4, V6},
     hash,
     parse::{Parse, Quote},
-    pipeline::{Line, Tables},
+    pipeline::{Line, Tables, Touched},
     rewrite::Answer,
     verdict::{Event, Hop},
 };
@@ -185,7 +185,7 @@ impl<F: OfflineFamily> Tables<F> for Offline<'_, F> {
         self.records.borrow_mut().insert(number, *flow);
     }
 
-    fn touch_flow(&self, _: u32, _: &Flow<F::Addr>, _: u32, _: u32, _: bool) {}
+    fn touch_flow(&self, _: u32, _: &Flow<F::Addr>, _: &Touched) {}
 
     /// Only whole packets are asked about.
     fn fragment(&self, _: &FragmentKey<F::Addr>) -> Option<Fragment> {

@@ -1,7 +1,7 @@
 //! Packets to `dr`, `ipip` and `gue` VIPs: which server has them, and what arrives there.
 
 use lb_common::{
-    abi::{Mode, Selection, server_flags, vip_flags},
+    abi::{Mode, Selection, TagStage, server_flags, vip_flags},
     decap::Outcome,
     wire::tcp::{FIN, RST},
 };
@@ -33,32 +33,43 @@ impl Laws {
         let by_turns = service.selection != Selection::Ring;
         let is_datagram = tuple.protocol == 17;
         let state = |index: u16| world.tables.servers[&index].flags;
-        let wanted = if begins { server_flags::ACCEPTS_NEW } else { server_flags::KEEPS_FLOWS };
-        let stays = passage.tag.filter(|tag| {
-            let closed = tag.stage() == lb_common::abi::TagStage::Closed;
-            let away = service.persistence != 0 && tag.age(world.tables.now) > service.persistence.into();
-            state(tag.server()) & wanted != 0 && !(begins && (closed || away))
+        let wanted = |anew| if anew { server_flags::ACCEPTS_NEW } else { server_flags::KEEPS_FLOWS };
+        let [flow, client] = passage.tags;
+        // A connection that begins where clients persist goes where the client is, whatever the 5-tuple was before.
+        let flow = flow.filter(|tag| {
+            let over = begins && (tag.stage() == TagStage::Closed || service.by_source());
+            state(tag.server()) & wanted(begins) != 0 && !over
         });
+        let may_begin = begins || by_turns && is_datagram;
+        let client = client.filter(|tag| {
+            let away = service.persistence != 0 && tag.age(world.tables.now) > service.persistence.into();
+            state(tag.server()) & wanted(may_begin) != 0 && !(may_begin && away)
+        });
+        let own = slot.server().index();
         // A settled slot says that nobody need be asked: then the tag agrees with it, or the packet is a special one.
-        if let Some(tag) = stays {
+        if let Some(tag) = flow.or(client) {
             assert_eq!(server, tag.server(), "a known flow was moved");
-            assert!(slot.tagged() || server == slot.server().index() || passage.known.is_none());
-        } else if begins || by_turns && is_datagram {
+            assert!(slot.tagged() || server == own || passage.known.is_none());
+        } else if may_begin {
             assert!(state(server) & server_flags::ACCEPTS_NEW != 0, "a new flow to a server that takes none");
-            let own = slot.server().index();
             if !by_turns && state(own) & server_flags::ACCEPTS_NEW != 0 {
                 assert_eq!(server, own, "a new flow goes where the ring says");
             }
             self.begun(world, service);
         } else {
-            assert_eq!(server, slot.server().index(), "an unknown flow goes where the ring says");
+            assert_eq!(server, own, "an unknown flow goes where the ring says");
         }
-        let closes = flags & (FIN | RST) != 0 && !service.by_source();
+        let closes = flags & (FIN | RST) != 0;
         if slot.tagged() && !closes {
             match world.tag(service, tuple) {
                 Some(tag) => assert_eq!(tag.server(), server, "what is remembered is where it went"),
-                // There may be no room for it, unless it is established.
-                None => assert!(begins, "a tagged slot learns its flows"),
+                None => {
+                    assert!(!world.has_room_for_a_tag(tuple), "a tagged slot learns its flows");
+                    let known = world.client_tag(service, tuple).is_some();
+                    let accepts = state(own) & server_flags::ACCEPTS_NEW != 0;
+                    let alone = may_begin && by_turns && !known && accepts;
+                    assert!(!alone || server == own, "nobody will know where its next packet is to go");
+                }
             }
         }
     }

@@ -108,8 +108,8 @@ struct Passage<'a> {
     ifindex: u32,
     /// The translated flow that it, or what it quotes read backwards, belonged to before it came.
     known: Option<Entry>,
-    /// The flow tag that there was.
-    tag: Option<FlowTag>,
+    /// The flow's tag that there was, and its client's.
+    tags: [Option<FlowTag>; 2],
 }
 
 impl Laws {
@@ -119,10 +119,12 @@ impl Laws {
         let tuple = what.and_then(|what| flow_of(&what));
         let known = tuple.and_then(|tuple| entry(world, tuple));
         let service = tuple.and_then(|tuple| world.service_at(tuple.dst, tuple.protocol));
-        let tag = tuple.zip(service).and_then(|(tuple, service)| world.tag(&service, tuple));
+        let tags = tuple.zip(service).map_or([None; 2], |(tuple, service)| {
+            [world.tag(&service, tuple), world.client_tag(&service, tuple)]
+        });
         let mut after = before.to_vec();
         let outcome = process(&mut after, ifindex, &world.tables);
-        let passage = Passage { world, before, after: &after, ifindex, known, tag };
+        let passage = Passage { world, before, after: &after, ifindex, known, tags };
         self.check(&passage, what, service, outcome);
         (outcome, after)
     }

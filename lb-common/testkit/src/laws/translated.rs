@@ -58,7 +58,9 @@ impl Laws {
         let kept = self.flows.get(&seen.tuple()).filter(|_| lives);
         let replied = kept.is_some_and(|kept| kept.replied);
         let ends = seen.flags & (FIN | RST) != 0;
-        let established = kept.is_some_and(|kept| kept.established) || replied && seen.protocol == 6;
+        // All draughts of connections have the same numbers: whoever acknowledges has had the answer.
+        let confirms = seen.protocol == 6 && seen.flags & 2 == 0;
+        let established = kept.is_some_and(|kept| kept.established) || replied && confirms;
         self.flows.insert(
             seen.tuple(),
             Seen {
@@ -131,7 +133,10 @@ impl Passage<'_> {
     pub(super) fn lives(&self, seen: &inspect::Seen) -> bool {
         self.known.is_some_and(|known| {
             let server = self.world.tables.servers[&known.server.index()];
-            let stale = server.flags & server_flags::ACCEPTS_NEW == 0 || conntrack::is_over(known.state);
+            // A datagram goes on as long as its server keeps flows, and so does a connection whatever SYNs come.
+            let connects = seen.protocol == 6 && known.state & conntrack::CONFIRMED == 0;
+            let wanted = if connects { server_flags::ACCEPTS_NEW } else { server_flags::KEEPS_FLOWS };
+            let stale = server.flags & wanted == 0 || conntrack::is_over(known.state);
             known.half == Half::Client
                 && server.generation == known.server.generation()
                 && !(seen.opens() && stale)

@@ -22,7 +22,7 @@ pub(crate) fn tables() -> FlowTables {
 
 /// Orders about servers with these fates, from index 1 on.
 fn orders(fates: &[Fate]) -> Orders {
-    let sheet = |&fate: &Fate| Sheet { vip: 1, fate, counts_tags: true, ..Sheet::default() };
+    let sheet = |&fate: &Fate| Sheet { vip: 1, fate, ..Sheet::default() };
     let servers = std::iter::once(Sheet::default()).chain(fates.iter().map(sheet)).collect();
     Orders { step: 5, servers, ..Orders::default() }
 }
@@ -83,7 +83,9 @@ fn what_has_been_silent_for_too_long_goes_and_the_rest_is_counted() {
     tables.enter(6, 2, NOW + 1);
     tables.tag(0, FlowTag::new(1, 1, TagStage::Established, ago(0)));
     tables.tag(1, FlowTag::new(2, 2, TagStage::Opening, ago(2_050)));
-    tables.tag(2, FlowTag::new(3, 2, TagStage::Established, ago(2_051)));
+    tables.tag(2, FlowTag::new(3, 2, TagStage::Closed, ago(2_051)));
+    tables.tag(3, FlowTag::new(6, 2, TagStage::Established, ago(13_250)));
+    tables.tag(4, FlowTag::new(7, 2, TagStage::Established, ago(13_251)));
     tables.tag(9, FlowTag::new(4, 2, TagStage::Closed, ago(1)));
     tables.tag(10, FlowTag::new(5, 1, TagStage::Established, NOW + TAG_UNIT));
     let census = tables.census(&orders(&[Fate::Kept, Fate::Kept]));
@@ -93,8 +95,8 @@ fn what_has_been_silent_for_too_long_goes_and_the_rest_is_counted() {
         alive: 3,
         records: 3,
         tags: 3,
-        tags_taken: 4,
-        removed: 2,
+        tags_taken: 5,
+        removed: 3,
         ..Census::default()
     };
     assert_eq!(census, expected);
@@ -107,9 +109,8 @@ fn clients_that_persist_are_remembered_for_as_long_as_was_asked() {
     let tables = tables();
     let mut orders = orders(&[Fate::Kept]);
     orders.servers[1].remember = 5_000 * TAG_UNIT;
-    orders.servers[1].counts_tags = false;
-    tables.tag(0, FlowTag::new(1, 1, TagStage::Established, ago(5_000)));
-    tables.tag(1, FlowTag::new(2, 1, TagStage::Established, ago(5_001)));
+    tables.tag(0, FlowTag::new(1, 1, TagStage::Client, ago(5_000)));
+    tables.tag(1, FlowTag::new(2, 1, TagStage::Client, ago(5_001)));
     let census = tables.census(&orders);
     assert_eq!((census.tags, census.removed), (1, 1));
     assert_eq!(census.by_server, HashMap::new(), "they are no connections");
