@@ -39,6 +39,10 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
     let (mut stream, name) = match &service.tls {
         None => (Stream::Plain(socket), None),
         Some(tls) => {
+            // Who says nothing takes no place.
+            if tls.spoken_to(&socket).await.is_err() {
+                return counters.refused(Refusal::Handshake);
+            }
             let Ok(_place) = door.handshakes.acquire().await else { return };
             match tls.accept(socket).await {
                 Ok(stream) => {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -68,6 +68,8 @@ pub struct Door {
     pub worker: usize,
     /// The log of requests.
     pub log: Arc<Log>,
+    /// Connections of clients at once on this worker.
+    pub most_connections: Arc<AtomicUsize>,
     /// TLS handshakes at once on this worker.
     pub handshakes: Arc<Semaphore>,
 }

@@ -73,7 +73,7 @@ impl Lines<'_> {
 
     fn of_server<S: Sink>(&self, sink: &mut S, fields: &Fields) {
         let edits = &self.service.edits;
-        let named = fields.first(Known::Connection).is_some();
+        let named = fields.names_lines();
         for (known, name, value) in fields.iter() {
             match known {
                 Known::Other => {}

@@ -2,11 +2,11 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Client, Intent};
+use super::{Client, Intent, hops_left};
 use crate::{
     model::{Action, Page, Service},
     server::Pool,
-    wire::{Framing, Method},
+    wire::{Framing, Known, Method},
 };
 
 /// What becomes of a request.
@@ -28,6 +28,13 @@ pub fn decide<'s>(service: &'s Service, client: &Client, intent: &Intent<'_>) ->
         }
         Method::Trace if service.edits.refuse_trace => return own(405),
         _ => {}
+    }
+    if hops_left(intent) == Some(0) {
+        // It is for us: what we can do for any target, and what it was that reached us.
+        return Decision::Page(Cow::Owned(match intent.method {
+            Method::Trace => Page::with_body(200, "message/http", trace(intent)),
+            _ => Page::with_body(200, "text/plain", String::new()),
+        }));
     }
     if let (Framing::Length(length), Some(most)) = (intent.framing, service.limits.body_bytes)
         && length > most
@@ -54,4 +61,21 @@ pub fn decide<'s>(service: &'s Service, client: &Client, intent: &Intent<'_>) ->
         Action::Answer(page) => Decision::Page(Cow::Borrowed(page)),
         Action::Status(status) => own(*status),
     }
+}
+
+/// The request as it came, less what may be secret (RFC 9110 §9.3.8).
+fn trace(intent: &Intent<'_>) -> String {
+    let asked = &intent.asked;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut message = format!("TRACE {} HTTP/1.1\r\n", text(asked.path));
+    for (known, name, value) in asked.fields.iter() {
+        let is_secret = known == Known::Cookie
+            || [&b"authorization"[..], b"proxy-authorization"]
+                .iter()
+                .any(|secret| name.eq_ignore_ascii_case(secret));
+        if !is_secret {
+            message += &format!("{}: {}\r\n", text(name), text(value));
+        }
+    }
+    message + "\r\n"
 }

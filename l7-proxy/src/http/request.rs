@@ -26,13 +26,14 @@ pub fn write_request(
     };
     out.line(b"Host", host);
     let told = Told::by(client, asked.fields, edits);
-    let named = asked.fields.first(Known::Connection).is_some();
+    let named = asked.fields.names_lines();
     for (known, name, value) in asked.fields.iter() {
         if known != Known::Other {
             match known {
                 Known::Host | Known::ContentLength => continue,
                 _ if known.is_hop_by_hop() => continue,
                 Known::Expect if !intent.waits => continue,
+                Known::MaxForwards if hops_left(intent).is_some() => continue,
                 Known::Cookie => {
                     if let Some(cookie) = cookie {
                         without_cookie(out, name, value, &cookie.name);
@@ -52,10 +53,25 @@ pub fn write_request(
         out.line(name, value);
     }
     told.write(out, client, intent, host);
+    if let Some(left) = hops_left(intent) {
+        out.extend_from_slice(b"Max-Forwards: ");
+        put_number(out, u64::from(left.saturating_sub(1)));
+        out.extend_from_slice(b"\r\n");
+    }
     for (name, value) in &edits.set_request {
         out.line(name, value);
     }
     ending(out, intent);
+}
+
+/// How many proxies a request may still pass, this one included, where that counts (RFC 9110 §7.6.2).
+#[must_use]
+pub fn hops_left(intent: &Intent<'_>) -> Option<u32> {
+    if !matches!(intent.method, Method::Trace | Method::Options) {
+        return None;
+    }
+    let value = intent.asked.fields.first(Known::MaxForwards)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 fn start_line(out: &mut Vec<u8>, intent: &Intent<'_>) {

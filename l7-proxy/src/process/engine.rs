@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,7 +23,8 @@ use crate::{
     front::Entry,
     log::{Log, Writer},
     model::{Ready, check},
-    spec::{Problem, Spec},
+    server::now,
+    spec::{Problem, ServerState, Spec},
 };
 
 /// What the process is at.
@@ -67,6 +71,8 @@ pub struct Engine {
     log: Arc<Log>,
     writer: Writer,
     _files: Files,
+    /// Connections of clients at once on each worker.
+    most_connections: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -94,13 +100,23 @@ impl Engine {
         let empty = Ready { services: Vec::new(), ..ready.clone() };
         let current =
             Arc::new(Current { ready: RwLock::new(Arc::new(empty)), phase: RwLock::new(Phase::Serving) });
-        let handshakes = ready.limits.handshakes.unwrap_or(64).max(1);
+        let most_connections = Arc::<AtomicUsize>::default();
+        let handshakes = ready.limits.handshakes.unwrap_or(1_024).max(1);
         let workers = (0..ready.workers)
-            .map(|index| Worker::start(index, Arc::clone(&log), Arc::clone(&current), handshakes))
+            .map(|index| {
+                Worker::start(
+                    index,
+                    Arc::clone(&log),
+                    Arc::clone(&current),
+                    handshakes,
+                    Arc::clone(&most_connections),
+                )
+            })
             .collect::<io::Result<Vec<_>>>()
             .map_err(of_host)?;
         let files = Files::start(Arc::clone(&current)).map_err(of_host)?;
-        let engine = Self { workers, current, log, writer, _files: files, state: Mutex::default() };
+        let engine =
+            Self { workers, current, log, writer, _files: files, most_connections, state: Mutex::default() };
         engine.swap(ready, listeners)?;
         Ok(engine)
     }
@@ -208,10 +224,33 @@ impl Engine {
         });
         drop(names);
         drop(wanted);
+        let most = ready.limits.connections.map_or_else(most_by_files, |most| most as usize);
+        self.most_connections.store(most.div_ceil(self.workers.len()), Relaxed);
         self.log.set(&ready.log);
         self.writer.reopen();
         *self.current.ready.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ready);
         Ok(())
+    }
+
+    /// Says whether a server may be used, in all services that lead to its pool: what a change of its health
+    /// means, without looking at anything else. The next specification says so again.
+    ///
+    /// # Errors
+    /// Where there is no such server.
+    pub fn set_server_state(&self, pool: &str, server: &str, state: ServerState) -> Result<(), Problem> {
+        let ready = self.current.ready();
+        let mut found = false;
+        for of_service in ready.services.iter().flat_map(|service| service.pools()) {
+            if of_service.name == pool {
+                for one in of_service.servers.iter().filter(|one| one.name == server) {
+                    one.live.set_state(state, now());
+                    found = true;
+                }
+            }
+        }
+        let none =
+            || Problem::new(format!("pool {pool}"), format!("has no server \"{server}\" that is used"));
+        found.then_some(()).ok_or_else(none)
     }
 
     /// What is served.
@@ -270,4 +309,14 @@ impl Engine {
         self.writer.end();
         left
     }
+}
+
+/// Connections of clients that the limit of open files leaves: each may need one to a server, and some files
+/// are needed for everything else.
+fn most_by_files() -> usize {
+    const OTHERS: usize = 128;
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let files = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    files.map_or(usize::MAX, |files| (files.saturating_sub(OTHERS) / 2).max(16))
 }

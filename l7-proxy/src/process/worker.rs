@@ -28,6 +28,7 @@ use crate::{
     front::{Door, Entry, welcome},
     log::Log,
     server::Ends,
+    state::Refusal,
 };
 
 /// What a worker is told.
@@ -58,12 +59,20 @@ impl Worker {
         log: Arc<Log>,
         current: Arc<Current>,
         handshakes: u32,
+        most_connections: Arc<AtomicUsize>,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (orders, told) = mpsc::unbounded_channel();
         let connections: Arc<AtomicUsize> = Arc::default();
         let handshakes = Arc::new(Semaphore::new(handshakes as usize));
-        let inside = Inside { index, log, current, connections: Arc::clone(&connections), handshakes };
+        let inside = Inside {
+            index,
+            log,
+            current,
+            connections: Arc::clone(&connections),
+            handshakes,
+            most_connections,
+        };
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || runtime.block_on(inside.run(told)))?;
@@ -95,6 +104,7 @@ struct Inside {
     current: Arc<Current>,
     connections: Arc<AtomicUsize>,
     handshakes: Arc<Semaphore>,
+    most_connections: Arc<AtomicUsize>,
 }
 
 /// A listening socket and the task that accepts from it.
@@ -146,6 +156,7 @@ impl Inside {
             worker: self.index,
             log: Arc::clone(&self.log),
             handshakes: Arc::clone(&self.handshakes),
+            most_connections: Arc::clone(&self.most_connections),
         };
         let accepting = accept(Arc::clone(&listener), door.clone(), Arc::clone(&self.connections));
         Listening { listener, door, task: tokio::spawn(accepting) }
@@ -183,9 +194,12 @@ impl Inside {
     }
 }
 
-/// Serves a connection in a task of its own.
+/// Serves a connection in a task of its own, unless there are as many as there may be.
 fn serve(door: &Door, socket: TcpStream, client: SocketAddr, connections: &Arc<AtomicUsize>) {
     let Ok(local) = socket.local_addr() else { return };
+    if connections.load(Relaxed) >= door.most_connections.load(Relaxed) {
+        return door.entry.service().state.counters(door.worker).refused(Refusal::Process);
+    }
     let counted = Counted::new(connections);
     let door = door.clone();
     tokio::spawn(async move {

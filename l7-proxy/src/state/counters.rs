@@ -27,11 +27,13 @@ pub enum Refusal {
     ProxyProtocol,
     /// An HTTP/2 client did what exhausts others.
     Http2,
+    /// The whole process has as many connections as it may.
+    Process,
 }
 
 impl Refusal {
     /// All of them with their names in metrics.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::Connections, "connections"),
         (Self::ClientConnections, "client-connections"),
         (Self::Rate, "rate"),
@@ -41,6 +43,7 @@ impl Refusal {
         (Self::Handshake, "handshake"),
         (Self::ProxyProtocol, "proxy-protocol"),
         (Self::Http2, "http2"),
+        (Self::Process, "process"),
     ];
 }
 

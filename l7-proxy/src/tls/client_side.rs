@@ -116,6 +116,17 @@ impl Endpoint {
         })
     }
 
+    /// Waits until the client has begun.
+    ///
+    /// # Errors
+    /// Where it does not in time.
+    pub async fn spoken_to(&self, socket: &TcpStream) -> io::Result<()> {
+        match tokio::time::timeout(self.timeout, socket.readable()).await {
+            Ok(ready) => ready,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
     /// Agrees on TLS with a client.
     ///
     /// # Errors

@@ -140,6 +140,18 @@ impl Fields {
         self.all(known).flat_map(bytes::list)
     }
 
+    /// Whether `Connection` names other lines, which are then of this connection only (RFC 9110 §7.6.1), and
+    /// not just what every client says.
+    #[must_use]
+    pub fn names_lines(&self) -> bool {
+        let is_option = |element: &[u8]| {
+            [&b"keep-alive"[..], b"close", b"upgrade", b"te"]
+                .iter()
+                .any(|name| element.eq_ignore_ascii_case(name))
+        };
+        self.elements(Known::Connection).any(|element| !is_option(element))
+    }
+
     /// Whether a list has an element, in whatever case.
     #[must_use]
     pub fn has_element(&self, known: Known, element: &[u8]) -> bool {

@@ -74,6 +74,10 @@ impl Stream<'_> {
         };
         self.side.is_head = intent.method == Method::Head;
         self.side.is_tunnel = intent.upgrade.is_some();
+        if intent.upgrade.is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"websocket")) {
+            // RFC 9220 §3: nothing is known of what it would be towards a server.
+            return self.own(Some(&intent), &service.pages.get(501), *b"PR").await;
+        }
         if !service.state.clients.may_ask(client.ip(), &service.limits, now()) {
             counters.refused(Refusal::Rate);
             return self.own(Some(&intent), &service.pages.get(429), *b"PR").await;
