@@ -7,12 +7,14 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use anyhow::{Context as _, Result, anyhow};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::{
     admin, app, config,
     datapath::attach::Wanted,
-    decap, memory,
+    decap,
+    lbctl::documents,
+    memory,
     model::Config,
     reload::{
         self,
@@ -92,6 +94,10 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Instead {
     Decap(decap::Options),
+    /// Write lb-user's manual pages.
+    Man(documents::Man),
+    /// Print a script that has a shell complete lb-user's options.
+    Completions(documents::Completions),
 }
 
 fn main() -> ExitCode {
@@ -114,6 +120,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         telemetry::init(options.log.as_deref())?;
         runtime()?.block_on(decap::run(options))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    let written = match &arguments.instead {
+        Some(Instead::Man(wanted)) => Some(documents::man(Arguments::command(), wanted)),
+        Some(Instead::Completions(wanted)) => Some(documents::completions(Arguments::command(), *wanted)),
+        _ => None,
+    };
+    if let Some(written) = written {
+        return written.map(|()| ExitCode::SUCCESS).map_err(|error| anyhow!("{error}"));
     }
     telemetry::init(arguments.log.as_deref())?;
     let takeover = takeover::Options {
@@ -206,6 +220,9 @@ mod tests {
         let decap = parse("lb-user decap --iface eth0 --from 10.0.0.1,fd00::/8 --gue-port 0").unwrap();
         let Some(Instead::Decap(options)) = decap.instead else { panic!("{decap:?}") };
         assert_eq!((options.interfaces, options.from.len(), options.gue_port), (vec!["eth0".into()], 2, 0));
+        let man = parse("lb-user man --dir man").unwrap();
+        assert!(matches!(man.instead, Some(Instead::Man(_))));
+        Arguments::command().debug_assert();
         for wrong in ["lb-user", "lb-user decap", "lb-user --iface eth0 decap --iface eth0"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::TcpStream,
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -282,4 +282,30 @@ fn a_bundle_for_support_has_everything_but_secrets() {
     let found = all.windows(secret.len()).any(|window| window == secret.as_bytes());
     assert!(!found, "the password is in the bundle");
     assert!(!balancer.log().contains(secret), "the password is in the log");
+}
+
+#[test]
+fn who_waits_for_a_drain_is_not_disturbed_by_a_restart() {
+    needs_balancer!();
+    let bed = Bed::for_all_modes(&[80]);
+    let balancer = bed.balance(&bed.config(&["snat"], 80, ""));
+    let target = bed.target("snat", Family::V4, 80);
+    let connections = bed.net.client().ns.run(|| {
+        let open = || client::connect(target, None, LIMIT).expect("connect");
+        (0..30).map(|_| open()).collect::<Vec<_>>()
+    });
+    let mut command = Command::new(binary("lbctl"));
+    command.arg("--socket").arg(balancer.installation().socket());
+    command.args(["server", "drain", "*/s2", "--wait", "60s"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let waiting = command.spawn().expect("run lbctl");
+    let _ = balancer.wait_for(LIMIT, "the drain", |status| {
+        let server = find_server(find_vip(status, "snat_v4"), "s2");
+        if server.state.to_string() == "drain" { Ok(()) } else { Err(server.state.to_string()) }
+    });
+    let balancer = balancer.kill().start();
+    let _ = balancer.wait_all_up();
+    drop(connections);
+    let output = waiting.wait_with_output().expect("lbctl");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(0) && said.contains("no connections are left"), "{said}");
 }

@@ -26,6 +26,9 @@ use crate::{config::secrets, memory, reload::read_text, snapshot::Snapshot};
 /// How long a program of this host may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// How long everything may take: whoever asks for a bundle waits for it.
+const ALL: Duration = Duration::from_secs(50);
+
 /// No part is larger, in bytes; the end of what is longer is kept.
 const LARGEST: usize = 32 << 20;
 
@@ -99,6 +102,7 @@ pub fn run(socket: &Path, options: &Options) -> Result<(), Failure> {
 /// The parts of the bundle, and what could not be had.
 fn collect(socket: &Path) -> (Vec<(&'static str, Vec<u8>)>, Vec<String>) {
     let (mut parts, mut missing) = (Vec::new(), Vec::new());
+    let end = Instant::now() + ALL;
     let mut take = |part: &'static str, content: Result<Vec<u8>, String>| match content {
         Ok(content) => parts.push((part, content)),
         Err(why) => missing.push(format!("{part}: {why}")),
@@ -115,7 +119,7 @@ fn collect(socket: &Path) -> (Vec<(&'static str, Vec<u8>)>, Vec<String>) {
     }
     take("state.json", state(Path::new(memory::DEFAULT)));
     for (part, command) in COMMANDS {
-        take(part, output(command));
+        take(part, output(command, end));
     }
     (parts, missing)
 }
@@ -136,8 +140,8 @@ fn state(file: &Path) -> Result<Vec<u8>, String> {
     serde_json::to_vec_pretty(&state).map_err(|error| error.to_string())
 }
 
-/// What a program says, for as long as we have patience.
-fn output(command: &[&str]) -> Result<Vec<u8>, String> {
+/// What a program says, for as long as we have patience, and not beyond `end`.
+fn output(command: &[&str], end: Instant) -> Result<Vec<u8>, String> {
     let [program, arguments @ ..] = command else { return Err("no program".into()) };
     let mut child = Command::new(program);
     child.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -149,9 +153,9 @@ fn output(command: &[&str]) -> Result<Vec<u8>, String> {
         let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut content));
         content.split_off(content.len().saturating_sub(LARGEST))
     });
-    let begin = Instant::now();
+    let end = end.min(Instant::now() + PATIENCE);
     while !reader.is_finished() {
-        if begin.elapsed() > PATIENCE {
+        if Instant::now() >= end {
             // It may have ended just now.
             let _ = child.kill();
             let _ = child.wait();
@@ -170,9 +174,11 @@ mod tests {
 
     #[test]
     fn programs_are_listened_to_and_not_waited_for_for_ever() {
-        assert_eq!(output(&["echo", "hello"]).unwrap(), b"hello\n");
-        assert!(output(&["there-is-no-such-program"]).unwrap_err().contains("there-is-no-such-program"));
-        assert!(output(&["false"]).is_err());
+        let end = Instant::now() + Duration::from_secs(60);
+        assert_eq!(output(&["echo", "hello"], end).unwrap(), b"hello\n");
+        assert!(output(&["there-is-no-such-program"], end).unwrap_err().contains("there-is-no-such-program"));
+        assert!(output(&["false"], end).is_err());
+        assert_eq!(output(&["sleep", "1000"], Instant::now()).unwrap_err(), "sleep takes too long");
     }
 
     #[test]

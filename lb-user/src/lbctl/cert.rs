@@ -20,7 +20,7 @@ use super::{client::Failure, output::print, units};
 /// What about certificates.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Word {
-    /// Make one that is signed by itself, with its key in the same file.
+    /// Make a certificate that is signed by itself, with its key in the same file.
     ///
     /// An ECDSA key (P-256), and names for clients to compare. Clients have to be told to trust it.
     Selfsign(Selfsign),

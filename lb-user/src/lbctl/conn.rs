@@ -23,7 +23,7 @@ use crate::{
 /// What about connections.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Word {
-    /// List those that are open, the latest to speak first.
+    /// List connections that are open, the latest to speak first.
     ///
     /// Of modes snat and nat. Of dr, ipip and gue the balancer sees one direction and keeps a hash of each connection: it
     /// can count them, and no more.
@@ -39,7 +39,7 @@ pub enum Word {
         #[command(flatten)]
         output: Output,
     },
-    /// End some: both ends are reset at once, also idle ones.
+    /// End connections: both ends are reset at once, also idle ones.
     ///
     /// Of modes snat and nat. A client that comes again is balanced like any other; to keep it away from a server, drain
     /// that first. Datagrams of UDP begin anew.

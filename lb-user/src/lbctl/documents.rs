@@ -1,4 +1,5 @@
-//! `lbctl completions` and `lbctl man`: made of the same description of the command line that reads it.
+//! Completions for shells and manual pages, of `lbctl` and of `lb-user`: made of the same description of the command line
+//! that reads it.
 
 use std::{
     fs, io,
@@ -21,7 +22,7 @@ pub struct Completions {
 /// Where manual pages go.
 #[derive(Clone, Debug, Args)]
 pub struct Man {
-    /// Write a page for each command into this folder, e.g. /usr/local/share/man/man1; else that of lbctl to standard
+    /// Write a page for each command into this folder, e.g. /usr/local/share/man/man1; else the first one to standard
     /// output.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
@@ -33,7 +34,8 @@ pub struct Man {
 /// When it cannot be written.
 pub fn completions(mut command: Command, wanted: Completions) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(wanted.shell, &mut command, "lbctl", &mut script);
+    let name = command.get_name().to_owned();
+    clap_complete::generate(wanted.shell, &mut command, name, &mut script);
     print(&String::from_utf8_lossy(&script))
 }
 

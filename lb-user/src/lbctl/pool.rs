@@ -42,13 +42,13 @@ pub struct NewServer {
 /// What about pools.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Word {
-    /// List them.
+    /// List pools.
     List {
         /// How.
         #[command(flatten)]
         output: Output,
     },
-    /// Show one: its servers, as each VIP finds them.
+    /// Show a pool: its servers, as each VIP finds them.
     Show {
         /// Its name.
         name: String,
@@ -56,7 +56,7 @@ pub enum Word {
         #[command(flatten)]
         output: Output,
     },
-    /// Write another server into the configuration file, and use it.
+    /// Write another server of a pool into the configuration file, and use it.
     AddServer {
         /// The pool's name.
         pool: String,
@@ -67,7 +67,7 @@ pub enum Word {
         #[command(flatten)]
         change: Change,
     },
-    /// Take a server out of the configuration file, and out of use. Its connections end.
+    /// Take a server of a pool out of the configuration file, and out of use. Its connections end.
     RemoveServer {
         /// The pool's name.
         pool: String,

@@ -1,6 +1,7 @@
 //! `lbctl server`: what is to become of a server for the time being.
 
 use std::{
+    io::{self, IsTerminal as _},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -23,10 +24,13 @@ use crate::{
 /// How often it is looked whether connections are left.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How long an lb-user that cannot be reached may be about to start again.
+const RESTART: Duration = Duration::from_secs(15);
+
 /// What to do with a server. Kept over reloads and restarts, not over boots.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Word {
-    /// Have it take no new connections; those it has go on.
+    /// Have a server take no new connections; those it has go on.
     Drain {
         /// Which.
         #[command(flatten)]
@@ -38,19 +42,19 @@ pub enum Word {
         #[arg(long, value_name = "TIME", num_args = 0..=1, value_parser = file::seconds)]
         wait: Option<Option<u64>>,
     },
-    /// Have it take no new connections, and end those it has, also idle ones.
+    /// Have a server take no new connections, and end those it has, also idle ones.
     Halt {
         /// Which.
         #[command(flatten)]
         server: Target,
     },
-    /// Put it back into service.
+    /// Put a server back into service.
     Ready {
         /// Which.
         #[command(flatten)]
         server: Target,
     },
-    /// Give it another share of new connections.
+    /// Give a server another share of new connections.
     Weight {
         /// Which.
         #[command(flatten)]
@@ -112,20 +116,52 @@ fn line(change: &ServerChange) -> String {
 /// Waits until the servers have no connections any more.
 fn wait(socket: &Path, changes: &[ServerChange], patience: Option<Duration>) -> Result<(), Failure> {
     let begin = Instant::now();
-    // Connections that came just before may not be in a count that was under way.
-    let enough = status_of(socket)?.sweeps + 2;
+    let mut count = Count::since(&status_of(socket)?);
+    let (mut seen, mut gone): (Option<Vec<String>>, Option<Instant>) = (None, None);
     loop {
-        let snapshot = status_of(socket)?;
-        let left = left(&snapshot, changes);
-        if left.is_empty() && snapshot.sweeps >= enough {
-            return print("no connections are left\n");
+        match status_of(socket) {
+            Ok(snapshot) => {
+                gone = None;
+                let left = left(&snapshot, changes);
+                let counted = count.is_fresh(&snapshot);
+                if counted && left.is_empty() {
+                    return print("no connections are left\n");
+                }
+                if !left.is_empty() && seen.as_ref() != Some(&left) && io::stderr().is_terminal() {
+                    eprintln!("{}", left.join(", "));
+                }
+                seen = counted.then_some(left);
+            }
+            // It may be about to start again, and will know what it was told.
+            Err(Failure::Reach(_)) if gone.get_or_insert_with(Instant::now).elapsed() < RESTART => {}
+            Err(failure) => return Err(failure),
         }
         if patience.is_some_and(|patience| begin.elapsed() >= patience) {
-            let counted = snapshot.sweeps >= enough;
-            let left = if counted { left.join(", ") } else { "lb-user has not counted yet".into() };
+            let left = seen.map_or_else(|| "lb-user has not counted yet".into(), |left| left.join(", "));
             return Err(Failure::TimeUp(format!("time is up; {left}")));
         }
         thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Which counts of connections are new enough.
+struct Count {
+    started: u64,
+    enough: u64,
+}
+
+impl Count {
+    /// Those that begin from now on: one that is under way may lack connections that came just before.
+    fn since(snapshot: &Snapshot) -> Self {
+        Self { started: snapshot.started, enough: snapshot.sweeps + 2 }
+    }
+
+    /// Whether what a snapshot says is one of them. An lb-user that was started anew counts from 0.
+    fn is_fresh(&mut self, snapshot: &Snapshot) -> bool {
+        if snapshot.started != self.started {
+            *self = Self::since(snapshot);
+        }
+        snapshot.sweeps >= self.enough
     }
 }
 
@@ -159,6 +195,15 @@ mod tests {
         let changes = [change("aodh", "c1"), change("aodh", "gone"), change("gone", "c1")];
         assert_eq!(left(&snapshot, &changes), ["aodh/c1 has 1 connection"]);
         assert!(left(&Snapshot::default(), &changes).is_empty());
+    }
+
+    #[test]
+    fn counts_are_fresh_that_began_since_also_after_a_restart() {
+        let at = |started, sweeps| Snapshot { started, sweeps, ..Snapshot::default() };
+        let mut count = Count::since(&at(1, 100_000));
+        assert!(!count.is_fresh(&at(1, 100_001)), "it may have been under way");
+        assert!(count.is_fresh(&at(1, 100_002)));
+        assert!(!count.is_fresh(&at(2, 0)) && !count.is_fresh(&at(2, 1)) && count.is_fresh(&at(2, 2)));
     }
 
     #[test]

@@ -26,13 +26,13 @@ use crate::{
 /// What about VIPs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Word {
-    /// List them.
+    /// List VIPs.
     List {
         /// How.
         #[command(flatten)]
         output: Output,
     },
-    /// Show one with its servers.
+    /// Show a VIP with its servers.
     Show {
         /// Its name.
         name: String,
@@ -40,7 +40,7 @@ pub enum Word {
         #[command(flatten)]
         output: Output,
     },
-    /// Write another one into the configuration file, and use it.
+    /// Write another VIP into the configuration file, and use it.
     Add {
         /// Its name.
         name: String,
@@ -51,11 +51,11 @@ pub enum Word {
         #[command(flatten)]
         change: Change,
     },
-    /// The same, as a copy of another one: all its keys, but for those that are given.
+    /// Write a copy of a VIP into the configuration file, and use it: all keys of the one, but for those that are given.
     Clone {
-        /// The name of the other one.
+        /// The name of the one that is copied.
         from: String,
-        /// Its own name.
+        /// The copy's name.
         #[arg(long)]
         name: String,
         /// What is different.
@@ -65,7 +65,7 @@ pub enum Word {
         #[command(flatten)]
         change: Change,
     },
-    /// Take one out of the configuration file, and out of use. Its connections end.
+    /// Take a VIP out of the configuration file, and out of use. Its connections end.
     Remove {
         /// Its name.
         name: String,
@@ -73,12 +73,12 @@ pub enum Word {
         #[command(flatten)]
         change: Change,
     },
-    /// Have it take new connections again.
+    /// Have a VIP take new connections again.
     Enable {
         /// Its name; `*` for all.
         name: String,
     },
-    /// Have it refuse new connections, as a port on which nobody listens; those that are open go on.
+    /// Have a VIP refuse new connections, as a port on which nobody listens; those that are open go on.
     ///
     /// Kept over reloads and restarts, not over boots. Health checks go on, and its address stays.
     Disable {

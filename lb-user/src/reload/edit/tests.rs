@@ -198,6 +198,36 @@ fn what_is_sent_is_what_is_meant() {
     assert!(null.apply("").unwrap_err().contains("null"));
 }
 
+#[test]
+fn whatever_the_text_is_an_edit_is_refused_or_done() {
+    let edits = [
+        Edit::AddServer { pool: "web".into(), keys: server("c") },
+        Edit::RemoveServer { pool: "web".into(), name: "b".into() },
+        Edit::AddServer { pool: "db".into(), keys: server("c") },
+        Edit::CloneVip { from: "shop".into(), name: "two".into(), keys: keys(json!({ "port": 81 })) },
+        Edit::AddVip { name: "new".into(), keys: keys(json!({ "port": 82 })) },
+        Edit::RemoveVip { name: "shop".into() },
+    ];
+    let mut done = 0;
+    for end in (0..FILE.len()).filter(|end| FILE.is_char_boundary(*end)) {
+        for (text, edit) in edits.iter().flat_map(|edit| [(&FILE[..end], edit), (&FILE[end..], edit)]) {
+            let Ok(new) = edit.apply(text) else { continue };
+            new.parse::<toml::Table>().unwrap_or_else(|error| panic!("{edit:?}: {error}\n{text}\n=>\n{new}"));
+            done += 1;
+        }
+    }
+    assert!(done > 500, "{done}");
+    for odd in
+        ["vip = 7", "[pool]\nweb = 7", "[pool.web]\nservers = 7", "[[vip]]", "[pool.web]\nservers = [7]"]
+    {
+        for edit in &edits {
+            if let Ok(new) = edit.apply(odd) {
+                assert!(new.parse::<toml::Table>().is_ok(), "{edit:?}: {odd}: {new}");
+            }
+        }
+    }
+}
+
 /// Every VIP of every example: cloned, then the clone removed; every server: taken out and put back.
 #[test]
 fn what_is_undone_leaves_no_trace_in_real_files() {
