@@ -408,8 +408,9 @@ fn what_does_not_change_does_not_notice_a_change() {
         tunnel.send(b"x");
         assert_eq!(tunnel.exactly(1), b"x");
     }
-    let mut bad = told(new.address, true);
+    let mut bad = told(old.address, true);
     bad.services[0].pool = Some("nothing".into());
+    bad.pools[0].servers[0].state = l7_proxy::spec::ServerState::Down;
     assert!(engine.apply(&bad, Listeners::none()).is_err());
     assert_eq!(ask(), "old", "all or nothing");
     // A service that goes takes no new connections; the tunnel of it ends when it is over.

@@ -2,7 +2,6 @@
 
 mod connection;
 mod entry;
-mod h1;
 mod http1;
 mod http2;
 mod report;

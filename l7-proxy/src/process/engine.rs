@@ -1,11 +1,11 @@
 //! What is served, and how it changes: object by object, all or nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Listeners,
+    Current, Listeners, Phase,
     files::Files,
     worker::{Order, Worker},
 };
@@ -27,41 +27,8 @@ use crate::{
     spec::{Problem, ServerState, Spec},
 };
 
-/// What the process is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It serves.
-    Serving,
-    /// It serves, and says that it is about to end.
-    Grace,
-    /// It accepts nothing new.
-    Draining,
-}
-
-/// What is served at the moment, for those who only look.
-#[derive(Debug)]
-pub struct Current {
-    ready: RwLock<Arc<Ready>>,
-    phase: RwLock<Phase>,
-}
-
-impl Current {
-    /// What is served.
-    #[must_use]
-    pub fn ready(&self) -> Arc<Ready> {
-        Arc::clone(&self.ready.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// What the process is at.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        *self.phase.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_phase(&self, phase: Phase) {
-        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
-    }
-}
+/// Sockets that were opened, by their address.
+type Opened = Vec<(SocketAddr, Vec<TcpListener>)>;
 
 /// Workers, and what they serve.
 #[derive(Debug)]
@@ -98,8 +65,7 @@ impl Engine {
         let log = Arc::new(Log::new(ready.workers));
         let writer = Writer::start(Arc::clone(&log)).map_err(of_host)?;
         let empty = Ready { services: Vec::new(), ..ready.clone() };
-        let current =
-            Arc::new(Current { ready: RwLock::new(Arc::new(empty)), phase: RwLock::new(Phase::Serving) });
+        let current = Arc::new(Current::new(empty));
         let most_connections = Arc::<AtomicUsize>::default();
         let handshakes = ready.limits.handshakes.unwrap_or(1_024).max(1);
         let workers = (0..ready.workers)
@@ -139,41 +105,28 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn swap(&self, ready: Ready, mut listeners: Listeners) -> Result<(), Vec<Problem>> {
+    /// Serves `ready` in place of what is served: whatever can fail comes first.
+    fn swap(&self, ready: Ready, listeners: Listeners) -> Result<(), Vec<Problem>> {
         let mut state = self.state();
-        let wanted: BTreeMap<SocketAddr, &str> = ready
+        let wanted: BTreeMap<SocketAddr, String> = ready
             .services
             .iter()
-            .flat_map(|service| service.listen.iter().map(|address| (*address, service.name.as_str())))
+            .flat_map(|service| service.listen.iter().map(|address| (*address, service.name.clone())))
             .collect();
-        // Whatever can fail comes first.
-        let mut opened = Vec::new();
-        let mut problems = Vec::new();
-        for (&address, &name) in wanted.iter().filter(|(address, _)| !state.listening.contains_key(address)) {
-            match listeners.take(address, self.workers.len()) {
-                Ok(sockets) => opened.push((address, name.to_owned(), sockets)),
-                Err(error) => problems.push(Problem::new(
-                    format!("service {name}"),
-                    format!("cannot listen to {address}: {error}"),
-                )),
+        let new = wanted.iter().filter(|(address, _)| !state.listening.contains_key(address));
+        let mut opened = self.open(new, listeners);
+        let admin = self.open_admin(ready.admin.filter(|_| ready.admin != state.admin_told));
+        let (opened, admin) = match (&mut opened, admin) {
+            (Ok(opened), Ok(admin)) => (std::mem::take(opened), admin),
+            (opened, admin) => {
+                let of_listeners = opened.as_mut().err().map(std::mem::take).unwrap_or_default();
+                return Err(of_listeners.into_iter().chain(admin.err()).collect());
             }
-        }
-        let admin = match ready.admin.filter(|_| ready.admin != state.admin_told) {
-            None => None,
-            Some(address) => Admin::start(address, self.current(), self.log())
-                .map_err(|error| {
-                    problems.push(Problem::new("admin", format!("cannot listen to {address}: {error}")));
-                })
-                .ok(),
         };
-        if !problems.is_empty() {
-            return Err(problems);
-        }
         if ready.admin != state.admin_told {
             state.admin = admin;
             state.admin_told = ready.admin;
         }
-        let names: BTreeSet<&str> = ready.services.iter().map(|service| service.name.as_str()).collect();
         for service in &ready.services {
             match state.entries.get(&service.name) {
                 Some(entry) => entry.set_service(Arc::clone(service)),
@@ -183,53 +136,80 @@ impl Engine {
                 }
             }
         }
-        let gone: Vec<(SocketAddr, String)> = state
-            .listening
-            .iter()
-            .filter(|(address, _)| !wanted.contains_key(address))
-            .map(|(address, name)| (*address, name.clone()))
-            .collect();
-        for (address, _) in gone {
-            state.listening.remove(&address);
-            self.workers.iter().for_each(|worker| worker.tell(Order::Unlisten(address)));
+        let now = now();
+        for server in ready.services.iter().flat_map(|service| service.pools()).flat_map(|pool| &pool.servers)
+        {
+            server.live.set_state(server.told, now);
         }
-        // An address that another service has now: its sockets stay, who accepts from them changes.
-        let moved: Vec<SocketAddr> = wanted
-            .iter()
-            .filter(|(address, name)| state.listening.get(address).is_some_and(|before| before != *name))
-            .map(|(address, _)| *address)
-            .collect();
-        for address in moved {
-            let name = wanted[&address].to_owned();
-            if let Some(entry) = state.entries.get(&name) {
-                self.workers.iter().for_each(|worker| worker.tell(Order::Move(address, Arc::clone(entry))));
-            }
-            state.listening.insert(address, name);
-        }
-        for (address, name, sockets) in opened {
-            if let Some(entry) = state.entries.get(&name) {
-                for (index, socket) in sockets.into_iter().enumerate() {
-                    let worker = &self.workers[index % self.workers.len()];
-                    worker.tell(Order::Listen(address, socket, Arc::clone(entry)));
-                }
-            }
-            state.listening.insert(address, name);
-        }
+        self.listen(&mut state, &wanted, opened);
         state.entries.retain(|name, entry| {
-            let stays = names.contains(name.as_str());
+            let stays = ready.services.iter().any(|service| service.name == *name);
             if !stays {
                 entry.close();
             }
             stays
         });
-        drop(names);
-        drop(wanted);
         let most = ready.limits.connections.map_or_else(most_by_files, |most| most as usize);
         self.most_connections.store(most.div_ceil(self.workers.len()), Relaxed);
         self.log.set(&ready.log);
         self.writer.reopen();
-        *self.current.ready.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ready);
+        self.current.set_ready(ready);
         Ok(())
+    }
+
+    /// Opens what is to be listened to and is not yet.
+    fn open<'a>(
+        &self,
+        new: impl Iterator<Item = (&'a SocketAddr, &'a String)>,
+        mut listeners: Listeners,
+    ) -> Result<Opened, Vec<Problem>> {
+        let (mut opened, mut problems) = (Opened::new(), Vec::new());
+        for (&address, name) in new {
+            match listeners.take(address, self.workers.len()) {
+                Ok(sockets) => opened.push((address, sockets)),
+                Err(error) => problems.push(Problem::new(
+                    format!("service {name}"),
+                    format!("cannot listen to {address}: {error}"),
+                )),
+            }
+        }
+        if problems.is_empty() { Ok(opened) } else { Err(problems) }
+    }
+
+    fn open_admin(&self, address: Option<SocketAddr>) -> Result<Option<Admin>, Problem> {
+        let Some(address) = address else { return Ok(None) };
+        match Admin::start(address, self.current(), self.log()) {
+            Ok(admin) => Ok(Some(admin)),
+            Err(error) => Err(Problem::new("admin", format!("cannot listen to {address}: {error}"))),
+        }
+    }
+
+    /// Has workers listen to what is wanted, and to nothing else.
+    fn listen(&self, state: &mut State, wanted: &BTreeMap<SocketAddr, String>, opened: Opened) {
+        let State { entries, listening, .. } = state;
+        listening.retain(|address, _| {
+            let stays = wanted.contains_key(address);
+            if !stays {
+                self.workers.iter().for_each(|worker| worker.tell(Order::Unlisten(*address)));
+            }
+            stays
+        });
+        // An address that another service has now: its sockets stay, who accepts from them changes.
+        for (address, before) in listening.iter_mut() {
+            let name = &wanted[address];
+            if let Some(entry) = entries.get(name).filter(|_| before != name) {
+                self.workers.iter().for_each(|worker| worker.tell(Order::Move(*address, Arc::clone(entry))));
+                before.clone_from(name);
+            }
+        }
+        for (address, sockets) in opened {
+            let name = &wanted[&address];
+            let Some(entry) = entries.get(name) else { continue };
+            for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
+                worker.tell(Order::Listen(address, socket, Arc::clone(entry)));
+            }
+            listening.insert(address, name.clone());
+        }
     }
 
     /// Says whether a server may be used, in all services that lead to its pool: what a change of its health

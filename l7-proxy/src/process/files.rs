@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::engine::Current;
+use super::Current;
 
 /// How often files are looked at. A change that is noticed by its time stamp, however files are replaced, is
 /// worth more than one that is noticed at once.

@@ -4,10 +4,12 @@
 //! specifications with [`Engine::apply`], and ends it with [`Engine::drain`]. Listeners are opened by
 //! [`Listeners`], or handed over to it by whoever opened them.
 
+mod current;
 mod engine;
 mod files;
 mod listeners;
 mod worker;
 
-pub use engine::{Current, Engine, Phase};
+pub use current::{Current, Phase};
+pub use engine::Engine;
 pub use listeners::Listeners;

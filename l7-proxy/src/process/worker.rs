@@ -23,7 +23,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::engine::Current;
+use super::Current;
 use crate::{
     front::{Door, Entry, welcome},
     log::Log,

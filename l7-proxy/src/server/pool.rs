@@ -39,6 +39,8 @@ pub struct Server {
     pub cookie: String,
     /// What the `hash` algorithms know it by: the same on every balancer.
     pub seed: u64,
+    /// What the specification says of whether it may be used.
+    pub told: ServerState,
     /// What is known of it while the process runs.
     pub live: Arc<Live>,
 }
@@ -234,7 +236,7 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
-    use crate::{server::hash, spec::ServerState};
+    use crate::server::hash;
 
     /// A pool of servers with these weights; their cookies are `c0`, `c1` and so on.
     pub(in crate::server) fn pool(algorithm: Algorithm, weights: &[u16]) -> Pool {
@@ -247,6 +249,7 @@ pub(super) mod testing {
             most: None,
             cookie: format!("c{index}"),
             seed: hash(format!("s{index}").as_bytes()),
+            told: ServerState::Up,
             live: Arc::new(Live::new(ServerState::Up, 1)),
         };
         let servers = weights.iter().enumerate().map(server).collect();

@@ -1,34 +1,26 @@
-//! A client's side of HTTP/1.x: its connection, and how answers are written to it.
+//! A client's connection: reads heads and bodies, writes what waits, ends it with care.
 
-use std::{
-    future::poll_fn,
-    io,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 
-use super::Entry;
+use crate::front::Entry;
 use crate::{
-    http::{From, Lines, Side, SideFault, chunk_begin, put_trailers, status_line, with_date},
+    http::{Lines, Side},
     io::{Deadline, Out, Stream, fill},
     model::Service,
-    wire::{
-        Answer, Body, Fault, Fields, Framing, Known, Method, Piece, Request, Scan, Sink, Version, put_number,
-    },
+    wire::{Body, Fault, Framing, Method, Piece, Request, Scan, Version},
 };
 
 /// Bytes that are read of a request whose predecessor was not answered yet.
-const MOST_AHEAD: usize = 16 * 1024;
+pub(super) const MOST_AHEAD: usize = 16 * 1024;
 
 /// Memory for a head, before it is known to be longer than most are.
-const ROOM_HEAD: usize = 2 * 1024;
+pub(super) const ROOM_HEAD: usize = 2 * 1024;
 
 /// Memory for a piece of a body.
-const ROOM_BODY: usize = 32 * 1024;
+pub(super) const ROOM_BODY: usize = 32 * 1024;
 
 /// How much is read and thrown away of a client that goes on sending after its answer, and for how long, so
 /// that the answer is not lost by the reset that follows unread bytes (RFC 9112 §9.6).
@@ -37,7 +29,7 @@ const LINGERING: Duration = Duration::from_secs(2);
 
 /// How the body of an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Coding {
+pub(super) enum Coding {
     /// None is: the request was HEAD, or the answer has none.
     #[default]
     Nothing,
@@ -58,10 +50,10 @@ pub(super) struct H1 {
     /// Of the request.
     pub(super) version: Version,
     pub(super) method: Method,
-    coding: Coding,
+    pub(super) coding: Coding,
     /// Whether the client has finished sending.
-    ended: bool,
-    entry: Arc<Entry>,
+    pub(super) ended: bool,
+    pub(super) entry: Arc<Entry>,
 }
 
 /// What came of waiting for a request.
@@ -229,158 +221,5 @@ impl H1 {
             Poll::Ready(())
         });
         let _ = tokio::time::timeout(LINGERING, read).await;
-    }
-
-    /// What says how long the connection and the body last.
-    fn put_framing(&mut self, lines: &Lines<'_>, framing: Framing) {
-        let chunks = self.version != Version::V1_0;
-        let switched = self.method == Method::Connect && (200..300).contains(&lines.status());
-        let length = match lines.from {
-            // What a GET would have got is said to HEAD, and with 304 (RFC 9110 §8.6).
-            From::Server(answer) => answer.fields.first(Known::ContentLength),
-            From::Page(_) => None,
-        };
-        let out = self.output.text();
-        self.coding = match framing {
-            Framing::None if switched || matches!(lines.status(), 100..=199 | 204) => Coding::Nothing,
-            Framing::None => {
-                match length {
-                    Some(length) => out.line(b"content-length", length),
-                    None if self.method == Method::Head || lines.status() == 304 => {}
-                    None => out.line(b"content-length", b"0"),
-                }
-                Coding::Nothing
-            }
-            Framing::Length(length) => {
-                out.extend_from_slice(b"content-length: ");
-                put_number(out, length);
-                out.extend_from_slice(b"\r\n");
-                if self.method == Method::Head { Coding::Nothing } else { Coding::Plain }
-            }
-            Framing::Chunked | Framing::UntilClose if chunks => {
-                out.line(b"transfer-encoding", b"chunked");
-                Coding::Chunked
-            }
-            Framing::Chunked | Framing::UntilClose => {
-                self.keeps = false;
-                Coding::Plain
-            }
-        };
-        if switched {
-            out.extend_from_slice(b"\r\n");
-            return;
-        }
-        // A tunnel that was refused may be followed by what was meant for it.
-        self.keeps &= self.method != Method::Connect && !self.entry.is_closing();
-        if !self.keeps {
-            out.line(b"connection", b"close");
-        } else if self.version == Version::V1_0 {
-            out.line(b"connection", b"keep-alive");
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-impl Side for H1 {
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, SideFault>> {
-        loop {
-            match self.body.take(&mut self.input) {
-                Ok(Some(piece)) => return Poll::Ready(Ok(piece)),
-                Ok(None) => {}
-                Err(fault) => return Poll::Ready(Err(SideFault::Fault(fault))),
-            }
-            if self.ended {
-                return Poll::Ready(Err(SideFault::Fault(Fault::Truncated)));
-            }
-            let room = match self.body {
-                Body::Length(left) => usize::try_from(left).unwrap_or(ROOM_BODY).clamp(1_024, ROOM_BODY),
-                _ => ROOM_BODY / 4,
-            };
-            match fill(&mut self.stream, &mut self.input, room, context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => self.ended = true,
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(SideFault::Gone)),
-            }
-        }
-    }
-
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while !self.ended && self.input.len() < MOST_AHEAD {
-            match fill(&mut self.stream, &mut self.input, ROOM_HEAD, context) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0)) => self.ended = true,
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-            }
-        }
-        Poll::Pending
-    }
-
-    fn informational(&mut self, lines: &Lines<'_>) {
-        // HTTP/1.0 knows none (RFC 9110 §15.2).
-        if self.version == Version::V1_0 {
-            return;
-        }
-        let out = self.output.text();
-        status_line(out, lines.status(), lines.reason());
-        lines.write(out, None);
-        out.extend_from_slice(b"\r\n");
-    }
-
-    fn switched(&mut self, lines: &Lines<'_>, answer: &Answer) {
-        let out = self.output.text();
-        status_line(out, lines.status(), lines.reason());
-        lines.write(out, None);
-        // As the server said: what is negotiated is none of our business (R33).
-        for (known, name, value) in answer.fields.iter() {
-            if matches!(known, Known::Upgrade | Known::Connection) {
-                out.line(name, value);
-            }
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-
-    fn head(&mut self, lines: &Lines<'_>, body: Framing) {
-        let out = self.output.text();
-        status_line(out, lines.status(), lines.reason());
-        with_date(|date| lines.write(out, Some(date)));
-        self.put_framing(lines, body);
-    }
-
-    fn data(&mut self, data: Bytes) {
-        match self.coding {
-            Coding::Nothing => {}
-            Coding::Plain => self.output.put(data),
-            Coding::Chunked => {
-                chunk_begin(self.output.text(), data.len());
-                self.output.put(data);
-                self.output.text().extend_from_slice(b"\r\n");
-            }
-        }
-    }
-
-    fn end(&mut self, trailers: Option<&Fields>) {
-        if self.coding == Coding::Chunked {
-            let out = self.output.text();
-            out.extend_from_slice(b"0\r\n");
-            match trailers {
-                Some(fields) => put_trailers(out, fields),
-                None => out.extend_from_slice(b"\r\n"),
-            }
-        }
-        self.coding = Coding::Nothing;
-    }
-
-    fn waiting(&self) -> usize {
-        self.output.waiting()
-    }
-
-    fn written(&self) -> u64 {
-        self.output.total()
-    }
-
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.output.poll_flush(&mut self.stream, context)
     }
 }

@@ -1,15 +1,15 @@
 //! A client's connection of HTTP/1.x, from its first request to its last.
 
+mod h1;
+mod side;
+
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use super::{
-    Door,
-    h1::{Came, H1},
-    report::Over,
-};
+use self::h1::{Came, H1};
+use super::{Door, report::Over};
 use crate::{
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, decide, serve as pass},
     io::{Deadline, Stream},
