@@ -37,8 +37,8 @@ pub enum Word {
         server: Target,
         /// Wait until it has no connection left, for as long as this (e.g. 90s, 10m) or for ever.
         ///
-        /// In modes dr, ipip and gue the balancer does not see servers' packets: a connection that the server has reset
-        /// counts until its client says so, or for two hours and twenty minutes.
+        /// In modes dr, ipip and gue the balancer does not see servers' packets: a connection that the server has reset may
+        /// count for hours if its client says no more.
         #[arg(long, value_name = "TIME", num_args = 0..=1, value_parser = file::seconds)]
         wait: Option<Option<u64>>,
     },
