@@ -44,7 +44,7 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
                 return counters.refused(Refusal::Handshake);
             }
             let Ok(_place) = door.handshakes.acquire().await else { return };
-            match tls.accept(socket).await {
+            match Box::pin(tls.accept(socket)).await {
                 Ok(stream) => {
                     let name = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
                     (Stream::Accepted(stream), name)
@@ -54,12 +54,13 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
         }
     };
     let client = Client::new(ends, service.tls.is_some(), name, &service);
+    // Each in memory of its own: a connection holds what it needs, not what another kind would.
     match service.mode {
         Mode::Http if is_http2(&service, &mut stream, &mut input).await => {
-            http2::serve(door, service.clone(), stream, input, client).await;
+            Box::pin(http2::serve(door, service.clone(), stream, input, client)).await;
         }
-        Mode::Http => http1::serve(door, service.clone(), stream, input, client).await,
-        Mode::Tcp => tcp::serve(&door, &service, stream, input, client).await,
+        Mode::Http => Box::pin(http1::serve(door, service.clone(), stream, input, client)).await,
+        Mode::Tcp => Box::pin(tcp::serve(&door, &service, stream, input, client)).await,
     }
 }
 

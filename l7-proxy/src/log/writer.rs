@@ -146,12 +146,13 @@ impl Sink {
             }
             Self::File(file) => file.write_all(&heap.text),
             Self::Syslog(socket, receiver) => {
+                let process = process::id();
                 let mut begin = 0;
                 for &end in &heap.ends {
                     // RFC 5424: facility local0, severity informational.
                     let mut message = b"<134>1 ".to_vec();
                     lines::timestamp(&mut message, SystemTime::now());
-                    write!(message, " - l7-proxy {} - - ", process::id())?;
+                    write!(message, " - l7-proxy {process} - - ")?;
                     message.extend_from_slice(&heap.text[begin..end - 1]);
                     begin = end;
                     // A receiver that is not there answers with an error to the next datagram: no reason to

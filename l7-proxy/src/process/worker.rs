@@ -202,10 +202,10 @@ fn serve(door: &Door, socket: TcpStream, client: SocketAddr, connections: &Arc<A
     }
     let counted = Counted::new(connections);
     let door = door.clone();
-    tokio::spawn(async move {
+    tokio::spawn(Box::pin(async move {
         welcome(door, socket, Ends { client, local }).await;
         drop(counted);
-    });
+    }));
 }
 
 /// Accepts connections.

@@ -148,8 +148,9 @@ impl Pool {
     /// Why it could not.
     pub async fn connect(&self, index: usize, way: &Way<'_>) -> Result<Connection, ConnectError> {
         let at = self.servers[index].at(way.ends.local.port());
+        // Rare and large, TLS above all: what every request carries with it stays small.
         let to = To { server: at, proxy_protocol: self.proxy_protocol, tls: self.tls.as_ref() };
-        match tokio::time::timeout(way.timeout, connect(&to, way.source, way.ends)).await {
+        match tokio::time::timeout(way.timeout, Box::pin(connect(&to, way.source, way.ends))).await {
             Ok(connected) => connected,
             Err(_) => Err(ConnectError::Timeout),
         }

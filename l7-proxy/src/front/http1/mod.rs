@@ -120,7 +120,7 @@ impl Session {
             Came::Nothing | Came::Closing => return Next::Drop,
             Came::Slow => {
                 counters.refused(Refusal::Slow);
-                return self.own(None, &service.pages.get(408), times, *b"cR").await;
+                return Box::pin(self.own(None, &service.pages.get(408), times, *b"cR")).await;
             }
             Came::Fault(fault) => Err(fault),
             Came::Head => Intent::of(request, self.client.secure),
@@ -133,7 +133,7 @@ impl Session {
                 } else {
                     Refusal::Malformed
                 });
-                return self.own(None, &service.pages.get(fault.status()), times, *b"PR").await;
+                return Box::pin(self.own(None, &service.pages.get(fault.status()), times, *b"PR")).await;
             }
         };
         let h1 = &mut self.h1;
@@ -145,14 +145,14 @@ impl Session {
             && self.until.is_none_or(|until| Instant::now() < until);
         if !service.state.clients.may_ask(self.client.ip(), &service.limits, now()) {
             counters.refused(Refusal::Rate);
-            return self.own(Some(&intent), &service.pages.get(429), times, *b"PR").await;
+            return Box::pin(self.own(Some(&intent), &service.pages.get(429), times, *b"PR")).await;
         }
         match decide(&service, &self.client, &intent) {
             Decision::Page(page) => {
                 if page.status == 413 {
                     counters.refused(Refusal::Size);
                 }
-                self.own(Some(&intent), &page, times, *b"LR").await
+                Box::pin(self.own(Some(&intent), &page, times, *b"LR")).await
             }
             Decision::Pool(pool) => self.pass(&service, pool, &intent, times).await,
         }
@@ -186,7 +186,7 @@ impl Session {
             }
             Outcome::Switched(reached) => {
                 counters.request(report.told.status, false);
-                return self.tunnel(service, pool, intent, report, *reached).await;
+                return Box::pin(self.tunnel(service, pool, intent, report, *reached)).await;
             }
             Outcome::Status(status) => {
                 if status == 413 {
@@ -195,7 +195,7 @@ impl Session {
                 // The connection to the server is gone, and with it what it got of the body.
                 self.h1.keeps &= self.h1.body.is_done() || report.told.received == 0;
                 let page = service.pages.get(status);
-                return self.told(Some(intent), &page, &report, Some(pool)).await;
+                return Box::pin(self.told(Some(intent), &page, &report, Some(pool))).await;
             }
             Outcome::Broken | Outcome::Gone => {
                 counters.broke(matches!(report.ended[0], b'S' | b's' | b'P'));

@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 use super::Door;
 use crate::{
     http::Client,
-    io::{Deadline, Prefixed, Stream},
+    io::{Deadline, Gather, Stream, WriteOut},
     model::Service,
     state::Refusal,
 };
@@ -43,7 +44,8 @@ pub(super) async fn serve(
     client: Client,
 ) {
     let counters = service.state.counters(door.worker);
-    let handshake = builder(&service).handshake::<_, Bytes>(Prefixed::new(stream, input));
+    let (stream, out) = Gather::new(stream, input);
+    let handshake = builder(&service).handshake::<_, Bytes>(stream);
     let connection = match tokio::time::timeout(service.timeouts.request_header.get(), handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(_)) => return counters.refused(Refusal::Malformed),
@@ -55,7 +57,7 @@ pub(super) async fn serve(
         active: Arc::default(),
         door,
     };
-    if let Err(error) = session.run(connection, &service).await {
+    if let Err(error) = session.run(connection, &out, &service).await {
         // Only what we have ended for good reason is the client's abuse; the rest is how connections end.
         if !error.is_remote() && !error.is_io() {
             counters.refused(match error.reason() {
@@ -105,7 +107,8 @@ impl Drop for Active {
 impl Session {
     async fn run(
         &self,
-        mut connection: Connection<Prefixed<Stream>, Bytes>,
+        mut connection: Connection<Gather<Stream>, Bytes>,
+        out: &WriteOut<Stream>,
         service: &Service,
     ) -> Result<(), h2::Error> {
         let mut closing = self.door.entry.closing();
@@ -116,17 +119,25 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
-                accepted = connection.accept() => {
+                accepted = poll_fn(|context| {
+                    let polled = connection.poll_accept(context);
+                    // All that streams had to say by now goes out together.
+                    if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
+                        return Poll::Ready(None);
+                    }
+                    polled
+                }) => {
                     let Some(accepted) = accepted else { return Ok(()) };
                     let (request, respond) = accepted?;
                     served = served.saturating_add(1);
                     self.active.fetch_add(1, Relaxed);
                     let active = Active(Arc::clone(&self.active));
                     let stream = stream::serve(self.door.clone(), Arc::clone(&self.client), request, respond);
-                    tokio::spawn(async move {
+                    // Boxed first: spawning moves what it is given several times.
+                    tokio::spawn(Box::pin(async move {
                         stream.await;
                         drop(active);
-                    });
+                    }));
                     deadline.set(idle);
                     let full = service.limits.requests_per_connection.is_some_and(|most| served >= most)
                         || self.until.is_some_and(|until| Instant::now() >= until);

@@ -69,25 +69,25 @@ impl Stream<'_> {
                     Fault::HeadTooLarge | Fault::TargetTooLong => Refusal::Size,
                     _ => Refusal::Malformed,
                 });
-                return self.own(None, &service.pages.get(fault.status()), *b"PR").await;
+                return Box::pin(self.own(None, &service.pages.get(fault.status()), *b"PR")).await;
             }
         };
         self.side.is_head = intent.method == Method::Head;
         self.side.is_tunnel = intent.upgrade.is_some();
         if intent.upgrade.is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"websocket")) {
             // RFC 9220 §3: nothing is known of what it would be towards a server.
-            return self.own(Some(&intent), &service.pages.get(501), *b"PR").await;
+            return Box::pin(self.own(Some(&intent), &service.pages.get(501), *b"PR")).await;
         }
         if !service.state.clients.may_ask(client.ip(), &service.limits, now()) {
             counters.refused(Refusal::Rate);
-            return self.own(Some(&intent), &service.pages.get(429), *b"PR").await;
+            return Box::pin(self.own(Some(&intent), &service.pages.get(429), *b"PR")).await;
         }
         match decide(service, client, &intent) {
             Decision::Page(page) => {
                 if page.status == 413 {
                     counters.refused(Refusal::Size);
                 }
-                self.own(Some(&intent), &page, *b"LR").await;
+                Box::pin(self.own(Some(&intent), &page, *b"LR")).await;
             }
             Decision::Pool(pool) => self.pass(pool, &intent).await,
         }
@@ -116,14 +116,14 @@ impl Stream<'_> {
             }
             Outcome::Switched(reached) => {
                 counters.request(report.told.status, false);
-                return self.tunnel(pool, intent, report, *reached).await;
+                return Box::pin(self.tunnel(pool, intent, report, *reached)).await;
             }
             Outcome::Status(status) => {
                 if status == 413 {
                     counters.refused(Refusal::Size);
                 }
                 let page = self.service.pages.get(status);
-                return self.told(Some(intent), &page, &report, Some(pool)).await;
+                return Box::pin(self.told(Some(intent), &page, &report, Some(pool))).await;
             }
             Outcome::Broken => {
                 counters.broke(matches!(report.ended[0], b'S' | b's' | b'P'));

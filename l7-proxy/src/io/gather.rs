@@ -1,0 +1,183 @@
+//! A connection that gathers what is written to it until its owner has it written out: the h2 crate writes and
+//! flushes by the frame, and each write of its own would be a record of TLS and a call of the kernel.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that are gathered at most: a record of TLS.
+const MOST: usize = 16 * 1024;
+
+/// A connection that is given to those who use it.
+#[derive(Debug)]
+pub struct Gather<S>(Arc<Mutex<Inner<S>>>);
+
+/// Writes out what was gathered.
+#[derive(Debug)]
+pub struct WriteOut<S>(Arc<Mutex<Inner<S>>>);
+
+/// A connection, what comes before what is still to be read, and what was gathered. Both handles are used in
+/// one task: nobody ever waits for the lock.
+#[derive(Debug)]
+struct Inner<S> {
+    stream: S,
+    prefix: BytesMut,
+    gathered: BytesMut,
+}
+
+fn lock<S>(inner: &Mutex<Inner<S>>) -> MutexGuard<'_, Inner<S>> {
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S> Gather<S> {
+    /// A connection of which `prefix` was read already.
+    #[must_use]
+    pub fn new(stream: S, prefix: BytesMut) -> (Self, WriteOut<S>) {
+        let inner = Arc::new(Mutex::new(Inner { stream, prefix, gathered: BytesMut::new() }));
+        (Self(Arc::clone(&inner)), WriteOut(inner))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> WriteOut<S> {
+    /// Writes out what was gathered.
+    ///
+    /// # Errors
+    /// What the connection says.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = lock(&self.0);
+        if inner.gathered.capacity() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(inner.poll_write_out(context))?;
+        ready!(Pin::new(&mut inner.stream).poll_flush(context))?;
+        // A connection that is idle needs no memory for this.
+        inner.gathered = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Inner<S> {
+    fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.gathered))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.gathered.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes room where there is none.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.gathered.len() >= MOST {
+            ready!(self.poll_write_out(context))?;
+        }
+        Poll::Ready(Ok(MOST - self.gathered.len()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let inner = &mut *lock(&self.0);
+        if inner.prefix.is_empty() {
+            return Pin::new(&mut inner.stream).poll_read(context, buffer);
+        }
+        let taken = inner.prefix.len().min(buffer.remaining());
+        buffer.put_slice(&inner.prefix[..taken]);
+        inner.prefix.advance(taken);
+        if inner.prefix.is_empty() {
+            inner.prefix = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = lock(&self.0);
+        let room = ready!(inner.poll_room(context))?;
+        let taken = bytes.len().min(room);
+        inner.gathered.extend_from_slice(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = lock(&self.0);
+        let mut room = ready!(inner.poll_room(context))?;
+        let mut taken = 0;
+        for slice in slices {
+            let part = slice.len().min(room);
+            inner.gathered.extend_from_slice(&slice[..part]);
+            room -= part;
+            taken += part;
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // That is for `WriteOut` to do.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = lock(&self.0);
+        ready!(inner.poll_write_out(context))?;
+        Pin::new(&mut inner.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_comes_through_in_order_and_nothing_before_its_time() {
+        let (near, mut far) = duplex(100);
+        let (mut near, out) = Gather::new(near, BytesMut::from(&b"before"[..]));
+        far.write_all(b" and after").await.unwrap();
+        let mut read = [0; 16];
+        near.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"before and after");
+        near.write_all(b"a").await.unwrap();
+        near.write_all(b"b").await.unwrap();
+        let mut one = [0; 1];
+        let early = tokio::time::timeout(std::time::Duration::from_millis(5), far.read(&mut one)).await;
+        assert!(early.is_err(), "it is gathered");
+        near.flush().await.unwrap();
+        let early = tokio::time::timeout(std::time::Duration::from_millis(5), far.read(&mut one)).await;
+        assert!(early.is_err(), "also when it is flushed by who uses it");
+        std::future::poll_fn(|context| out.poll(context)).await.unwrap();
+        let sent: Vec<u8> = (0..100_000_u32).map(|number| (number % 251) as u8).collect();
+        let expected = [b"ab".as_slice(), &sent].concat();
+        let reading = tokio::spawn(async move {
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).await.unwrap();
+            all
+        });
+        near.write_all(&sent).await.unwrap();
+        near.shutdown().await.unwrap();
+        drop((near, out));
+        assert!(reading.await.unwrap() == expected);
+    }
+}
