@@ -15,7 +15,7 @@ use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -77,6 +77,8 @@ pub struct Options {
     pub xdp_mode: Wanted,
     /// Where metrics are told over TCP.
     pub metrics: Option<SocketAddr>,
+    /// Where changes are written down that lbctl asks for.
+    pub audit: PathBuf,
     /// What becomes of other configurations.
     pub reload: reload::Options,
     /// What to go on with, and what to leave.
@@ -136,8 +138,8 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let resumed = found.kept.is_some();
     let (reload_outcome, last_reload) = watch::channel(None);
     let about = About {
-        now: unix_time,
-        started: unix_time(),
+        now: reload::unix_time,
+        started: reload::unix_time(),
         config_file: options.config_file.as_ref().map(|path| path.display().to_string()),
         interfaces,
         flow_capacity: flows.capacity(),
@@ -160,6 +162,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             config,
             findings,
             options: &options.reload,
+            audit: &options.audit,
             file: options.config_file.clone(),
             outcome: reload_outcome,
             own_ports,
@@ -430,9 +433,10 @@ async fn serve(
         hangup,
         metrics,
         manager,
+        audit,
     } = reload;
     let reload::Options { text, watch, history } = options.clone();
-    let handle = handle.with_history(history.clone());
+    let handle = handle.with_history(history.clone()).with_audit(admin::Audit::new(audit));
     let placed = config.with_addresses(&findings);
     let (names, names_wanted) = watch::channel(Arc::new(names::Wanted::of(&config)));
     let (findings_news, findings) = watch::channel(Arc::new(findings));
@@ -486,6 +490,7 @@ struct Reload<'a> {
     hangup: &'a Notify,
     metrics: Option<TcpListener>,
     manager: Arc<Manager>,
+    audit: &'a Path,
 }
 
 /// How large the flow tables are to be.
@@ -510,8 +515,4 @@ fn report(config: &Config, about: &About) {
         warn!("VIP {name} ({address} port {ports}) is not served yet: mode {mode} needs l7-proxy");
     }
     info!("ready");
-}
-
-fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::{
-    admin, app, config,
+    admin::{self, audit},
+    app, config,
     datapath::attach::Wanted,
     decap,
     lbctl::documents,
@@ -69,6 +70,10 @@ struct Arguments {
     #[arg(long, value_name = "DIR", default_value = history::DEFAULT)]
     history: PathBuf,
 
+    /// File where every change that lbctl is used for is written down, with who made it.
+    #[arg(long, value_name = "FILE", default_value = audit::DEFAULT)]
+    audit: PathBuf,
+
     /// Read the configuration file again whenever it changes.
     #[arg(long)]
     watch_config: bool,
@@ -88,6 +93,10 @@ struct Arguments {
     /// What to log: error, warn, info, debug, or module=level, comma-separated [default: $LB_LOG or info].
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+
+    /// How: lines of text, JSON, or lines for the journal [default: journal if it reads them, else text].
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    log_format: Option<telemetry::Format>,
 }
 
 /// What `lb-user` can do instead of balancing.
@@ -117,7 +126,7 @@ fn say(line: &str) {
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(Instead::Decap(options)) = &arguments.instead {
-        telemetry::init(options.log.as_deref())?;
+        telemetry::init(options.log.as_deref(), None)?;
         runtime()?.block_on(decap::run(options))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -129,7 +138,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(written) = written {
         return written.map(|()| ExitCode::SUCCESS).map_err(|error| anyhow!("{error}"));
     }
-    telemetry::init(arguments.log.as_deref())?;
+    telemetry::init(arguments.log.as_deref(), arguments.log_format)?;
     let takeover = takeover::Options {
         pins: arguments.pins.clone(),
         state: arguments.state.clone(),
@@ -152,6 +161,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         socket: arguments.socket.clone(),
         xdp_mode: arguments.xdp_mode,
         metrics: arguments.metrics,
+        audit: arguments.audit.clone(),
         reload: reload::Options { text, watch: arguments.watch_config, history },
         takeover,
     };

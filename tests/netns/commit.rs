@@ -11,6 +11,8 @@ use lb_tests::{
     wait,
 };
 
+use lb_user::admin::audit;
+
 use crate::{bed::Bed, config::Config};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -143,4 +145,33 @@ fn a_file_that_is_watched_is_read_when_it_changes() {
     assert_eq!(servers(&balancer), 3);
     balancer.installation().configure(&two);
     wait::until_true(PATIENCE, "the file to be read", || servers(&balancer) == 2);
+}
+
+#[test]
+fn every_change_is_written_down_with_who_made_it() {
+    needs_balancer!();
+    let bed = Bed::for_all_modes(&[80]);
+    let config = bed.config(&["snat"], 80, "");
+    let installation =
+        Installation::new(&bed.net.lb.ns, &["eth0"], config.text()).option("--log-format=json");
+    let audit = installation.audit();
+    let balancer = installation.start();
+    let _ = balancer.lbctl(&["server", "drain", "snat_v4/s1"]).expect("drain");
+    let _ = balancer.lbctl(&["server", "drain", "snat_v4/s9"]).expect_err("there is no such server");
+    let _ = balancer.lbctl(&["status"]).expect("a question");
+    let text = fs::read_to_string(audit).expect("the audit log");
+    let records: Vec<audit::Record> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    let [done, refused] = &records[..] else { panic!("two changes: {text}") };
+    assert_eq!((done.who.uid, done.what.as_str(), done.status), (0, "/v1/server", 200));
+    assert!(done.who.pid.is_some() && text.contains("\"state\":\"drain\""), "{text}");
+    assert!(
+        refused.status == 422 && refused.refused.as_deref().is_some_and(|why| why.contains("s9")),
+        "{text}"
+    );
+    // What the log says is JSON as well, line by line.
+    for line in balancer.log().lines() {
+        let _: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
 }

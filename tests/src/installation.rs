@@ -136,6 +136,12 @@ impl<'a> Installation<'a> {
         self.folder.file("admin.sock")
     }
 
+    /// The log of changes.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.folder.file("audit.jsonl")
+    }
+
     /// The arguments of `lb-user`.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
@@ -143,7 +149,7 @@ impl<'a> Installation<'a> {
         for name in &self.interfaces {
             arguments.extend(["--iface".to_owned(), name.clone()]);
         }
-        arguments.extend(self.places(&["--config", "--socket", "--pins", "--state", "--history"]));
+        arguments.extend(self.places(&["--config", "--socket", "--pins", "--state", "--history", "--audit"]));
         arguments.extend(self.more.clone());
         if let Some(mode) = &self.xdp_mode {
             arguments.extend(["--xdp-mode".to_owned(), mode.clone()]);
@@ -156,6 +162,7 @@ impl<'a> Installation<'a> {
         let place = |option: &&str| match *option {
             "--config" => self.config(),
             "--history" => self.folder.file("history"),
+            "--audit" => self.audit(),
             "--socket" => self.socket(),
             "--pins" => self.pins(),
             _ => self.state(),

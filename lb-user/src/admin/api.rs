@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use http_body_util::{BodyExt as _, Either, Full, Limited};
+use http_body_util::{BodyExt as _, Collected, Either, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes},
@@ -11,10 +11,16 @@ use hyper::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Handle, How, ServerRequest, VipRequest, Wish, error::Refusal, eyes, flows, maps::Maps, query::Query,
+    Audit, Handle, How, ServerRequest, VipRequest, Wish,
+    audit::{Record, Who},
+    error::Refusal,
+    eyes, flows,
+    maps::Maps,
+    query::Query,
 };
 use crate::{
     metrics,
+    reload::unix_time,
     trace::{Eyes, Lines},
 };
 
@@ -24,13 +30,25 @@ pub type Answer = Either<Full<Bytes>, Lines>;
 /// Largest body that is taken, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Answers one request. `stranger` is the user id of a client that has no right to be here.
-pub async fn respond<B: Body>(request: Request<B>, stranger: Option<u32>, handle: &Handle) -> Response<Answer>
+/// Answers one request, and has it written down if it may change something. `stranger` is the user id of a client that has
+/// no right to be here.
+pub async fn respond<B: Body>(
+    request: Request<B>,
+    who: Who,
+    stranger: Option<u32>,
+    handle: &Handle,
+) -> Response<Answer>
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let is_metrics = request.uri().path() == "/metrics";
-    match answer(request, stranger, handle).await {
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let audit = handle.audit.as_ref().filter(|_| changes && stranger.is_none());
+    let outcome = match audit {
+        Some(audit) => audited(request, who, handle, audit).await,
+        None => answer(request, stranger, handle).await,
+    };
+    match outcome {
         Ok(body) => {
             let mut response = response(StatusCode::OK, body);
             if is_metrics {
@@ -41,6 +59,34 @@ where
         }
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// [`answer`], written down.
+async fn audited<B: Body>(
+    request: Request<B>,
+    who: Who,
+    handle: &Handle,
+    audit: &Audit,
+) -> Result<Answer, Refusal>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let what = request.uri().path_and_query().map_or("", |what| what.as_str()).to_owned();
+    let (head, body) = request.into_parts();
+    let body = whole(body).await;
+    let bytes = body.as_ref().map_or(&[][..], |bytes| bytes);
+    let record = Record::of(unix_time(), who, &head.method, &what, bytes);
+    let outcome = match body {
+        Ok(body) => answer(Request::from_parts(head, Full::new(body)), None, handle).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Some(record) = record {
+        audit.write(&match &outcome {
+            Ok(_) => record.answered(StatusCode::OK, None),
+            Err(refusal) => record.answered(refusal.status(), Some(refusal.body().error.message)),
+        });
+    }
+    outcome
 }
 
 async fn answer<B: Body>(
@@ -153,11 +199,19 @@ async fn read<T: DeserializeOwned, B: Body>(body: B) -> Result<T, Refusal>
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let wrong = |error: &dyn std::fmt::Display| {
-        Refusal::BadRequest(format!("the body is not what it should be: {error}"))
-    };
-    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| wrong(&error))?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| wrong(&error))
+    serde_json::from_slice(&whole(body).await?).map_err(wrong)
+}
+
+/// All of a body that is not too large.
+async fn whole<B: Body>(body: B) -> Result<Bytes, Refusal>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    Limited::new(body, MAX_BODY).collect().await.map(Collected::to_bytes).map_err(wrong)
+}
+
+fn wrong(error: impl std::fmt::Display) -> Refusal {
+    Refusal::BadRequest(format!("the body is not what it should be: {error}"))
 }
 
 fn eyes_of(handle: &Handle) -> Result<&Eyes, Refusal> {

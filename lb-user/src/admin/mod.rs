@@ -26,6 +26,7 @@
 //! or to who reads the configuration, as a [`Command`] or [`ReloadRequest`].
 
 pub mod api;
+pub mod audit;
 pub mod error;
 pub mod eyes;
 pub mod flows;
@@ -44,6 +45,7 @@ use tokio::{
 };
 
 pub use self::{
+    audit::Audit,
     server::serve,
     socket::Socket,
     steer::{OfFile, ServerChange, ServerRequest, VipChange, VipRequest, Weight},
@@ -161,6 +163,7 @@ pub struct Handle {
     eyes: Option<Eyes>,
     connections: Option<Connections>,
     history: Option<History>,
+    audit: Option<Audit>,
 }
 
 /// What reaches others through a [`Handle`].
@@ -190,6 +193,7 @@ impl Handle {
             eyes: None,
             connections: None,
             history: None,
+            audit: None,
         };
         (handle, Requests { status, commands, reloads })
     }
@@ -204,6 +208,12 @@ impl Handle {
     #[must_use]
     pub fn with_connections(self, connections: Connections) -> Self {
         Self { connections: Some(connections), ..self }
+    }
+
+    /// The same, with a log of all changes.
+    #[must_use]
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit: Some(audit), ..self }
     }
 
     /// The same, with the configurations that were in use.

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::UnixStream, task::JoinSet, time::sleep};
 use tracing::{debug, warn};
 
-use super::{Handle, Socket, api};
+use super::{Handle, Socket, api, audit::Who};
 
 /// Connections served at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -40,8 +40,9 @@ pub async fn serve(socket: Socket, handle: Handle) {
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok(stream) => {
-                    let stranger = stranger(&stream, socket.owner());
-                    connections.spawn(connection(stream, stranger, handle.clone()));
+                    let who = who(&stream);
+                    let stranger = stranger(who, socket.owner());
+                    connections.spawn(connection(stream, who, stranger, handle.clone()));
                 }
                 Err(error) => {
                     warn!("admin socket: cannot accept a connection: {error}");
@@ -53,16 +54,21 @@ pub async fn serve(socket: Socket, handle: Handle) {
     }
 }
 
-/// The user id of a client that is neither root nor the user who owns the socket.
-fn stranger(stream: &UnixStream, owner: u32) -> Option<u32> {
+/// Who is at the other end.
+fn who(stream: &UnixStream) -> Who {
     match stream.peer_cred() {
-        Ok(peer) => Some(peer.uid()).filter(|uid| *uid != 0 && *uid != owner),
+        Ok(peer) => Who { uid: peer.uid(), pid: peer.pid() },
         // Whoever cannot be named is nobody.
-        Err(_) => Some(u32::MAX),
+        Err(_) => Who { uid: u32::MAX, pid: None },
     }
 }
 
-async fn connection(stream: UnixStream, stranger: Option<u32>, handle: Handle) {
+/// The user id of a client that is neither root nor the user who owns the socket.
+fn stranger(who: Who, owner: u32) -> Option<u32> {
+    Some(who.uid).filter(|uid| *uid != 0 && *uid != owner)
+}
+
+async fn connection(stream: UnixStream, who: Who, stranger: Option<u32>, handle: Handle) {
     if let Some(uid) = stranger {
         warn!("admin socket: user {uid} is refused");
     }
@@ -71,7 +77,7 @@ async fn connection(stream: UnixStream, stranger: Option<u32>, handle: Handle) {
     let service = service_fn(|request| {
         let (handle, endless) = (handle.clone(), &endless);
         async move {
-            let response = api::respond(request, stranger, &handle).await;
+            let response = api::respond(request, who, stranger, &handle).await;
             endless.store(matches!(response.body(), Either::Right(_)), Relaxed);
             Ok::<_, Infallible>(response)
         }

@@ -276,7 +276,8 @@ async fn strangers_are_refused_whatever_they_ask() {
     let (handle, _requests) = Handle::new(last);
     for path in ["/v1/status", "/"] {
         let request = hyper::Request::get(path).body(http_body_util::Empty::<hyper::body::Bytes>::new());
-        let response = api::respond(request.unwrap(), Some(1000), &handle).await;
+        let response =
+            api::respond(request.unwrap(), Who { uid: 1000, pid: None }, Some(1000), &handle).await;
         assert_eq!(response.status(), 403);
     }
 }
@@ -285,9 +286,9 @@ async fn strangers_are_refused_whatever_they_ask() {
 async fn who_is_a_stranger() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let me = ours.peer_cred().unwrap().uid();
-    assert_eq!(stranger(&ours, me), None, "the owner");
+    assert_eq!(stranger(who(&ours), me), None, "the owner");
     let expected = if me == 0 { None } else { Some(me) };
-    assert_eq!(stranger(&ours, me + 1), expected, "another user, unless it is root");
+    assert_eq!(stranger(who(&ours), me + 1), expected, "another user, unless it is root");
 }
 
 #[tokio::test]
