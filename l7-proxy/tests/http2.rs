@@ -347,6 +347,19 @@ fn the_end_is_announced_and_waits_for_streams() {
 }
 
 #[test]
+fn a_connection_without_streams_does_not_hold_up_the_end() {
+    let server = Server::echo("a");
+    let mut proxy = Proxy::start(&[server.address], H2C);
+    run(async {
+        let (mut send, _end) = connect(proxy.address).await;
+        assert_eq!(get(&mut send, "/").await.status(), 200);
+        let engine = proxy.engine.take().unwrap();
+        let draining = tokio::task::spawn_blocking(move || engine.drain(common::PATIENCE));
+        assert_eq!(draining.await.unwrap(), 0);
+    });
+}
+
+#[test]
 fn clients_of_http1_are_served_beside_it() {
     let server = Server::echo("a");
     let proxy = Proxy::start(&[server.address], H2C);

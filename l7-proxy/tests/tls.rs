@@ -143,6 +143,22 @@ fn old_versions_and_slow_handshakes_are_refused() {
 }
 
 #[test]
+fn the_end_of_an_idle_connection_is_said_within_tls() {
+    let (authority, folder, server) = (Authority::new(), Folder::new(), Server::echo("a"));
+    let path = folder.write("a.pem", &authority.combined(&["a.example"]));
+    let proxy = Proxy::start(
+        &[server.address],
+        &format!(
+            r#", "tls": {{ "certificates": ["{}"] }}, "timeouts": {{ "client_idle": "100ms" }}"#,
+            path.display()
+        ),
+    );
+    let mut stream = connect(&authority.client(&[]), proxy.address, "a.example").unwrap();
+    // Without the alert this would be an error: a connection that was cut.
+    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+}
+
+#[test]
 fn a_request_for_another_certificates_host_is_misdirected() {
     // E7.
     let (authority, folder, server) = (Authority::new(), Folder::new(), Server::echo("a"));

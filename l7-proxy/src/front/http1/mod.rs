@@ -32,6 +32,8 @@ enum Next {
     Request,
     /// It ends, with the answer safely delivered.
     Close,
+    /// It ends without another word: nothing is under way.
+    End,
     /// It ends at once: the client has gone, or must be shown that the answer is not whole.
     Drop,
 }
@@ -91,8 +93,10 @@ pub(super) async fn serve(
             next => break next,
         }
     };
-    if next == Next::Close {
-        session.h1.close().await;
+    match next {
+        Next::Close => session.h1.close().await,
+        Next::End => session.h1.end().await,
+        Next::Request | Next::Drop => {}
     }
 }
 
@@ -117,7 +121,7 @@ impl Session {
         self.h1.version = Version::V1_1;
         self.h1.method = if came == Came::Head { request.method } else { Method::Get };
         let understood = match came {
-            Came::Nothing | Came::Closing => return Next::Drop,
+            Came::Nothing | Came::Closing => return Next::End,
             Came::Slow => {
                 counters.refused(Refusal::Slow);
                 return Box::pin(self.own(None, &service.pages.get(408), times, *b"cR")).await;

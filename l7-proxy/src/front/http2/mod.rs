@@ -149,11 +149,12 @@ impl Session {
                 _ = closing.wait_for(|closing| *closing), if !ending => {
                     connection.graceful_shutdown();
                     ending = true;
+                    deadline.set(GOODBYE);
                 }
                 () = poll_fn(|context| deadline.poll(context)) => {
                     // Streams have timers of their own: a connection is idle when it has none.
                     if self.active.load(Relaxed) > 0 {
-                        deadline.set(idle);
+                        deadline.set(if ending { GOODBYE } else { idle });
                     } else if ending {
                         return Ok(());
                     } else {

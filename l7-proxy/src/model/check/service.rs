@@ -57,6 +57,9 @@ impl Context<'_> {
             }
         });
         self.limits(problems);
+        if told.headers.forwarded_client_certificate != spec::ForwardedClientCertificate::default() {
+            problems.push(Problem::new("headers.forwarded_client_certificate", "is not served yet"));
+        }
         let mode = self.mode(problems);
         let before = self.before_service().and_then(|service| service.tls.as_deref());
         let tls = told.tls.as_ref().and_then(|tls| Endpoint::new(tls, mode, before, problems));
