@@ -1,0 +1,83 @@
+//! Changes while clients are busy: nobody fails for them.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use common::{Client, Proxy, Server, eventually, header, listener, spec};
+use l7_proxy::{process::Engine, process::Listeners, spec::Spec};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn twenty_changes_under_load_fail_nobody() {
+    let servers = [Server::echo("a"), Server::echo("b"), Server::echo("c")];
+    let told = |number: usize, address| {
+        // Servers come, go and change their weight; header lines change.
+        let of_now = [&servers[number % 3], &servers[(number + 1) % 3]].map(|server| server.address);
+        let more =
+            if number.is_multiple_of(2) { r#", "headers": { "forwarding": { "via": true } }"# } else { "" };
+        let mut told: Spec = spec(address, more, &of_now, "", "");
+        told.pools[0].servers[0].weight = 1 + (number % 5) as u16;
+        told.workers = Some(2);
+        told
+    };
+    let proxy = Proxy::start_changed(|address| told(0, address));
+    let address = proxy.address;
+    let (ended, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..4)
+        .map(|number| {
+            let (ended, served) = (Arc::clone(&ended), Arc::clone(&served));
+            thread::spawn(move || {
+                let mut client = Client::connect(address);
+                while !ended.load(SeqCst) {
+                    client.send(GET);
+                    let (head, _) = client.message();
+                    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+                    served.fetch_add(1, SeqCst);
+                    if number % 2 == 0 {
+                        client = Client::connect(address);
+                    }
+                }
+            })
+        })
+        .collect();
+    for number in 1..=20 {
+        let before = served.load(SeqCst);
+        eventually("clients are served", || served.load(SeqCst) >= before + 50);
+        proxy.engine().apply(&told(number, address), Listeners::none()).unwrap();
+    }
+    ended.store(true, SeqCst);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+}
+
+#[test]
+fn an_address_that_goes_to_another_service_stays_open() {
+    let (one, other) = (Server::echo("one"), Server::echo("other"));
+    let listener = listener();
+    let address = listener.local_addr().unwrap();
+    let mut listeners = Listeners::none();
+    listeners.hand_over(listener).unwrap();
+    let told = |name: &str, server: &Server| {
+        let mut told = spec(address, "", &[server.address], "", "");
+        told.services[0].name = name.into();
+        told
+    };
+    let engine = Engine::start(&told("first", &one), listeners).unwrap();
+    let by = |client: &mut Client| {
+        client.send(GET);
+        header(&client.message().0, "server").unwrap().to_owned()
+    };
+    let mut before = Client::connect(address);
+    assert_eq!(by(&mut before), "one");
+    engine.apply(&told("second", &other), Listeners::none()).unwrap();
+    // The service of the connection is gone: it ends. The address never refused anyone.
+    assert_eq!(before.rest(), "");
+    eventually("the other service accepts", || by(&mut Client::connect(address)) == "other");
+}
