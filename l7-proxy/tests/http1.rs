@@ -359,6 +359,20 @@ fn an_answer_that_cannot_be_relied_on_is_a_bad_gateway() {
 }
 
 #[test]
+fn what_a_server_would_rather_speak_is_passed_on() {
+    let server = Server::script(|client, _| {
+        next_request(client);
+        client.send(
+            b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
+        );
+    });
+    let proxy = Proxy::start(&[server.address], "");
+    let answer = proxy.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(headers(&answer, "upgrade"), ["TLS/1.0"]);
+    assert_eq!(headers(&answer, "connection"), ["close, upgrade"]);
+}
+
+#[test]
 fn large_bodies_arrive_whole() {
     let body: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     let expected = body.clone();

@@ -103,6 +103,29 @@ fn what_a_server_sends_unasked_reaches_nobody() {
 }
 
 #[test]
+fn a_connection_is_not_used_for_longer_than_its_server_says() {
+    let server = Server::script(|client, number| {
+        while next_request(client).is_some() {
+            client.send(
+                format!(
+                    "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1, max=9\r\nContent-Length: 2\r\n\r\n{number:02}"
+                )
+                .as_bytes(),
+            );
+        }
+    });
+    let proxy = Proxy::start(&[server.address], "");
+    assert!(proxy.ask(GET).ends_with("00"));
+    assert!(proxy.ask(GET).ends_with("00"), "it waits for a next request");
+    let connections = server.count();
+    let idle = || proxy.engine().current().ready().services[0].pools()[0].servers[0].live.idle();
+    eventually("it waits", || idle() == 1);
+    eventually("it is given up before the server's second is over", || idle() == 0);
+    assert!(proxy.ask(GET).ends_with("01"));
+    assert_eq!(server.count(), connections + 1);
+}
+
+#[test]
 fn a_server_that_says_503_is_believed_and_left_in_peace() {
     // R39.
     let answer = "HTTP/1.1 503 Service Unavailable\r\nX-Cf-Routererror: route_service_unsupported\r\n\

@@ -37,6 +37,8 @@ pub struct Connection {
     pub used: u32,
     /// When it was put back last, see [`super::now`].
     pub idle_since: u64,
+    /// For how many milliseconds the server says that it keeps it (`Keep-Alive: timeout=`).
+    pub kept_for: Option<u64>,
 }
 
 /// Why there is no connection to a server.
@@ -142,6 +144,7 @@ impl Connection {
             source,
             used: 0,
             idle_since: now(),
+            kept_for: None,
         }
     }
 
@@ -162,6 +165,13 @@ impl Connection {
         if self.input.capacity() > KEPT {
             self.input = BytesMut::new();
         }
+    }
+
+    /// Whether the server says that it does not end it yet, with a margin for what is under way.
+    #[must_use]
+    pub(super) fn is_fresh(&self) -> bool {
+        self.kept_for
+            .is_none_or(|kept_for| self.idle_for() < kept_for.saturating_sub(1_000).max(kept_for / 2))
     }
 
     /// For how many milliseconds it has waited.

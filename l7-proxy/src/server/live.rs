@@ -228,6 +228,9 @@ impl Live {
                 return None;
             }
             let connection = idle.remove(at);
+            if !connection.is_fresh() {
+                continue;
+            }
             if connection.is_open() {
                 return Some(connection);
             }
@@ -267,7 +270,7 @@ impl Live {
                 self.was_ended(connection);
                 return false;
             }
-            connection.idle_for() < most
+            connection.idle_for() < most && connection.is_fresh()
         });
     }
 

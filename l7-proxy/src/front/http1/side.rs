@@ -54,12 +54,21 @@ impl H1 {
             out.extend_from_slice(b"\r\n");
             return;
         }
+        if let (426, From::Server(answer)) = (lines.status(), lines.from) {
+            // RFC 9110 §15.5.22: what would be spoken instead belongs to the answer.
+            answer.fields.all(Known::Upgrade).for_each(|upgrade| out.line(b"upgrade", upgrade));
+        }
         // A tunnel that was refused may be followed by what was meant for it.
         self.keeps &= self.method != Method::Connect && !self.entry.is_closing();
-        if !self.keeps {
-            out.line(b"connection", b"close");
-        } else if self.version == Version::V1_0 {
-            out.line(b"connection", b"keep-alive");
+        let connection: &[u8] = match (self.keeps, self.version, lines.status()) {
+            (false, _, 426) => b"close, upgrade",
+            (false, ..) => b"close",
+            (true, Version::V1_0, _) => b"keep-alive",
+            (true, _, 426) => b"upgrade",
+            (true, ..) => b"",
+        };
+        if !connection.is_empty() {
+            out.line(b"connection", connection);
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -12,7 +12,7 @@ use crate::{
     http::{From, Lines, Side, keeps_alive},
     io::fill,
     server::Connection,
-    wire::{Body, Fault, Framing, Method, Piece, Scan, answer_framing},
+    wire::{Body, Fault, Fields, Framing, Known, Method, Piece, Scan, answer_framing},
 };
 
 /// Bytes read at once: of heads, and of bodies that are longer.
@@ -150,6 +150,7 @@ impl<S: Side> Running<'_, S> {
         x.told.head_at = Some(Instant::now());
         self.server_keeps &=
             keeps_alive(x.answer.version, &x.answer.fields) && framing != Framing::UntilClose;
+        x.connection.kept_for = keeps_for(&x.answer.fields);
         x.side.head(&lines, framing);
         self.switched = x.intent.method == Method::Connect && (200..300).contains(&status);
         self.down = match framing {
@@ -176,4 +177,11 @@ impl<S: Side> Running<'_, S> {
         self.down = Down::Flush;
         Ok(())
     }
+}
+
+/// For how many milliseconds a server keeps a connection that waits, if it says so. Sooner or later it would
+/// end it while a request is on its way.
+fn keeps_for(fields: &Fields) -> Option<u64> {
+    let timeout = fields.elements(Known::KeepAlive).find_map(|element| element.strip_prefix(b"timeout="))?;
+    std::str::from_utf8(timeout).ok()?.parse::<u64>().ok()?.checked_mul(1_000)
 }
