@@ -295,9 +295,22 @@ impl<D: Datapath> Reconciler<D> {
     /// When the kernel refuses one; those before it stay.
     pub fn carry_out(&mut self, operations: Vec<Operation>, now: Duration) -> Result<usize, Error> {
         let count = operations.len();
-        for operation in operations {
-            self.datapath.apply(&operation)?;
-            self.current.note(operation);
+        let mut operations = operations.into_iter().peekable();
+        while let Some(operation) = operations.next() {
+            // Rings follow each other, and may be written together.
+            let mut rings: Vec<_> = ring(&operation).into_iter().collect();
+            while let Some(next) = operations.next_if(|next| !rings.is_empty() && ring(next).is_some()) {
+                rings.extend(ring(&next));
+            }
+            if rings.is_empty() {
+                self.datapath.apply(&operation)?;
+                self.current.note(operation);
+                continue;
+            }
+            self.datapath.apply_rings(&rings)?;
+            for (vip, image) in rings {
+                self.current.note(Operation::Ring(vip, image));
+            }
         }
         self.rings.carried_out(now);
         Ok(count)
@@ -488,6 +501,14 @@ fn obey<D: Datapath>(reconciler: &mut Reconciler<D>, command: Command) -> Box<dy
 }
 
 mod steer;
+
+/// The ring that an operation is about, if it is about one.
+fn ring(operation: &Operation) -> Option<(u16, Option<Image>)> {
+    match operation {
+        Operation::Ring(vip, image) => Some((*vip, image.clone())),
+        _ => None,
+    }
+}
 
 #[cfg(test)]
 mod churn;

@@ -8,7 +8,7 @@ use std::{
 use aya::Ebpf;
 use lb_common::{
     abi::{
-        Claim, Flow, FlowStage, FlowTag, RECORD4, RECORD6, RING_SIZE, Reply, Slot, TAG_UNIT, TagStage, WAYS,
+        Claim, Flow, FlowStage, FlowTag, RECORD4, RECORD6, RING_SIZE, Reply, TAG_UNIT, TagStage, WAYS,
         protocol,
     },
     conntrack,
@@ -229,7 +229,7 @@ pub(crate) fn count_tag(tag: FlowTag, sheet: &Sheet, round: &Round<'_>, census: 
     }
     if let Some(ring) = round.orders.rings.get(&sheet.vip) {
         let at = hash::scale(tag.hash(), RING_SIZE as u32) as usize;
-        let slot = Slot(ring.words()[at]);
+        let slot = ring.slot(at);
         if slot.tagged() && slot.server().index() != tag.server() {
             census.held.entry(sheet.vip).or_default().add(at);
         }

@@ -17,7 +17,7 @@ pub mod programs;
 
 use lb_common::abi::Counters;
 
-use crate::plan::Operation;
+use crate::plan::{Image, Operation};
 
 /// The kernel program, as `cargo xtask build` put it into this file; empty in a build without BPF tools.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.o"));
@@ -29,6 +29,14 @@ pub trait Datapath {
     /// # Errors
     /// When the kernel refuses; nothing is changed then.
     fn apply(&mut self, operation: &Operation) -> Result<(), Error>;
+
+    /// Carries out several [`Operation::Ring`], in any order or at the same time.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; others may have been carried out then.
+    fn apply_rings(&mut self, rings: &[(u16, Option<Image>)]) -> Result<(), Error> {
+        rings.iter().try_for_each(|(vip, image)| self.apply(&Operation::Ring(*vip, image.clone())))
+    }
 
     /// Traffic of a server since its number was given out, by its index.
     ///

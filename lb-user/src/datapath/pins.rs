@@ -22,7 +22,7 @@ use aya::{
     maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray},
     programs::{links::PinnedLink, loaded_programs},
 };
-use lb_common::abi::{RING_SIZE, Ring};
+use lb_common::abi::Ring;
 use rustix::fs::statfs;
 use tracing::warn;
 
@@ -225,7 +225,7 @@ impl Kept {
         let rings: ArrayOfMaps<MapData, Array<MapData, Ring>> = open(&self.map(RINGS))?;
         let ring = |vip: u16| {
             let ring = rings.get(&u32::from(vip), 0).ok()?.get(&0, 0).ok()?;
-            Some((vip, Image::new(ring[..=RING_SIZE].to_vec())))
+            Some((vip, Image::new(&ring[..])))
         };
         Ok(vips.filter_map(ring).collect())
     }

@@ -13,6 +13,7 @@ pub mod diff;
 mod entries;
 pub mod ids;
 pub mod orders;
+pub mod packed;
 pub mod ring;
 pub mod select;
 pub mod snat;

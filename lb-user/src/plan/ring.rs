@@ -7,6 +7,8 @@ use lb_common::{
     maglev::{self, Member},
 };
 
+use super::packed::Packed;
+
 /// How the slots are dealt out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fill {
@@ -60,7 +62,7 @@ impl RingSpec {
             Fill::Places => maglev::populate(&mut self.members(), &mut slots[..RING_SIZE]),
             Fill::Turns => take_turns(&self.servers, &mut slots[..RING_SIZE]),
         }
-        Image::new(slots)
+        Image::new(&slots)
     }
 
     fn members(&self) -> Vec<Member> {
@@ -90,7 +92,7 @@ fn take_turns(servers: &[(ServerRef, u16, IpAddr)], slots: &mut [u32]) {
 
 /// A ring as the kernel has it, tags included. Cheap to clone.
 #[derive(Clone)]
-pub struct Image(Arc<Ring>);
+pub struct Image(Arc<Packed>);
 
 impl Image {
     /// A ring of [`RING_SIZE`] slots and the spare word.
@@ -98,27 +100,36 @@ impl Image {
     /// # Panics
     /// When there are more or fewer.
     #[must_use]
-    pub fn new(slots: Vec<u32>) -> Self {
-        let ring: Box<Ring> = slots.into_boxed_slice().try_into().expect("a ring and its spare word");
-        Self(ring.into())
+    pub fn new(slots: &[u32]) -> Self {
+        assert_eq!(slots.len(), RING_SIZE + 1, "a ring and its spare word");
+        Self(Packed::new(slots).into())
     }
 
-    /// All words of it.
+    /// All words of it, as the kernel has them.
+    ///
+    /// # Panics
+    /// Never: it has as many as a ring.
     #[must_use]
-    pub fn words(&self) -> &Ring {
-        &self.0
+    pub fn words(&self) -> Box<Ring> {
+        self.0.iter().collect::<Box<[u32]>>().try_into().expect("a ring and its spare word")
     }
 
     /// Its slots.
-    pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> + '_ {
-        self.0[..RING_SIZE].iter().map(|&word| Slot(word))
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.0.iter().take(RING_SIZE).map(Slot)
+    }
+
+    /// One of its slots, below [`RING_SIZE`].
+    #[must_use]
+    pub fn slot(&self, at: usize) -> Slot {
+        Slot(self.0.get(at))
     }
 
     /// The same ring with all slots tagged.
     #[must_use]
     pub fn tagged(&self) -> Self {
         let words = self.slots().map(|slot| Slot::new(slot.server(), true).0);
-        Self::new(words.chain([0]).collect())
+        Self::new(&words.chain([0]).collect::<Vec<_>>())
     }
 
     /// Whether both are one and the same in memory.

@@ -26,6 +26,7 @@ use lb_common::abi::{RING_SIZE, ServerRef, Slot, server_flags};
 use super::{
     Desired, RingSpec,
     orders::{Census, Held},
+    packed::Packed,
     ring::Image,
 };
 
@@ -99,7 +100,7 @@ struct Passage {
     /// What the kernel has, or is to have after this step.
     live: Image,
     /// For each slot, what happened to it last; empty while that is of no interest.
-    since: Vec<Since>,
+    since: Packed,
     /// The last sweep's result.
     swept: Option<(u32, Held)>,
     /// The earliest step in which one of the slots was tagged that wait for their move.
@@ -239,13 +240,13 @@ impl Passage {
 
     /// A ring that the kernel has had before the first step. Nobody knows when its slots were tagged.
     fn resume(goal: &Goal, live: Image, step: u32) -> Self {
-        let since = vec![Since { step, known: false }; RING_SIZE];
+        let since = Packed::new(&[Since { step, known: false }.packed(); RING_SIZE]);
         Self { since, ..Self::at(goal.spec.build(), live) }
     }
 
     fn at(aim: Image, live: Image) -> Self {
         let staying = HashSet::new();
-        Self { goal: None, aim, live, since: Vec::new(), swept: None, waiting: None, staying }
+        Self { goal: None, aim, live, since: Packed::default(), swept: None, waiting: None, staying }
     }
 
     /// Brings `live` closer to the goal. Gives whether it changed.
@@ -260,10 +261,10 @@ impl Passage {
         }
         self.goal = Some(goal.clone());
         if goal.memory == Memory::Nothing || goal.memory == Memory::Changes && self.live.is(&self.aim) {
-            (self.since, self.waiting, self.staying) = (Vec::new(), None, HashSet::new());
+            (self.since, self.waiting, self.staying) = (Packed::default(), None, HashSet::new());
             return self.replace(self.aim.clone());
         }
-        let since = std::mem::take(&mut self.since);
+        let since: Vec<_> = std::mem::take(&mut self.since).iter().map(Since::of).collect();
         let since = if since.is_empty() { vec![Since::default(); RING_SIZE] } else { since };
         let closed = self.closed_slots(goal);
         let mut round = Round::new(goal, since, closed, clock, swept);
@@ -272,8 +273,9 @@ impl Passage {
         live.push(0);
         let of_interest = round.tagged && goal.memory == Memory::Changes || round.waiting.is_some();
         (self.waiting, self.staying) = (round.waiting, round.staying);
-        self.since = if of_interest { round.since } else { Vec::new() };
-        let live = Image::new(live);
+        let since: Vec<_> = round.since.iter().map(|since| since.packed()).collect();
+        self.since = if of_interest { Packed::new(&since) } else { Packed::default() };
+        let live = Image::new(&live);
         // One and the same ring takes the room of one.
         self.replace(if live == self.aim { self.aim.clone() } else { live })
     }
@@ -300,6 +302,16 @@ struct Since {
     step: u32,
     /// Its flows were all heard of since, or it had none then: it may move at any time.
     known: bool,
+}
+
+impl Since {
+    const fn packed(self) -> u32 {
+        self.step << 1 | self.known as u32
+    }
+
+    const fn of(packed: u32) -> Self {
+        Self { step: packed >> 1, known: packed & 1 != 0 }
+    }
 }
 
 /// One walk over the slots of a ring.

@@ -130,7 +130,7 @@ impl<F: OfflineFamily> Tables<F> for Offline<'_, F> {
 
     fn slot(&self, vip: u16, hash: u32) -> Slot {
         let ring = self.written.rings.get(&vip);
-        ring.map_or(Slot::default(), |ring| Slot(ring.words()[hash::scale(hash, RING_SIZE as u32) as usize]))
+        ring.map_or(Slot::default(), |ring| ring.slot(hash::scale(hash, RING_SIZE as u32) as usize))
     }
 
     /// The kernel alone knows whose turn it is: any slot is as likely, so it is the first.

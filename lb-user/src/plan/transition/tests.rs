@@ -317,7 +317,7 @@ fn a_new_start_goes_on_where_the_ring_was_and_learns_anew() {
 fn a_ring_that_was_settled_stays_as_it_was_over_a_new_start() {
     let ring = canonical(&[1, 2]);
     let mut play = Play {
-        rings: Rings::resume(LEARN, [(1, Image::new(ring.words().to_vec()))]),
+        rings: Rings::resume(LEARN, [(1, Image::new(&ring.words()[..]))]),
         now: Duration::ZERO,
         wanted: Wanted { maps: Desired::default(), rings: [(1, goal(Memory::Changes, &[1, 2], &[]))].into() },
     };
