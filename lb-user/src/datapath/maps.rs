@@ -72,7 +72,8 @@ impl Maps {
 fn set_ring(rings: &mut Rings, (vip, image): &(u16, Option<Image>)) -> Result<(), MapError> {
     let words = image.as_ref().map_or_else(|| Box::new([0; RING_SIZE + 1]), Image::words);
     let mut fresh = Array::<MapData, Ring>::create(1, 0)?;
-    fresh.set(0, &*words, 0)?;
+    let words: &Ring = &words;
+    fresh.set(0, words, 0)?;
     rings.set(u32::from(*vip), &fresh, 0)
 }
 

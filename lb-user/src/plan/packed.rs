@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_back() {
-        let few: Vec<u32> = (0..65_538).map(|n| 0x0001_0000 | n % 1_000 * (n % 997) % 7).collect();
+        let few: Vec<u32> = (0..65_538).map(|n| 0x0001_0000 | (n % 1_000 * (n % 997) % 7)).collect();
         let most: Vec<u32> = (0..1_000).map(|n| (n % 256) << 16).collect();
         let many: Vec<u32> = (0..1_000).map(|n| (n % 257) << 16).collect();
         for (list, narrow) in [(&few, true), (&most, true), (&many, false), (&Vec::new(), true)] {
