@@ -197,8 +197,9 @@ fn read(arguments: &Arguments, history: &History) -> Result<Option<Read>> {
         let path = path.display();
         say(&format!("lb-user: {path} had not been confirmed; it is number {number} of the history again"));
     }
-    let text = reload::read_text(&path)
-        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    // A pipe may be checked, but not be read again.
+    let read = if arguments.check { reload::read_text } else { reload::read_file };
+    let text = read(&path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
     let name = path.display().to_string();
     match config::check(&name, &text) {
         Ok(checked) => {

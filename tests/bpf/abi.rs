@@ -189,7 +189,7 @@ fn what_the_daemon_writes_arrives_as_it_was() {
         let vips4: HashMap<_, VipKey<u32>, Vip> = open(&mut daemon, "VIPS4");
         let vips6: HashMap<_, VipKey<A6>, Vip> = open(&mut daemon, "VIPS6");
         assert_eq!((entries(&vips4), entries(&vips6)), ([(key4, vip)].into(), [(key6, vip)].into()));
-        assert_eq!(ring(&mut daemon, 4_095), image.words());
+        assert_eq!(ring(&mut daemon, 4_095), *image.words());
 
         for operation in [
             Operation::Vip4(key4, None),
@@ -333,7 +333,7 @@ fn the_tables_of_these_tests_could_be_the_daemons() {
                 .maps
                 .apply(&Operation::Ring(service.id, Some(image.clone())))
                 .expect("the kernel takes it");
-            assert_eq!(ring(&mut daemon, service.id), image.words(), "{service:?}");
+            assert_eq!(ring(&mut daemon, service.id), *image.words(), "{service:?}");
         }
     });
 }

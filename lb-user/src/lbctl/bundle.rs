@@ -21,7 +21,7 @@ use super::{
     tar::Archive,
     units,
 };
-use crate::{config::secrets, memory, reload::read_text, snapshot::Snapshot};
+use crate::{config::secrets, memory, reload::read_file, snapshot::Snapshot};
 
 /// How long a program of this host may take.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -125,7 +125,7 @@ fn collect(socket: &Path) -> (Vec<(&'static str, Vec<u8>)>, Vec<String>) {
 }
 
 fn config(file: &Path) -> Result<Vec<u8>, String> {
-    let text = read_text(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let text = read_file(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let note = format!("# {}, without its comments and secrets\n", file.display());
     Ok((note + &secrets::text_without(&text)).into_bytes())
 }

@@ -29,7 +29,7 @@ use crate::{
     health::{Outcome, probe::Network},
     model::{Check, Config, Vip},
     netlink::Netlink,
-    reload::read_text,
+    reload::read_file,
     snapshot::{Snapshot, VipStatus},
 };
 
@@ -131,7 +131,7 @@ pub fn run(socket: &Path, options: &Options) -> Result<(), Failure> {
 /// The configuration file, which knows what checks say. As good as none if it cannot be read.
 fn config_of(snapshot: &Snapshot) -> Option<Config> {
     let file = snapshot.config_file.as_deref()?;
-    let text = read_text(Path::new(file)).ok()?;
+    let text = read_file(Path::new(file)).ok()?;
     Some(config::check(file, &text).ok()?.config)
 }
 

@@ -9,11 +9,13 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     net::{IpAddr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::fs::OFlags;
 use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -48,13 +50,32 @@ pub struct Options {
 /// Far more than thousands of VIPs and servers take, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// The text of a configuration file; not of a device that never ends.
+/// The text of a configuration file. What may let its reader wait, as a pipe does, is refused: nothing else would be done
+/// meanwhile.
+///
+/// # Errors
+/// When it cannot be read, is too large, or no file.
+pub fn read_file(path: &Path) -> io::Result<String> {
+    let no_waiting = OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(no_waiting).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no ordinary file"));
+    }
+    read(file)
+}
+
+/// The same of whatever can be read, as a pipe can: for who has nothing else to do.
 ///
 /// # Errors
 /// When it cannot be read, or is too large.
 pub fn read_text(path: &Path) -> io::Result<String> {
+    read(File::open(path)?)
+}
+
+/// Not of a device that never ends.
+fn read(file: File) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    file.take(LARGEST + 1).read_to_string(&mut text)?;
     if text.len() as u64 > LARGEST {
         return Err(io::Error::other(format!("it is larger than {} MiB", LARGEST >> 20)));
     }
@@ -158,7 +179,7 @@ impl Reloader<'_> {
                 () = hangup.notified() => (Wish::Apply, None),
                 () = watched.changed() => {
                     // Written by us, or put back as it was.
-                    if self.file.as_deref().is_some_and(|file| read_text(file).is_ok_and(|now| now == self.text)) {
+                    if self.file.as_deref().is_some_and(|file| read_file(file).is_ok_and(|now| now == self.text)) {
                         continue;
                     }
                     (Wish::Apply, None)
@@ -294,7 +315,7 @@ impl Reloader<'_> {
     async fn look(&self) -> Result<Candidate, String> {
         let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
         let text =
-            read_text(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+            read_file(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
         self.judge(file, text).await
     }
 
@@ -388,7 +409,7 @@ impl Reloader<'_> {
         let (file, path) = (self.file_name()?, self.file.clone().unwrap_or_default());
         let text = self.history.text(number)?;
         let candidate = self.judge(file.clone(), text).await?;
-        if read_text(&path).is_ok_and(|now| now != self.text && now != candidate.text) {
+        if read_file(&path).is_ok_and(|now| now != self.text && now != candidate.text) {
             return Err(changed(&file));
         }
         history::write(&path, &candidate.text).map_err(|error| format!("cannot write {file}: {error}"))?;
@@ -400,7 +421,7 @@ impl Reloader<'_> {
     async fn edited(&self, edit: &Edit) -> Result<Candidate, String> {
         let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
         let text =
-            read_text(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+            read_file(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
         if text != self.text {
             return Err(changed(&file));
         }
@@ -411,7 +432,7 @@ impl Reloader<'_> {
     async fn stage(&self, edit: &Edit) -> Result<Reloaded, String> {
         let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
         let text =
-            read_text(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+            read_file(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
         let candidate = self.judge(file.clone(), edit.apply(&text)?).await?;
         history::write(path, &candidate.text).map_err(|error| format!("cannot write {file}: {error}"))?;
         info!("{file} was changed by command; it is not in use yet");
@@ -422,7 +443,7 @@ impl Reloader<'_> {
     fn discard(&self) -> Result<Reloaded, String> {
         let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
         let text =
-            read_text(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+            read_file(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
         let told = Reloaded { file: file.clone(), vips: self.config.vips.len(), ..Reloaded::default() };
         if text == self.text {
             return Ok(told);
@@ -601,5 +622,28 @@ mod tests {
             .collect();
         let expected = [("plain", 80), ("translated", 8080), ("many", 443), ("elsewhere", 9)];
         assert_eq!(probed, expected.map(|(vip, port)| (vip.to_owned(), port)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn only_files_are_read_and_nobody_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, pipe, link) =
+            (folder.path().join("lb.toml"), folder.path().join("pipe"), folder.path().join("link"));
+        fs::write(&file, "a = 1").unwrap();
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read_file(&file).unwrap(), "a = 1");
+        assert_eq!(read_file(&link).unwrap(), "a = 1");
+        for other in [&*pipe, folder.path(), Path::new("/dev/zero")] {
+            assert_eq!(read_file(other).unwrap_err().to_string(), "it is no ordinary file", "{other:?}");
+        }
+        assert!(read_text(Path::new("/dev/zero")).unwrap_err().to_string().contains("larger than"));
     }
 }
