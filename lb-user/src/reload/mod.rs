@@ -623,13 +623,6 @@ mod tests {
         let expected = [("plain", 80), ("translated", 8080), ("many", 443), ("elsewhere", 9)];
         assert_eq!(probed, expected.map(|(vip, port)| (vip.to_owned(), port)));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
 
     #[test]
     fn only_files_are_read_and_nobody_is_waited_for() {
@@ -637,7 +630,7 @@ mod tests {
         let (file, pipe, link) =
             (folder.path().join("lb.toml"), folder.path().join("pipe"), folder.path().join("link"));
         fs::write(&file, "a = 1").unwrap();
-        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert_eq!(read_file(&file).unwrap(), "a = 1");
         assert_eq!(read_file(&link).unwrap(), "a = 1");
