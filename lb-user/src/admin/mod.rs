@@ -27,6 +27,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod crowd;
 pub mod error;
 pub mod eyes;
 pub mod flows;

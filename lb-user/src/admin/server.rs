@@ -9,12 +9,16 @@ use std::{
 use http_body_util::Either;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::UnixStream, task::JoinSet, time::sleep};
+use tokio::{net::UnixStream, time::sleep};
 use tracing::{debug, warn};
 
-use super::{Handle, Socket, api, audit::Who};
+use super::{
+    Handle, Socket, api,
+    audit::Who,
+    crowd::{Busy, Crowd},
+};
 
-/// Connections served at once; more wait in the kernel's queue.
+/// Connections served at once; for one more, one that asks nothing is closed.
 const MAX_CONNECTIONS: usize = 64;
 
 /// A client has this long to send the head of a request, also of the next one on the same connection.
@@ -32,24 +36,22 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// Serves the admin interface until the future is dropped, which cuts all connections and removes the
 /// socket.
 pub async fn serve(socket: Socket, handle: Handle) {
-    let mut connections = JoinSet::new();
+    let mut connections = Crowd::new(MAX_CONNECTIONS);
     loop {
-        while connections.len() >= MAX_CONNECTIONS {
-            connections.join_next().await;
-        }
+        connections.admit().await;
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok(stream) => {
                     let who = who(&stream);
                     let stranger = stranger(who, socket.owner());
-                    connections.spawn(connection(stream, who, stranger, handle.clone()));
+                    connections.spawn(|busy| connection(stream, who, stranger, busy, handle.clone()));
                 }
                 Err(error) => {
                     warn!("admin socket: cannot accept a connection: {error}");
                     sleep(AFTER_FAILURE).await;
                 }
             },
-            Some(_) = connections.join_next() => {}
+            () = connections.gone() => {}
         }
     }
 }
@@ -68,17 +70,22 @@ fn stranger(who: Who, owner: u32) -> Option<u32> {
     Some(who.uid).filter(|uid| *uid != 0 && *uid != owner)
 }
 
-async fn connection(stream: UnixStream, who: Who, stranger: Option<u32>, handle: Handle) {
+async fn connection(stream: UnixStream, who: Who, stranger: Option<u32>, busy: Busy, handle: Handle) {
     if let Some(uid) = stranger {
         warn!("admin socket: user {uid} is refused");
     }
     // Whether what is sent at present has no end by itself.
     let endless = AtomicBool::new(false);
     let service = service_fn(|request| {
-        let (handle, endless) = (handle.clone(), &endless);
+        let (handle, endless, busy) = (handle.clone(), &endless, &busy);
         async move {
+            let in_hand = busy.begin();
             let response = api::respond(request, who, stranger, &handle).await;
-            endless.store(matches!(response.body(), Either::Right(_)), Relaxed);
+            let goes_on = matches!(response.body(), Either::Right(_));
+            endless.store(goes_on, Relaxed);
+            if goes_on {
+                in_hand.keep();
+            }
             Ok::<_, Infallible>(response)
         }
     });

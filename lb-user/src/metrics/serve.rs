@@ -13,15 +13,17 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 
 use super::{CONTENT_TYPE, Process, render};
-use crate::admin::Handle;
+use crate::admin::{
+    Handle,
+    crowd::{Busy, Crowd},
+};
 
-/// Connections served at once; more wait in the kernel's queue.
+/// Connections served at once; for one more, one that asks nothing is closed.
 const MAX_CONNECTIONS: usize = 16;
 
 /// A client has this long to send the head of a request, also of the next one on the same connection.
@@ -47,30 +49,31 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until the future is dropped. Without a listener there is nothing to do.
 pub async fn serve(listener: Option<TcpListener>, handle: Handle) {
     let Some(listener) = listener else { return std::future::pending().await };
-    let mut connections = JoinSet::new();
+    let mut connections = Crowd::new(MAX_CONNECTIONS);
     loop {
-        while connections.len() >= MAX_CONNECTIONS {
-            connections.join_next().await;
-        }
+        connections.admit().await;
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, handle.clone()));
+                    connections.spawn(|busy| connection(stream, busy, handle.clone()));
                 }
                 Err(error) => {
                     warn!("metrics: cannot accept a connection: {error}");
                     sleep(AFTER_FAILURE).await;
                 }
             },
-            Some(_) = connections.join_next() => {}
+            () = connections.gone() => {}
         }
     }
 }
 
-async fn connection(stream: TcpStream, handle: Handle) {
+async fn connection(stream: TcpStream, busy: Busy, handle: Handle) {
     let service = service_fn(|request| {
-        let handle = handle.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &handle).await) }
+        let (handle, busy) = (handle.clone(), &busy);
+        async move {
+            let _in_hand = busy.begin();
+            Ok::<_, Infallible>(answer(&request, &handle).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,0 +1,132 @@
+//! The connections that are served at once: so many, and when one more comes, the one goes that has been waiting for nothing
+//! for longest. Whoever opens many and asks nothing keeps nobody else out.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use tokio::task::{AbortHandle, JoinSet};
+
+/// Whether a connection has a request in hand.
+#[derive(Clone, Debug, Default)]
+pub struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    /// It has, as long as the guard lives.
+    pub fn begin(&self) -> Request<'_> {
+        self.0.store(true, Relaxed);
+        Request(self)
+    }
+}
+
+/// A request in hand.
+#[derive(Debug)]
+#[must_use]
+pub struct Request<'a>(&'a Busy);
+
+impl Request<'_> {
+    /// It never ends by itself: its connection stays busy.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(false, Relaxed);
+    }
+}
+
+/// The connections.
+#[derive(Debug)]
+pub struct Crowd {
+    most: usize,
+    tasks: JoinSet<()>,
+    /// The oldest first.
+    members: VecDeque<(AbortHandle, Busy)>,
+}
+
+impl Crowd {
+    /// Room for `most`, at least one.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, tasks: JoinSet::new(), members: VecDeque::new() }
+    }
+
+    /// Waits until there may be one more: not at all if one of those there can go.
+    pub async fn admit(&mut self) {
+        while self.tasks.len() >= self.most {
+            let idle = self.members.iter().find(|(task, busy)| !task.is_finished() && !busy.0.load(Relaxed));
+            if let Some((task, _)) = idle {
+                task.abort();
+            }
+            self.gone().await;
+        }
+    }
+
+    /// Waits until one is gone; for ever if there is none.
+    pub async fn gone(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        self.members.retain(|(task, _)| !task.is_finished());
+    }
+
+    /// One more.
+    pub fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, connection: impl FnOnce(Busy) -> F) {
+        let busy = Busy::default();
+        let task = self.tasks.spawn(connection(busy.clone()));
+        self.members.push_back((task, busy));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_nothing_goes_the_oldest_first() {
+        let mut crowd = Crowd::new(3);
+        let (mut ends, mut gone) = (Vec::new(), Vec::new());
+        for asks in [true, false, false] {
+            crowd.admit().await;
+            let (end, ended) = oneshot::channel::<()>();
+            let (tell, told) = oneshot::channel::<()>();
+            crowd.spawn(|busy| async move {
+                let _request = asks.then(|| busy.begin());
+                let _tell = tell;
+                let _ = ended.await;
+            });
+            ends.push(end);
+            gone.push(told);
+        }
+        tokio::task::yield_now().await;
+        crowd.admit().await;
+        crowd.spawn(|_| std::future::pending());
+        let mut over =
+            gone.iter_mut().map(|told| told.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!([over.next(), over.next(), over.next()], [Some(false), Some(true), Some(false)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_being_answered_is_waited_for() {
+        let mut crowd = Crowd::new(1);
+        let (end, ended) = oneshot::channel::<()>();
+        crowd.spawn(|busy| async move {
+            let _request = busy.begin();
+            let _ = ended.await;
+        });
+        tokio::task::yield_now().await;
+        let wait = std::time::Duration::from_secs(5);
+        assert!(tokio::time::timeout(wait, crowd.admit()).await.is_err());
+        end.send(()).unwrap();
+        assert!(tokio::time::timeout(wait, crowd.admit()).await.is_ok());
+    }
+}
