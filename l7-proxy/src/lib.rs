@@ -27,7 +27,7 @@ pub mod model;
 pub mod process;
 pub mod proxy_protocol;
 pub mod server;
-pub mod spec;
+pub use l7_spec as spec;
 pub mod state;
 pub mod tcp;
 pub mod tls;

@@ -94,7 +94,8 @@ impl Network {
 }
 
 /// `address` with only its first `length` bits kept; `length` is at most what the family has.
-pub(crate) fn first_bits(address: IpAddr, length: u8) -> IpAddr {
+#[must_use]
+pub fn first_bits(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0);

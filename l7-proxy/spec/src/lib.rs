@@ -32,7 +32,7 @@ pub use service::{Algorithm, HashBy, Mode, Service, Source};
 pub use tls::{
     ClientCertificates, ForwardedClientCertificate, ServerTls, ServerVerification, Tls, TlsVersion,
 };
-pub(crate) use values::first_bits;
+pub use values::first_bits;
 pub use values::{Network, Span};
 
 /// Everything one proxy process is told.
