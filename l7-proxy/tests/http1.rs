@@ -340,7 +340,8 @@ fn an_answer_that_cannot_be_relied_on_is_a_bad_gateway() {
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n : y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX y: z\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\n\r\n",
         "hello\r\n\r\n",
         "HTTP/1.1 200 OK\nContent-Length: 0\n\n",

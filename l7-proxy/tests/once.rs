@@ -53,11 +53,13 @@ fn posts_reach_a_server_at_most_once_while_servers_fail_at_random() {
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
     let proxy = Proxy::start(&addresses, "");
     let address = proxy.address;
+    // R14 asks for 5,000.
+    let each = if std::env::var_os("LB_TEST_FULL").is_some() { 625 } else { 150 };
     let clients: Vec<_> = (0..8)
         .map(|client| {
             thread::spawn(move || {
                 let mut good = Vec::new();
-                for number in 0..150 {
+                for number in 0..each {
                     let id = format!("{client}-{number}");
                     let mut connection = Client::connect(address);
                     connection.send(
@@ -79,7 +81,7 @@ fn posts_reach_a_server_at_most_once_while_servers_fail_at_random() {
     let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
     assert!(good.iter().all(|id| seen.contains_key(id)));
-    assert!(good.len() > 600, "most go well: {}", good.len());
+    assert!(good.len() > 8 * each / 2, "most go well: {}", good.len());
 }
 
 #[test]

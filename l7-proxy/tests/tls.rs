@@ -319,3 +319,30 @@ fn servers_are_told_who_the_client_is() {
         assert_eq!(server.count(), 3);
     }
 }
+
+#[test]
+fn those_who_begin_and_never_finish_keep_nobody_out() {
+    let (authority, folder, server) = (Authority::new(), Folder::new(), Server::echo("a"));
+    let path = folder.write("a.pem", &authority.combined(&["a.example"]));
+    let proxy = Proxy::start_with(
+        &[server.address],
+        &format!(r#", "tls": {{ "certificates": ["{}"], "handshake_timeout": "1h" }}"#, path.display()),
+        "",
+        r#", "limits": { "handshakes": 2 }"#,
+    );
+    let slow: Vec<_> = (0..5)
+        .map(|_| {
+            let mut client = proxy.connect();
+            client.send(b"\x16\x03\x01");
+            client
+        })
+        .collect();
+    let config = authority.client(&[]);
+    for _ in 0..5 {
+        ask(&mut connect(&config, proxy.address, "a.example").unwrap(), "a.example");
+    }
+    // Two have places; the others had a second.
+    for mut client in slow.into_iter().skip(2) {
+        assert_eq!(client.rest(), "");
+    }
+}

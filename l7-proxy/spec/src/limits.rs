@@ -137,6 +137,7 @@ pub struct ProcessLimits {
     /// Connections of clients at once, over all services. As many as there may be open files, less those to
     /// servers, unless given.
     pub connections: Option<u32>,
-    /// TLS handshakes at once on one worker, over all services; further ones wait. 1024 unless given.
+    /// TLS handshakes at once on one worker, over all services, that may take their time; further ones have one
+    /// second. 1024 unless given.
     pub handshakes: Option<u32>,
 }

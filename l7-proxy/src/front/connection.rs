@@ -21,6 +21,9 @@ use crate::{
 /// How long a proxy before us may take to say whose connection it is.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a handshake may take while there are more than there should be.
+const CROWDED: Duration = Duration::from_secs(1);
+
 /// Serves a connection until it ends.
 pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
     let service = Arc::clone(&door.entry.service());
@@ -43,8 +46,11 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
             if tls.spoken_to(&socket).await.is_err() {
                 return counters.refused(Refusal::Handshake);
             }
-            let Ok(_place) = door.handshakes.acquire().await else { return };
-            match Box::pin(tls.accept(socket)).await {
+            // Where all places are taken, perhaps by those who begin and never finish, others must be quick
+            // rather than wait.
+            let place = door.handshakes.try_acquire();
+            let most = if place.is_ok() { Duration::MAX } else { CROWDED };
+            match Box::pin(tls.accept(socket, most)).await {
                 Ok(stream) => {
                     let name = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
                     (Stream::Accepted(stream), name)

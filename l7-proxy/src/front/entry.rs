@@ -70,6 +70,6 @@ pub struct Door {
     pub log: Arc<Log>,
     /// Connections of clients at once on this worker.
     pub most_connections: Arc<AtomicUsize>,
-    /// TLS handshakes at once on this worker.
+    /// Places for TLS handshakes that may take their time, on this worker.
     pub handshakes: Arc<Semaphore>,
 }

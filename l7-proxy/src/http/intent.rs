@@ -47,6 +47,13 @@ impl<'a> Intent<'a> {
         };
         let framing = request_framing(request)?;
         let current = request.version == Version::V1_1;
+        if request.method == Method::Connect && framing != Framing::None {
+            // It has no body (RFC 9110 §9.3.6): what follows would be read as two things.
+            return Err(Fault::Length);
+        }
+        if current {
+            expectation(fields)?;
+        }
         Ok(Self {
             asked: Asked { authority, path, method: request.method_name(), fields, secure },
             method: request.method,
@@ -62,6 +69,15 @@ impl<'a> Intent<'a> {
             takes_trailers: current && fields.has_element(Known::Te, b"trailers"),
         })
     }
+}
+
+/// Whether no more is expected of us than we can do (RFC 9110 §10.1.1).
+///
+/// # Errors
+/// [`Fault::Expectation`].
+pub fn expectation(fields: &crate::wire::Fields) -> Result<(), Fault> {
+    let is_known = |element: &[u8]| element.eq_ignore_ascii_case(b"100-continue");
+    fields.elements(Known::Expect).all(is_known).then_some(()).ok_or(Fault::Expectation)
 }
 
 /// The one value of `Host`; only HTTP/1.0 may be without.

@@ -16,7 +16,7 @@ pub use client::Client;
 pub use decide::{Decision, decide};
 pub use exchange::{End, Exchange, Failure, Told};
 pub(crate) use exchange::{chunk_begin, may_trail, put_trailers, status_line};
-pub use intent::{Intent, keeps_alive};
+pub use intent::{Intent, expectation, keeps_alive};
 pub use reach::{Reached, Unreached, Which, reach};
 pub use request::{find_cookie, hops_left, write_request};
 pub use serve::{Job, Outcome, Report, serve};

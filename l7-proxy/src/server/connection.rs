@@ -20,6 +20,9 @@ use crate::{
     tls::ToServers,
 };
 
+/// No server ends connections that were idle for as few milliseconds.
+const HARDLY_IDLE: u64 = 250;
+
 /// A connection to a server, with what was read ahead and what waits to be written.
 #[derive(Debug)]
 pub struct Connection {
@@ -167,11 +170,23 @@ impl Connection {
         }
     }
 
-    /// Whether the server says that it does not end it yet, with a margin for what is under way.
+    /// Whether the server says that it does not end it yet, with a margin for what is under way; `None` where it
+    /// says nothing.
+    fn is_promised(&self) -> Option<bool> {
+        self.kept_for.map(|kept_for| self.idle_for() < kept_for.saturating_sub(1_000).max(kept_for / 2))
+    }
+
+    /// Whether the server is not expected to end it just now.
     #[must_use]
     pub(super) fn is_fresh(&self) -> bool {
-        self.kept_for
-            .is_none_or(|kept_for| self.idle_for() < kept_for.saturating_sub(1_000).max(kept_for / 2))
+        self.is_promised().unwrap_or(true)
+    }
+
+    /// Whether what cannot be sent twice may be sent over it: the server has promised to keep it, or it has
+    /// hardly been idle. To make a connection costs less than a request that nobody knows the fate of.
+    #[must_use]
+    pub(super) fn is_sure(&self) -> bool {
+        self.is_promised().unwrap_or_else(|| self.idle_for() < HARDLY_IDLE)
     }
 
     /// For how many milliseconds it has waited.

@@ -32,8 +32,6 @@ pub struct Live {
     latency: AtomicU64,
     /// Requests or connections it got altogether.
     total: AtomicU64,
-    /// How long connections waited until the server ended them, at least; 0 where it never did.
-    ends_after: AtomicU64,
     workers: Box<[OfWorker]>,
 }
 
@@ -74,7 +72,6 @@ impl Live {
             paused_until: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             total: AtomicU64::new(0),
-            ends_after: AtomicU64::new(0),
             workers: (0..workers).map(|_| OfWorker::default()).collect(),
         }
     }
@@ -221,31 +218,17 @@ impl Live {
         careful: bool,
         suits: impl Fn(&Connection) -> bool,
     ) -> Option<Connection> {
-        let ends_after = self.ends_after.load(Relaxed);
         let mut idle = self.of(worker).idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(at) = idle.iter().rposition(&suits) {
-            if careful && ends_after != 0 && idle[at].idle_for() >= ends_after / 2 {
+            if careful && !idle[at].is_sure() {
                 return None;
             }
             let connection = idle.remove(at);
-            if !connection.is_fresh() {
-                continue;
-            }
-            if connection.is_open() {
+            if connection.is_fresh() && connection.is_open() {
                 return Some(connection);
             }
-            self.was_ended(&connection);
         }
         None
-    }
-
-    /// The server has ended a connection that waited.
-    fn was_ended(&self, connection: &Connection) {
-        let after = connection.idle_for().max(1);
-        let before = self.ends_after.load(Relaxed);
-        if before == 0 || after < before {
-            self.ends_after.store(after, Relaxed);
-        }
     }
 
     /// Keeps a connection for a next request.
@@ -266,11 +249,7 @@ impl Live {
     pub fn sweep_idle(&self, worker: usize, most: u64) {
         let mut idle = self.of(worker).idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|connection| {
-            if !connection.is_open() {
-                self.was_ended(connection);
-                return false;
-            }
-            connection.idle_for() < most && connection.is_fresh()
+            connection.is_open() && connection.idle_for() < most && connection.is_fresh()
         });
     }
 

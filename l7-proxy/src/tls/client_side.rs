@@ -127,12 +127,12 @@ impl Endpoint {
         }
     }
 
-    /// Agrees on TLS with a client.
+    /// Agrees on TLS with a client, in `most` time or what the specification says, whichever is shorter.
     ///
     /// # Errors
     /// Why they do not agree; a timeout where it took too long.
-    pub async fn accept(&self, socket: TcpStream) -> io::Result<Box<TlsStream<TcpStream>>> {
-        match tokio::time::timeout(self.timeout, self.acceptor.0.accept(socket)).await {
+    pub async fn accept(&self, socket: TcpStream, most: Duration) -> io::Result<Box<TlsStream<TcpStream>>> {
+        match tokio::time::timeout(self.timeout.min(most), self.acceptor.0.accept(socket)).await {
             Ok(accepted) => accepted.map(Box::new),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }

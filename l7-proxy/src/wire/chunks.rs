@@ -1,6 +1,6 @@
 //! Bodies in chunks (RFC 9112 §7.1), read as they come.
 
-use super::{Fault, Fields};
+use super::{Fault, Fields, fields::Blanks};
 
 /// Lines after the last chunk may be so long altogether.
 pub const MOST_TRAILER_BYTES: usize = 8 * 1024;
@@ -11,10 +11,16 @@ const MOST_TRAILERS: usize = 32;
 /// A chunk's extensions may be so long. They are dropped: nobody uses them, and they are not passed on.
 const MOST_EXTENSION_BYTES: usize = 1024;
 
+/// Bytes of extensions that a body may have beyond its bytes of data: else a client keeps us busy with what
+/// reaches nobody.
+const MOST_IDLE_BYTES: u64 = 16 * 1024;
+
 /// What of a chunked body was read so far.
 #[derive(Clone, Debug, Default)]
 pub struct Chunks {
     state: State,
+    /// Bytes of extensions that no data made up for.
+    idle: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +32,11 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Within what follows the size on its line.
+    /// Within blanks behind the size.
+    Blank {
+        size: u64,
+    },
+    /// Within extensions.
     Extension {
         size: u64,
         bytes: usize,
@@ -77,6 +87,7 @@ impl Chunks {
             State::Data { left } => {
                 let take = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
                 let left = left - take as u64;
+                self.idle = self.idle.saturating_sub(take as u64);
                 self.state = if left == 0 { State::DataCr } else { State::Data { left } };
                 Ok(Step::Data(take))
             }
@@ -88,8 +99,9 @@ impl Chunks {
                 {
                     self.state = self.state.after(buffer[used])?;
                     used += 1;
+                    self.idle += u64::from(matches!(self.state, State::Extension { .. }));
                 }
-                Ok(Step::Skip(used))
+                if self.idle > MOST_IDLE_BYTES { Err(Fault::Chunk) } else { Ok(Step::Skip(used)) }
             }
         }
     }
@@ -118,8 +130,12 @@ impl State {
             (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() && digits < 15 => {
                 Ok(Self::Size { size: size << 4 | hex(byte), digits: digits + 1 })
             }
-            (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => Ok(Self::SizeEnd { size }),
-            (Self::Size { size, .. }, b';' | b' ' | b'\t') => Ok(Self::Extension { size, bytes: 0 }),
+            (Self::Size { size, .. } | Self::Blank { size } | Self::Extension { size, .. }, b'\r') => {
+                Ok(Self::SizeEnd { size })
+            }
+            (Self::Size { size, .. } | Self::Blank { size }, b';') => Ok(Self::Extension { size, bytes: 0 }),
+            // Some pad the size.
+            (Self::Size { size, .. } | Self::Blank { size }, b' ' | b'\t') => Ok(Self::Blank { size }),
             (Self::Extension { size, bytes }, 0x20..=0x7e | 0x80.. | b'\t')
                 if bytes < MOST_EXTENSION_BYTES =>
             {
@@ -152,7 +168,7 @@ pub(super) fn read_trailers(text: &[u8]) -> Result<Fields, Fault> {
             if fields.len() == MOST_TRAILERS {
                 return Err(Fault::Trailers);
             }
-            fields.parse_line(start, end - 1).map_err(|_| Fault::Trailers)?;
+            fields.parse_line(start, end - 1, Blanks::Refused).map_err(|_| Fault::Trailers)?;
         }
         start = end + 1;
     }

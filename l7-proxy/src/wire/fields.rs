@@ -19,6 +19,15 @@ struct Line {
     known: Known,
 }
 
+/// What becomes of blanks between a name and its colon (RFC 9112 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blanks {
+    /// The message is refused: requests, trailers.
+    Refused,
+    /// They go: answers.
+    Removed,
+}
+
 /// Takes header lines one by one: an HTTP/1.1 head under construction, or a map for HTTP/2.
 pub trait Sink {
     /// Takes a line. `name` is a token and `value` has no control characters.
@@ -76,24 +85,28 @@ impl Fields {
     }
 
     /// Reads the header line that lies at `start..end` of the text, without its line end.
-    pub(super) fn parse_line(&mut self, start: usize, end: usize) -> Result<(), Fault> {
+    pub(super) fn parse_line(&mut self, start: usize, end: usize, blanks: Blanks) -> Result<(), Fault> {
         let line = &self.text[start..end];
         if matches!(line.first(), Some(b' ' | b'\t')) {
             return Err(Fault::Folded);
         }
         let colon = memchr::memchr(b':', line).ok_or(Fault::Field)?;
         let value = bytes::trim(&line[colon + 1..]);
-        if !is_token(&line[..colon]) || !bytes::is_value(value) {
+        let name = match blanks {
+            Blanks::Refused => &line[..colon],
+            Blanks::Removed => bytes::trim(&line[..colon]),
+        };
+        if !is_token(name) || !bytes::is_value(value) {
             return Err(Fault::Field);
         }
         // An empty value has no place of its own.
         let offset = if value.is_empty() { colon + 1 } else { value.as_ptr().addr() - line.as_ptr().addr() };
         self.lines.push(Line {
             name: start as u32,
-            name_end: (start + colon) as u32,
+            name_end: (start + name.len()) as u32,
             value: (start + offset) as u32,
             value_end: (start + offset + value.len()) as u32,
-            known: Known::of(&line[..colon]),
+            known: Known::of(name),
         });
         Ok(())
     }

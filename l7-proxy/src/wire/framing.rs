@@ -25,10 +25,7 @@ pub fn request_framing(request: &Request) -> Result<Framing, Fault> {
         if length.is_some() {
             return Err(Fault::LengthAndEncoding);
         }
-        if request.version == Version::V1_0 || !is_just_chunked(&request.fields) {
-            return Err(Fault::Encoding);
-        }
-        return Ok(Framing::Chunked);
+        return chunked(request.version, &request.fields);
     }
     Ok(match length {
         None | Some(0) => Framing::None,
@@ -52,10 +49,7 @@ pub fn answer_framing(method: Method, answer: &Answer) -> Result<Framing, Fault>
         if length.is_some() {
             return Err(Fault::LengthAndEncoding);
         }
-        if answer.version == Version::V1_0 || !is_just_chunked(&answer.fields) {
-            return Err(Fault::Encoding);
-        }
-        return Ok(Framing::Chunked);
+        return chunked(answer.version, &answer.fields);
     }
     Ok(match length {
         None => Framing::UntilClose,
@@ -78,9 +72,21 @@ fn content_length(fields: &Fields) -> Result<Option<u64>, Fault> {
 }
 
 /// Whether `chunked` is the one and only transfer coding: we could pass on no other.
-fn is_just_chunked(fields: &Fields) -> bool {
+fn chunked(version: Version, fields: &Fields) -> Result<Framing, Fault> {
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let mut lines = fields.all(Known::TransferEncoding);
-    lines.next().is_some_and(|value| value.eq_ignore_ascii_case(b"chunked")) && lines.next().is_none()
+    let is_plain = lines.next().is_some_and(is_chunked) && lines.next().is_none();
+    if version == Version::V1_0 {
+        return Err(Fault::Encoding);
+    }
+    if is_plain {
+        return Ok(Framing::Chunked);
+    }
+    let codings = || fields.elements(Known::TransferEncoding);
+    let ends_once =
+        codings().last().is_some_and(is_chunked) && codings().filter(|c| is_chunked(c)).count() == 1;
+    // RFC 9112 §6.1: how long it is would be clear, only not what it means.
+    Err(if ends_once && codings().count() > 1 { Fault::Coding } else { Fault::Encoding })
 }
 
 #[cfg(test)]
@@ -108,10 +114,10 @@ mod tests {
             assert_eq!(v11(&[("Content-Length", odd)]), Err(Fault::Length), "{odd}");
         }
         assert_eq!(v11(&[("Content-Length", "1"), ("Content-Length", "1")]), Err(Fault::Length));
-        for odd in ["", "gzip", "chunked, gzip", "gzip, chunked", "chunked, chunked", "xchunked", "identity"]
-        {
+        for odd in ["", "gzip", "chunked, gzip", "chunked,", "chunked, chunked", "xchunked", "identity"] {
             assert_eq!(v11(&[("Transfer-Encoding", odd)]), Err(Fault::Encoding), "{odd}");
         }
+        assert_eq!(v11(&[("Transfer-Encoding", "gzip, chunked")]), Err(Fault::Coding));
         let twice = [("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "chunked")];
         assert_eq!(v11(&twice), Err(Fault::Encoding));
         let both = [("Transfer-Encoding", "chunked"), ("Content-Length", "1")];

@@ -1,6 +1,6 @@
 //! Heads of requests and answers.
 
-use super::{Fault, Fields, bytes, is_token, is_token_byte};
+use super::{Fault, Fields, bytes, fields::Blanks, is_token, is_token_byte};
 
 /// Versions of HTTP that matter to framing. A later 1.x counts as 1.1 (RFC 9110 §2.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,12 @@ pub struct Scan {
     line: usize,
     /// How far was looked.
     seen: usize,
+    /// Whether a line came that is not empty.
+    begun: bool,
 }
+
+/// Empty lines before a head that are not minded (RFC 9112 §2.2).
+const MOST_EMPTY: usize = 8;
 
 impl Scan {
     /// The length of the head at the beginning of `buffer` with its empty line, if it is complete. Empty lines
@@ -88,18 +93,21 @@ impl Scan {
                 return Err(Fault::LineEnd);
             }
             let empty = newline == self.line + 1;
-            let leading =
-                buffer[..newline].iter().take(self.line + 1).all(|byte| matches!(byte, b'\r' | b'\n'));
             self.line = newline + 1;
             self.seen = newline + 1;
-            if empty && !leading {
+            if empty && self.begun {
                 return if newline < limits.bytes { Ok(Some(newline + 1)) } else { Err(Fault::HeadTooLarge) };
+            }
+            self.begun |= !empty;
+            if !self.begun && self.line > 2 * MOST_EMPTY {
+                return Err(Fault::StartLine);
             }
         }
         self.seen = buffer.len();
-        let first = buffer.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
-        if first.is_some_and(|&byte| !is_token_byte(byte)) {
-            return Err(Fault::StartLine);
+        match buffer[self.line..] {
+            [] | [b'\r'] => {}
+            [first, ..] if self.begun || is_token_byte(first) => {}
+            _ => return Err(Fault::StartLine),
         }
         if buffer.len() > limits.bytes {
             let within_first_line = memchr::memchr(b' ', buffer).is_some() && self.line == 0;
@@ -128,8 +136,7 @@ impl Request {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(&mut self, head: &[u8], limits: &HeadLimits) -> Result<(), Fault> {
-        let blank = head.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        let first_end = read_lines(&mut self.fields, &head[blank..], limits)?;
+        let first_end = read_lines(&mut self.fields, head, limits, Blanks::Refused)?;
         let line = &self.fields.text[..first_end];
         let method_end = memchr::memchr(b' ', line).ok_or(Fault::StartLine)?;
         let version_start = memchr::memrchr(b' ', line).ok_or(Fault::StartLine)? + 1;
@@ -192,7 +199,7 @@ impl Answer {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(&mut self, head: &[u8], limits: &HeadLimits) -> Result<(), Fault> {
-        let first_end = read_lines(&mut self.fields, head, limits)?;
+        let first_end = read_lines(&mut self.fields, head, limits, Blanks::Removed)?;
         let line = &self.fields.text[..first_end];
         let (version_text, rest) = line.split_at_checked(8).ok_or(Fault::StartLine)?;
         self.version = version(version_text)?;
@@ -217,8 +224,17 @@ impl Answer {
     }
 }
 
-/// Takes the text of a head over into `fields` and reads all lines but the first; the length of the first.
-fn read_lines(fields: &mut Fields, head: &[u8], limits: &HeadLimits) -> Result<usize, Fault> {
+/// Takes the text of a head over into `fields`, without empty lines before it, and reads all lines but the
+/// first; the length of the first.
+fn read_lines(
+    fields: &mut Fields,
+    mut head: &[u8],
+    limits: &HeadLimits,
+    blanks: Blanks,
+) -> Result<usize, Fault> {
+    while let Some(rest) = head.strip_prefix(b"\r\n") {
+        head = rest;
+    }
     fields.clear();
     fields.text.extend_from_slice(head);
     let mut first_end = None;
@@ -237,7 +253,7 @@ fn read_lines(fields: &mut Fields, head: &[u8], limits: &HeadLimits) -> Result<u
         } else if fields.len() == limits.lines {
             return Err(Fault::HeadTooLarge);
         } else {
-            fields.parse_line(line.start, line.end)?;
+            fields.parse_line(line.start, line.end, blanks)?;
         }
     }
     first_end.ok_or(Fault::StartLine)

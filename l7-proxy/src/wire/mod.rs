@@ -53,10 +53,14 @@ pub enum Fault {
     LengthAndEncoding,
     /// `Transfer-Encoding` does not say `chunked` once and last, or came with HTTP/1.0.
     Encoding,
+    /// `Transfer-Encoding` says `chunked` last, and before it what nobody here understands.
+    Coding,
     /// A chunk is not as RFC 9112 §7.1 says.
     Chunk,
     /// Lines after the last chunk are malformed, too many or too long.
     Trailers,
+    /// `Expect` asks for something other than `100-continue`.
+    Expectation,
     /// The connection ended within a message.
     Truncated,
 }
@@ -68,6 +72,8 @@ impl Fault {
         match self {
             Self::HeadTooLarge => 431,
             Self::TargetTooLong => 414,
+            Self::Expectation => 417,
+            Self::Coding => 501,
             Self::Version => 505,
             _ => 400,
         }
@@ -89,8 +95,10 @@ impl Fault {
             Self::Length => "content-length",
             Self::LengthAndEncoding => "length-and-encoding",
             Self::Encoding => "transfer-encoding",
+            Self::Coding => "transfer-coding",
             Self::Chunk => "chunk",
             Self::Trailers => "trailers",
+            Self::Expectation => "expectation",
             Self::Truncated => "truncated",
         }
     }

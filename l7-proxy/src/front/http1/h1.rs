@@ -3,6 +3,7 @@
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
 use crate::front::Entry;
@@ -34,6 +35,8 @@ pub(super) enum Coding {
     #[default]
     Nothing,
     Plain,
+    /// Until the connection ends.
+    UntilClose,
     Chunked,
 }
 
@@ -201,6 +204,13 @@ impl H1 {
         .await;
         deadline.clear();
         done
+    }
+
+    /// Sees to it that the end of the connection is not taken for the end of an answer without a length.
+    pub(super) fn break_off(&mut self) {
+        if self.coding == Coding::UntilClose {
+            let _ = SockRef::from(self.stream.socket()).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Ends the connection while nothing is under way: TLS says that this is all.

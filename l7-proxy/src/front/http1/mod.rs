@@ -196,13 +196,15 @@ impl Session {
                 if status == 413 {
                     counters.refused(Refusal::Size);
                 }
-                // The connection to the server is gone, and with it what it got of the body.
-                self.h1.keeps &= self.h1.body.is_done() || report.told.received == 0;
+                // The connection to the server is gone, and with it what it got of the body; and who did not
+                // send it in time is not waited for again (RFC 9110 §15.5.9).
+                self.h1.keeps &= status != 408 && (self.h1.body.is_done() || report.told.received == 0);
                 let page = service.pages.get(status);
                 return Box::pin(self.told(Some(intent), &page, &report, Some(pool))).await;
             }
             Outcome::Broken | Outcome::Gone => {
                 counters.broke(matches!(report.ended[0], b'S' | b's' | b'P'));
+                self.h1.break_off();
                 (report.told.status, Next::Drop)
             }
         };

@@ -47,7 +47,7 @@ impl H1 {
             }
             Framing::Chunked | Framing::UntilClose => {
                 self.keeps = false;
-                Coding::Plain
+                if self.method == Method::Head { Coding::Nothing } else { Coding::UntilClose }
             }
         };
         if switched {
@@ -144,7 +144,7 @@ impl Side for H1 {
     fn data(&mut self, data: Bytes) {
         match self.coding {
             Coding::Nothing => {}
-            Coding::Plain => self.output.put(data),
+            Coding::Plain | Coding::UntilClose => self.output.put(data),
             Coding::Chunked => {
                 chunk_begin(self.output.text(), data.len());
                 self.output.put(data);

@@ -4,7 +4,7 @@ use h2::ext::Protocol;
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 
 use crate::{
-    http::Intent,
+    http::{Intent, expectation},
     model::Asked,
     wire::{
         Fault, Fields, Framing, HeadLimits, Known, Method, Request, Sink, Target, Version,
@@ -113,6 +113,7 @@ pub(super) fn understand<'a>(
             Target::Absolute { .. } | Target::Authority(_) => return Err(Fault::Target),
         }
     };
+    expectation(fields)?;
     let framing = match request_framing(request)? {
         _ if upgrade.is_some() || request.method == Method::Connect => Framing::None,
         Framing::None if !ended => Framing::Chunked,

@@ -185,7 +185,9 @@ impl Side for H2 {
         }
         let mut map = fields::Map(HeaderMap::new());
         let lines = trailers.into_iter().flat_map(Fields::iter);
-        lines.filter(|(known, ..)| may_trail(*known)).for_each(|(_, name, value)| map.line(name, value));
+        lines
+            .filter(|(known, name, _)| may_trail(*known, name))
+            .for_each(|(_, name, value)| map.line(name, value));
         self.last = Some(if map.0.is_empty() { Last::Data } else { Last::Trailers(map.0) });
         self.waiting += 1;
     }

@@ -111,9 +111,7 @@ impl<S: Side> Running<'_, S> {
     /// A head of an answer came, so long.
     fn head(&mut self, end: usize) -> Result<(), Fault> {
         let x = &mut self.x;
-        let head = &x.connection.input[..end];
-        let blank = head.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        x.answer.parse(&head[blank..], &x.service.head)?;
+        x.answer.parse(&x.connection.input[..end], &x.service.head)?;
         let status = x.answer.status;
         let set_cookie =
             x.cookie.filter(|_| status >= 200).map(|(line, value)| line.set(value, x.client.secure));

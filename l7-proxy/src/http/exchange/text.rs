@@ -22,15 +22,28 @@ pub(crate) fn chunk_begin(out: &mut Vec<u8>, length: usize) {
 /// Writes lines after the last chunk, less those that would be read as framing, routing or the client's
 /// address (RFC 9110 §6.5.1), and the empty line.
 pub(crate) fn put_trailers(out: &mut Vec<u8>, fields: &Fields) {
-    for (_, name, value) in fields.iter().filter(|(known, ..)| may_trail(*known)) {
+    for (_, name, value) in fields.iter().filter(|(known, name, _)| may_trail(*known, name)) {
         out.line(name, value);
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a line may come after the body.
-pub(crate) fn may_trail(known: Known) -> bool {
-    !known.is_hop_by_hop() && matches!(known, Known::Other | Known::Date | Known::Server | Known::Via)
+/// Whether a line may come after the body: none that says how the message is to be read, whose it is or what
+/// may be done with it, in whatever spelling (RFC 9110 §6.5.1).
+pub(crate) fn may_trail(known: Known, name: &[u8]) -> bool {
+    const BEGIN: [&[u8]; 7] =
+        [b"auth", b"content-", b"if-", b"proxy-", b"www-", b"x-forwarded-", b"x-ssl-client"];
+    const WHOLE: [&[u8]; 4] = [b"age", b"pragma", b"range", b"vary"];
+    let begins = |begin: &[u8]| {
+        name.len() >= begin.len()
+            && begin
+                .iter()
+                .zip(name)
+                .all(|(&a, &b)| a == if b == b'_' { b'-' } else { b.to_ascii_lowercase() })
+    };
+    matches!(known, Known::Other | Known::Date | Known::Server | Known::Via)
+        && !BEGIN.iter().any(|begin| begins(begin))
+        && !WHOLE.iter().any(|whole| name.eq_ignore_ascii_case(whole))
 }
 
 /// Writes the status line of HTTP/1.1.
