@@ -115,6 +115,9 @@ pub struct Http2Limits {
     pub pending_resets: u32,
     /// Streams that we may have to reset for a client's mistakes ("made you reset"); then the connection ends.
     pub own_resets: u32,
+    /// Frames in a second that carry nothing of a request or an answer (SETTINGS, PING, PRIORITY, RST_STREAM,
+    /// empty ones, unknown ones); then the connection ends.
+    pub control_frames: u32,
 }
 
 impl Default for Http2Limits {
@@ -126,6 +129,7 @@ impl Default for Http2Limits {
             send_buffer: 64 * 1024,
             pending_resets: 32,
             own_resets: 256,
+            control_frames: 1_000,
         }
     }
 }

@@ -16,35 +16,57 @@ const MOST: usize = 16 * 1024;
 
 /// A connection that is given to those who use it.
 #[derive(Debug)]
-pub struct Gather<S>(Arc<Mutex<Inner<S>>>);
+pub struct Gather<S, W>(Arc<Mutex<Inner<S, W>>>);
+
+/// Looks at what passes, and may change it.
+pub trait Watch {
+    /// These bytes have come.
+    fn came(&mut self, bytes: &mut [u8]);
+    /// These bytes were gathered last.
+    fn goes(&mut self, bytes: &mut [u8]);
+}
+
+/// Nobody looks.
+impl Watch for () {
+    fn came(&mut self, _: &mut [u8]) {}
+    fn goes(&mut self, _: &mut [u8]) {}
+}
 
 /// Writes out what was gathered.
 #[derive(Debug)]
-pub struct WriteOut<S>(Arc<Mutex<Inner<S>>>);
+pub struct WriteOut<S, W>(Arc<Mutex<Inner<S, W>>>);
 
 /// A connection, what comes before what is still to be read, and what was gathered. Both handles are used in
 /// one task: nobody ever waits for the lock.
 #[derive(Debug)]
-struct Inner<S> {
+struct Inner<S, W> {
     stream: S,
+    watch: W,
     prefix: BytesMut,
     gathered: BytesMut,
 }
 
-fn lock<S>(inner: &Mutex<Inner<S>>) -> MutexGuard<'_, Inner<S>> {
+fn lock<S, W>(inner: &Mutex<Inner<S, W>>) -> MutexGuard<'_, Inner<S, W>> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<S> Gather<S> {
-    /// A connection of which `prefix` was read already.
+impl<S, W> Gather<S, W> {
+    /// A connection of which `prefix` was read already, and that `watch` looks at.
     #[must_use]
-    pub fn new(stream: S, prefix: BytesMut) -> (Self, WriteOut<S>) {
-        let inner = Arc::new(Mutex::new(Inner { stream, prefix, gathered: BytesMut::new() }));
+    pub fn new(stream: S, prefix: BytesMut, watch: W) -> (Self, WriteOut<S, W>) {
+        let inner = Arc::new(Mutex::new(Inner { stream, watch, prefix, gathered: BytesMut::new() }));
         (Self(Arc::clone(&inner)), WriteOut(inner))
     }
 }
 
-impl<S: AsyncWrite + Unpin> WriteOut<S> {
+impl<S, W> WriteOut<S, W> {
+    /// Asks who looks.
+    pub fn ask<T>(&self, question: impl FnOnce(&mut W) -> T) -> T {
+        question(&mut lock(&self.0).watch)
+    }
+}
+
+impl<S: AsyncWrite + Unpin, W> WriteOut<S, W> {
     /// Writes out what was gathered.
     ///
     /// # Errors
@@ -62,7 +84,7 @@ impl<S: AsyncWrite + Unpin> WriteOut<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Inner<S> {
+impl<S: AsyncWrite + Unpin, W> Inner<S, W> {
     fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.gathered))?;
@@ -83,18 +105,22 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Gather<S, W> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let inner = &mut *lock(&self.0);
+        let before = buffer.filled().len();
         if inner.prefix.is_empty() {
-            return Pin::new(&mut inner.stream).poll_read(context, buffer);
+            ready!(Pin::new(&mut inner.stream).poll_read(context, buffer))?;
+            inner.watch.came(&mut buffer.filled_mut()[before..]);
+            return Poll::Ready(Ok(()));
         }
         let taken = inner.prefix.len().min(buffer.remaining());
         buffer.put_slice(&inner.prefix[..taken]);
+        inner.watch.came(&mut buffer.filled_mut()[before..]);
         inner.prefix.advance(taken);
         if inner.prefix.is_empty() {
             inner.prefix = BytesMut::new();
@@ -103,12 +129,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Gather<S, W> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut inner = lock(&self.0);
+        let inner = &mut *lock(&self.0);
         let room = ready!(inner.poll_room(context))?;
         let taken = bytes.len().min(room);
         inner.gathered.extend_from_slice(&bytes[..taken]);
+        inner.watch.goes(&mut inner.gathered);
         Poll::Ready(Ok(taken))
     }
 
@@ -117,7 +144,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut inner = lock(&self.0);
+        let inner = &mut *lock(&self.0);
         let mut room = ready!(inner.poll_room(context))?;
         let mut taken = 0;
         for slice in slices {
@@ -126,6 +153,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
             room -= part;
             taken += part;
         }
+        inner.watch.goes(&mut inner.gathered);
         Poll::Ready(Ok(taken))
     }
 
@@ -154,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn all_comes_through_in_order_and_nothing_before_its_time() {
         let (near, mut far) = duplex(100);
-        let (mut near, out) = Gather::new(near, BytesMut::from(&b"before"[..]));
+        let (mut near, out) = Gather::new(near, BytesMut::from(&b"before"[..]), ());
         far.write_all(b" and after").await.unwrap();
         let mut read = [0; 16];
         near.read_exact(&mut read).await.unwrap();

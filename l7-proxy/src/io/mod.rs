@@ -6,6 +6,6 @@ mod out;
 mod stream;
 
 pub use deadline::Deadline;
-pub use gather::{Gather, WriteOut};
+pub use gather::{Gather, Watch, WriteOut};
 pub use out::Out;
 pub use stream::{Stream, fill};

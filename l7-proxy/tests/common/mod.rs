@@ -159,6 +159,26 @@ impl Client {
         self.buffer.drain(..count).collect()
     }
 
+    /// Reads so many bytes; none where the connection ends before.
+    pub(crate) fn at_most(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < count {
+            if !self.more() {
+                return None;
+            }
+        }
+        Some(self.buffer.drain(..count).collect())
+    }
+
+    /// Whether nothing more comes for a while.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let while_ = Duration::from_millis(200);
+        self.stream.set_read_timeout(Some(while_)).unwrap();
+        let quiet = self.buffer.is_empty()
+            && matches!(self.stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        quiet
+    }
+
     /// A head, and the body that its `content-length` says.
     pub(crate) fn message(&mut self) -> (String, Vec<u8>) {
         let head = self.until("\r\n\r\n");

@@ -4,6 +4,7 @@
 
 mod channel;
 mod fields;
+mod guard;
 mod side;
 mod stream;
 
@@ -24,6 +25,7 @@ use h2::{
 };
 use tokio::time::Instant;
 
+use self::guard::Guard;
 use super::Door;
 use crate::{
     http::Client,
@@ -44,7 +46,8 @@ pub(super) async fn serve(
     client: Client,
 ) {
     let counters = service.state.counters(door.worker);
-    let (stream, out) = Gather::new(stream, input);
+    let guard = Guard::new(service.limits.http2.control_frames);
+    let (stream, out) = Gather::new(stream, input, guard);
     let handshake = builder(&service).handshake::<_, Bytes>(stream);
     let connection = match tokio::time::timeout(service.timeouts.request_header.get(), handshake).await {
         Ok(Ok(connection)) => connection,
@@ -107,8 +110,8 @@ impl Drop for Active {
 impl Session {
     async fn run(
         &self,
-        mut connection: Connection<Gather<Stream>, Bytes>,
-        out: &WriteOut<Stream>,
+        mut connection: Connection<Gather<Stream, Guard>, Bytes>,
+        out: &WriteOut<Stream, Guard>,
         service: &Service,
     ) -> Result<(), h2::Error> {
         let mut closing = self.door.entry.closing();
@@ -124,6 +127,11 @@ impl Session {
                     // All that streams had to say by now goes out together.
                     if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
                         return Poll::Ready(None);
+                    }
+                    if let Some(code) = out.ask(Guard::take_end) {
+                        connection.abrupt_shutdown(code.into());
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
                     }
                     polled
                 }) => {

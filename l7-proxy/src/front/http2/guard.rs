@@ -1,0 +1,332 @@
+//! Looks at the frames of a client as they come: the h2 crate ends connections for what is wrong with them, but
+//! does not always say so with the code of RFC 9113, lets pseudo-fields pass in trailers and settings be missing,
+//! and does not count frames that are there to keep us busy. Pure.
+//!
+//! Only the nine bytes before each frame are followed through everything; of what is in a frame, what lies in
+//! the same piece as they do.
+
+use crate::io::Watch;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const WITH_PRIORITY: u8 = 32;
+
+/// Error codes (RFC 9113 §7).
+const PROTOCOL_ERROR: u32 = 1;
+const FLOW_CONTROL_ERROR: u32 = 3;
+const STREAM_CLOSED: u32 = 5;
+const FRAME_SIZE_ERROR: u32 = 6;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// Bytes of the preface (RFC 9113 §3.4) and of a frame's head.
+const PREFACE: usize = 24;
+const HEAD: usize = 9;
+
+/// What is known of a connection's frames.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// Bytes of the preface or of a frame that are still to come.
+    skip: usize,
+    head: [u8; HEAD],
+    have: usize,
+    /// The highest stream that was begun, and the one whose request ended last.
+    top: u32,
+    ended: u32,
+    /// The stream whose header block is open.
+    block: Option<u32>,
+    /// The code for what was wrong first.
+    verdict: Option<u32>,
+    /// Frames of no use, in this second, and how many there may be.
+    second: u64,
+    idle: u32,
+    most_idle: u32,
+    /// Whether settings have come, which must be first.
+    began: bool,
+    end: Option<u32>,
+}
+
+/// A frame, and its bytes if they are there.
+struct Frame<'a> {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    length: usize,
+    payload: Option<&'a [u8]>,
+}
+
+impl Guard {
+    /// Nothing has come yet. `most_idle` frames of no use may come in a second.
+    pub(super) fn new(most_idle: u32) -> Self {
+        Self {
+            skip: PREFACE,
+            head: [0; HEAD],
+            have: 0,
+            top: 0,
+            ended: 0,
+            block: None,
+            verdict: None,
+            second: 0,
+            idle: 0,
+            most_idle,
+            began: false,
+            end: None,
+        }
+    }
+
+    /// The code with which the connection has to end for what the h2 crate does not mind; told once.
+    pub(super) fn take_end(&mut self) -> Option<u32> {
+        self.end.take()
+    }
+
+    /// A frame has begun. Says whether it has to lose its END_STREAM: trailers with a pseudo-field, which must
+    /// come first, are then the error of the stream that they should be (RFC 9113 §8.1).
+    fn frame(&mut self, frame: &Frame<'_>) -> bool {
+        let spoils = frame.kind == HEADERS
+            && frame.stream <= self.top
+            && frame.flags & END_STREAM != 0
+            && frame.fields().is_some_and(begins_with_pseudo);
+        let is_new = frame.stream > self.top && frame.stream % 2 == 1;
+        self.verdict = self.verdict.or_else(|| self.wrong(frame, is_new));
+        self.count(frame);
+        if !self.began {
+            self.began = true;
+            if frame.kind != SETTINGS || frame.flags & ACK != 0 {
+                self.end = Some(PROTOCOL_ERROR);
+            }
+        }
+        if matches!(frame.kind, HEADERS | CONTINUATION) {
+            self.block = (frame.flags & END_HEADERS == 0).then_some(frame.stream);
+            self.top = self.top.max(frame.stream);
+        }
+        if matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0 {
+            self.ended = frame.stream;
+        }
+        spoils
+    }
+
+    /// The code for what is wrong with the connection since this frame.
+    fn wrong(&self, frame: &Frame<'_>, is_new: bool) -> Option<u32> {
+        let Frame { kind, flags, stream, length, .. } = *frame;
+        let is_in_block = self.block.is_some_and(|block| kind == CONTINUATION && block == stream);
+        if self.block.is_some() != is_in_block || (kind == CONTINUATION && !is_in_block) {
+            return Some(PROTOCOL_ERROR);
+        }
+        let size_is_wrong = match kind {
+            PRIORITY => length != 5,
+            RESET | WINDOW_UPDATE => length != 4,
+            PING => length != 8,
+            SETTINGS => length % 6 != 0 || (flags & ACK != 0 && length != 0),
+            _ => false,
+        };
+        if size_is_wrong {
+            return Some(FRAME_SIZE_ERROR);
+        }
+        let is_idle = stream > self.top;
+        let place_is_wrong = match kind {
+            DATA | RESET => stream == 0 || is_idle,
+            WINDOW_UPDATE => is_idle,
+            HEADERS => stream == 0 || (is_idle && !is_new),
+            PRIORITY => stream == 0,
+            SETTINGS | PING | GOAWAY => stream != 0,
+            PUSH_PROMISE => true,
+            _ => false,
+        };
+        if place_is_wrong || frame.padding_is_wrong() {
+            return Some(PROTOCOL_ERROR);
+        }
+        match (kind, frame.payload) {
+            (DATA, _) if stream == self.ended => Some(STREAM_CLOSED),
+            (WINDOW_UPDATE, Some([_, 0, 0, 0])) if stream == 0 => Some(PROTOCOL_ERROR),
+            (SETTINGS, Some(payload)) => payload.chunks_exact(6).find_map(setting_is_wrong),
+            _ => None,
+        }
+    }
+
+    fn count(&mut self, frame: &Frame<'_>) {
+        let is_of_use = match frame.kind {
+            HEADERS | WINDOW_UPDATE | GOAWAY => true,
+            DATA => frame.length > 0 || frame.flags & END_STREAM != 0,
+            CONTINUATION => frame.length > 0,
+            _ => false,
+        };
+        if is_of_use {
+            return;
+        }
+        let second = crate::server::now() / 1_000;
+        if self.second != second {
+            (self.second, self.idle) = (second, 0);
+        }
+        self.idle += 1;
+        if self.idle == self.most_idle.saturating_add(1) {
+            self.end = Some(ENHANCE_YOUR_CALM);
+        }
+    }
+}
+
+/// The code for a setting that may not be (RFC 9113 §6.5.2, RFC 8441 §3).
+fn setting_is_wrong(setting: &[u8]) -> Option<u32> {
+    let [high, low, value @ ..] = setting else { return None };
+    let value = value.iter().fold(0_u32, |value, &byte| value << 8 | u32::from(byte));
+    match u16::from_be_bytes([*high, *low]) {
+        2 | 8 if value > 1 => Some(PROTOCOL_ERROR),
+        4 if value > 0x7fff_ffff => Some(FLOW_CONTROL_ERROR),
+        5 if !(1 << 14..1 << 24).contains(&value) => Some(PROTOCOL_ERROR),
+        _ => None,
+    }
+}
+
+impl Frame<'_> {
+    fn padding_is_wrong(&self) -> bool {
+        let before = if self.kind == HEADERS && self.flags & WITH_PRIORITY != 0 { 6 } else { 1 };
+        matches!(self.kind, DATA | HEADERS)
+            && self.flags & PADDED != 0
+            && self.payload.is_some_and(|payload| {
+                payload.first().is_none_or(|&padding| usize::from(padding) + before > payload.len())
+            })
+    }
+
+    /// What of a header block is in it.
+    fn fields(&self) -> Option<&[u8]> {
+        let padding = usize::from(self.flags & PADDED != 0);
+        let priority = if self.flags & WITH_PRIORITY != 0 { 5 } else { 0 };
+        self.payload?.get(padding + priority..)
+    }
+}
+
+/// Whether the first field of a block is a pseudo-field: one of the static table's first fourteen, or a name
+/// that begins with a colon (RFC 7541 §6, Appendix B: 1011100).
+fn begins_with_pseudo(block: &[u8]) -> bool {
+    match block {
+        [0x81..=0x8e | 0x41..=0x4e | 0x01..=0x0e | 0x11..=0x1e, ..] => true,
+        [0x40 | 0x00 | 0x10, length, first, ..] if length & 0x80 == 0 => *length > 0 && *first == b':',
+        [0x40 | 0x00 | 0x10, _, first, ..] => first >> 1 == 0b101_1100,
+        _ => false,
+    }
+}
+
+impl Watch for Guard {
+    fn came(&mut self, bytes: &mut [u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len() - at);
+                self.skip -= skipped;
+                at += skipped;
+                continue;
+            }
+            let taken = (HEAD - self.have).min(bytes.len() - at);
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[at..at + taken]);
+            self.have += taken;
+            at += taken;
+            if self.have < HEAD {
+                return;
+            }
+            self.have = 0;
+            let [a, b, c, kind, flags, stream @ ..] = self.head;
+            self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            let frame = Frame {
+                kind,
+                flags,
+                stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
+                length: self.skip,
+                payload: bytes.get(at..at + self.skip),
+            };
+            if self.frame(&frame) && taken == HEAD {
+                bytes[at - HEAD + 4] &= !END_STREAM;
+            }
+        }
+    }
+
+    fn goes(&mut self, bytes: &mut [u8]) {
+        // GOAWAY is the last that is written.
+        let Some([0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, _, _, _, _, code @ ..]) = bytes.last_chunk_mut::<17>()
+        else {
+            return;
+        };
+        if let Some(verdict) = self.verdict
+            && *code == PROTOCOL_ERROR.to_be_bytes()
+        {
+            *code = verdict.to_be_bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream][..], payload].concat()
+    }
+
+    /// The code that a GOAWAY gets after these bytes, which come in pieces of `step`.
+    fn code(bytes: &[u8], step: usize) -> u32 {
+        let mut guard = Guard::new(1_000);
+        for piece in [&[0; PREFACE][..], bytes].concat().chunks_mut(step) {
+            guard.came(piece);
+        }
+        let mut goaway = frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]);
+        guard.goes(&mut goaway);
+        u32::from_be_bytes(goaway[13..].try_into().unwrap())
+    }
+
+    #[test]
+    fn frames_are_followed_however_they_are_cut() {
+        let get = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82, 0x86, 0x84]);
+        let before = [frame(SETTINGS, 0, 0, &[0; 6]), get.clone(), frame(PING, 0, 0, &[0; 8])].concat();
+        for step in 1..60 {
+            assert_eq!(code(&before, step), PROTOCOL_ERROR);
+            let short = [before.clone(), frame(PING, 0, 0, &[0; 7])].concat();
+            assert_eq!(code(&short, step), FRAME_SIZE_ERROR, "{step}");
+        }
+    }
+
+    #[test]
+    fn trailers_with_pseudo_fields_do_not_end_the_stream() {
+        let mut guard = Guard::new(1_000);
+        guard.came(&mut [0; PREFACE]);
+        guard.came(&mut frame(HEADERS, END_HEADERS, 1, &[0x82, 0x86, 0x84]));
+        for (block, spoilt) in [
+            (&[0x82][..], true),
+            (&[0x42, 1, b'x'], true),
+            (&[0, 2, b':', b'x', 0], true),
+            (&[0x40, 0x85, 0xb9, 0x49, 0x53, 0x39, 0xe4, 0x01, b'x'], true),
+            (&[0, 1, b'x', 1, b'y'], false),
+            (&[0x40, 0x85, 0xf2, 0xb2, 0x4a, 0x84, 0xff, 1, b'y'], false),
+        ] {
+            let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, block);
+            guard.came(&mut trailers);
+            assert_eq!(trailers[4] & END_STREAM == 0, spoilt, "{block:?}");
+        }
+    }
+
+    #[test]
+    fn frames_of_no_use_are_counted() {
+        let mut guard = Guard::new(10);
+        guard.came(&mut [0; PREFACE]);
+        for _ in 0..100 {
+            guard.came(&mut frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82]));
+            guard.came(&mut frame(DATA, 0, 1, b"x"));
+            guard.came(&mut frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]));
+        }
+        assert_eq!(guard.take_end(), Some(PROTOCOL_ERROR), "no settings came");
+        // Two seconds at most begin meanwhile.
+        for _ in 0..40 {
+            guard.came(&mut frame(DATA, 0, 1, b""));
+        }
+        assert_eq!((guard.take_end(), guard.take_end()), (Some(ENHANCE_YOUR_CALM), None));
+    }
+}
