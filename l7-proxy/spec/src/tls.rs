@@ -64,7 +64,10 @@ pub struct ClientCertificates {
     pub required: bool,
 }
 
-/// What becomes of `X-Forwarded-Client-Cert` (base64 of the certificate's DER).
+/// What becomes of `X-Forwarded-Client-Cert` (base64 of the certificate's DER). Whatever is chosen, a client that
+/// showed a certificate is also told of in `X-SSL-Client` and `X-SSL-Client-Session-ID`, `-Verify`, `-Subject-DN`,
+/// `-Subject-CN`, `-Issuer-DN`, `-NotBefore` and `-NotAfter`; such lines that clients send themselves are removed
+/// unless no certificates are asked for and this is left as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ForwardedClientCertificate {
@@ -75,8 +78,8 @@ pub enum ForwardedClientCertificate {
     ForwardOnly,
     /// It is replaced by the certificate that the client showed; removed where it showed none.
     SanitizeSet,
-    /// It is kept only on requests that carry `X-Cf-Proxy-Signature`; else replaced or removed as with
-    /// `sanitize_set`.
+    /// It is replaced by the certificate that the client showed; where it showed none, kept on requests that
+    /// carry `X-Cf-Proxy-Signature` and removed from others.
     ForwardOnlyIfRouteService,
 }
 

@@ -16,6 +16,7 @@ use crate::{
     spec::Mode,
     state::Refusal,
     tcp,
+    tls::Shown,
 };
 
 /// How long a proxy before us may take to say whose connection it is.
@@ -39,8 +40,8 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
         Err(refusal) => return counters.refused(refusal),
     };
     counters.connection();
-    let (mut stream, name) = match &service.tls {
-        None => (Stream::Plain(socket), None),
+    let (mut stream, name, shown) = match &service.tls {
+        None => (Stream::Plain(socket), None, None),
         Some(tls) => {
             // Who says nothing takes no place.
             if tls.spoken_to(&socket).await.is_err() {
@@ -53,13 +54,14 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
             match Box::pin(tls.accept(socket, most)).await {
                 Ok(stream) => {
                     let name = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
-                    (Stream::Accepted(stream), name)
+                    let shown = Shown::of(stream.get_ref().1).map(Arc::new);
+                    (Stream::Accepted(stream), name, shown)
                 }
                 Err(_) => return counters.refused(Refusal::Handshake),
             }
         }
     };
-    let client = Client::new(ends, service.tls.is_some(), name, &service);
+    let client = Client::new(ends, service.tls.is_some(), name, shown, &service);
     // Each in memory of its own: a connection holds what it needs, not what another kind would.
     match service.mode {
         Mode::Http if is_http2(&service, &mut stream, &mut input).await => {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{model::Service, server::Ends};
+use crate::{model::Service, server::Ends, tls::Shown};
 
 /// A client's connection.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Client {
     pub server_name: Option<Arc<str>>,
     /// Whether it came over TLS.
     pub secure: bool,
+    /// The certificate it has shown.
+    pub certificate: Option<Arc<Shown>>,
     /// Whether what it says about its own clients counts.
     pub trusted: bool,
 }
@@ -22,9 +24,22 @@ pub struct Client {
 impl Client {
     /// A client of `service`.
     #[must_use]
-    pub fn new(ends: Ends, secure: bool, server_name: Option<Arc<str>>, service: &Service) -> Self {
+    pub fn new(
+        ends: Ends,
+        secure: bool,
+        server_name: Option<Arc<str>>,
+        certificate: Option<Arc<Shown>>,
+        service: &Service,
+    ) -> Self {
         let address = ends.client.ip().to_canonical();
-        Self { ends, address: address.to_string(), server_name, secure, trusted: service.trusts(address) }
+        Self {
+            ends,
+            address: address.to_string(),
+            server_name,
+            secure,
+            certificate,
+            trusted: service.trusts(address),
+        }
     }
 
     /// The client's address; IPv4 in IPv6 clothes is undressed.

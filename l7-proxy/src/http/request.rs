@@ -3,6 +3,8 @@
 use super::{Client, Intent};
 use crate::{
     model::{CookieLine, Edits},
+    spec::ForwardedClientCertificate,
+    tls::{PREFIX, Shown},
     wire::{Fields, Framing, Known, Method, Sink, put_number},
 };
 
@@ -26,10 +28,12 @@ pub fn write_request(
     };
     out.line(b"Host", host);
     let told = Told::by(client, asked.fields, edits);
+    let certificate = Certificate::by(client, asked.fields, edits);
     let named = asked.fields.names_lines();
     for (known, name, value) in asked.fields.iter() {
         if known != Known::Other {
             match known {
+                Known::XForwardedClientCert if !certificate.keeps => continue,
                 Known::Host | Known::ContentLength => continue,
                 _ if known.is_hop_by_hop() => continue,
                 Known::Expect if !intent.waits => continue,
@@ -43,7 +47,9 @@ pub fn write_request(
                 _ if told.replaces(known) => continue,
                 _ => {}
             }
-        } else if !client.trusted && looks_like_forwarding(name) {
+        } else if (!client.trusted && looks_like(name, is_forwarding))
+            || (certificate.guards && certificate.is_of_it(name))
+        {
             continue;
         }
         let is_named = named && known != Known::Cookie && asked.fields.has_element(Known::Connection, name);
@@ -53,6 +59,7 @@ pub fn write_request(
         out.line(name, value);
     }
     told.write(out, client, intent, host);
+    certificate.write(out);
     if let Some(left) = hops_left(intent) {
         out.extend_from_slice(b"Max-Forwards: ");
         put_number(out, u64::from(left.saturating_sub(1)));
@@ -177,13 +184,63 @@ pub fn find_cookie<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
     pairs.find_map(|pair| cookie_value(pair, name))
 }
 
-/// Whether a name is one of the forwarding lines in a spelling that servers of CGI's kind cannot tell from it.
-fn looks_like_forwarding(name: &[u8]) -> bool {
+/// Whether a name is one of some lines in a spelling that servers of CGI's kind cannot tell from it.
+fn looks_like(name: &[u8], is_one: impl Fn(Known) -> bool) -> bool {
     if memchr::memchr(b'_', name).is_none() || name.len() > 24 {
         return false;
     }
     let dashed: Vec<u8> = name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte }).collect();
-    is_forwarding(Known::of(&dashed))
+    is_one(Known::of(&dashed))
+}
+
+/// What a server is told about the client's certificate (E4).
+struct Certificate<'a> {
+    /// What the client says about it is passed on.
+    keeps: bool,
+    /// What it says in the other lines about it is not.
+    guards: bool,
+    /// What we say instead.
+    set: Option<&'a Shown>,
+    /// What we say in the other lines.
+    shown: Option<&'a Shown>,
+}
+
+impl<'a> Certificate<'a> {
+    fn by(client: &'a Client, fields: &Fields, edits: &Edits) -> Self {
+        use ForwardedClientCertificate::{
+            AlwaysForwardOnly, ForwardOnly, ForwardOnlyIfRouteService, SanitizeSet,
+        };
+        let shown = client.certificate.as_deref();
+        let of_route_service = || fields.named(b"x-cf-proxy-signature").next().is_some();
+        let keeps = match edits.client_certificate {
+            AlwaysForwardOnly => true,
+            ForwardOnly => shown.is_some(),
+            SanitizeSet => false,
+            ForwardOnlyIfRouteService => shown.is_none() && of_route_service(),
+        };
+        let sets = matches!(edits.client_certificate, SanitizeSet | ForwardOnlyIfRouteService);
+        Self { keeps, guards: edits.guards_certificates, set: shown.filter(|_| sets), shown }
+    }
+
+    /// Whether a line says something about it that only we may say.
+    fn is_of_it(&self, name: &[u8]) -> bool {
+        let begins = || {
+            name.iter()
+                .zip(PREFIX)
+                .all(|(&byte, &dashed)| dashed == if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() })
+        };
+        (name.len() >= PREFIX.len() && begins())
+            || (!self.keeps && looks_like(name, |known| known == Known::XForwardedClientCert))
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        if let Some(shown) = self.set {
+            out.line(b"X-Forwarded-Client-Cert", shown.certificate.as_bytes());
+        }
+        if let Some(shown) = self.shown {
+            shown.write(out);
+        }
+    }
 }
 
 fn is_forwarding(known: Known) -> bool {

@@ -20,6 +20,8 @@ pub struct Edits {
     pub rewrite: spec::Rewrite,
     /// What becomes of a header line with a client's certificate.
     pub client_certificate: ForwardedClientCertificate,
+    /// What clients say about their certificates in `X-SSL-Client-*` is not passed on.
+    pub guards_certificates: bool,
     /// `TRACE` is answered with 405.
     pub refuse_trace: bool,
     /// `CONNECT` is passed on.
@@ -32,7 +34,7 @@ const OURS: [&str; 7] =
     ["connection", "content-length", "host", "keep-alive", "te", "transfer-encoding", "upgrade"];
 
 impl Edits {
-    pub(super) fn new(headers: &spec::Headers, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn new(headers: &spec::Headers, asks_certificates: bool, problems: &mut Vec<Problem>) -> Self {
         let mut names = |names: &[String], key: &str| -> Vec<Vec<u8>> {
             names.iter().filter_map(|name| name_of(name, key, problems)).collect()
         };
@@ -56,6 +58,8 @@ impl Edits {
             set_response,
             rewrite: headers.rewrite.clone(),
             client_certificate: headers.forwarded_client_certificate,
+            guards_certificates: asks_certificates
+                || headers.forwarded_client_certificate != ForwardedClientCertificate::AlwaysForwardOnly,
             refuse_trace: headers.refuse_trace,
             allow_connect: headers.allow_connect,
         }

@@ -4,17 +4,20 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
-    server::{ClientHello, ProducesTickets, ResolvesServerCert},
+    RootCertStore, ServerConfig,
+    server::{
+        ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
 };
+use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 
-use super::{Certificates, provider, versions};
+use super::{Certificates, pem, provider, versions};
 use crate::{
-    spec::{Mode, Problem, Tls},
+    spec::{ClientCertificates, Mode, Problem, Tls},
     wire::split_authority,
 };
 
@@ -26,8 +29,39 @@ pub struct Endpoint {
     files: Vec<PathBuf>,
     strict: bool,
     tickets: Arc<dyn ProducesTickets>,
+    believed: Believed,
     timeout: Duration,
     refuse_fronting: bool,
+}
+
+/// Which certificates of clients are believed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Believed {
+    authorities: Vec<CertificateDer<'static>>,
+    required: bool,
+}
+
+impl Believed {
+    fn read(told: &ClientCertificates) -> Result<Self, String> {
+        let authorities = pem::read(&told.authorities)?.certificates;
+        if authorities.is_empty() {
+            return Err(format!("{} has no certificate", told.authorities.display()));
+        }
+        Ok(Self { authorities, required: told.required })
+    }
+
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
+        if self.authorities.is_empty() {
+            return Ok(WebPkiClientVerifier::no_client_auth());
+        }
+        let mut roots = RootCertStore::empty();
+        for authority in &self.authorities {
+            roots.add(authority.clone()).map_err(|error| format!("an authority of clients: {error}"))?;
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        let builder = if self.required { builder } else { builder.allow_unauthenticated() };
+        builder.build().map(|verifier| verifier as _).map_err(|error| error.to_string())
+    }
 }
 
 /// An acceptor that can be shown.
@@ -58,9 +92,6 @@ impl Endpoint {
         before: Option<&Self>,
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
-        if told.client_certificates.is_some() {
-            problems.push(Problem::new("tls.client_certificates", "is not served yet"));
-        }
         let alpn = match (&told.alpn, mode) {
             (Some(names), _) => names.iter().map(|name| name.clone().into_bytes()).collect(),
             (None, Mode::Http) => crate::front::ALPN.iter().map(|name| name.to_vec()).collect(),
@@ -83,6 +114,16 @@ impl Endpoint {
                 return None;
             }
         };
+        let believed = match told.client_certificates.as_ref().map(Believed::read).transpose() {
+            Ok(believed) => believed.unwrap_or_default(),
+            Err(message) => {
+                problems.push(Problem::new("tls.client_certificates", message));
+                return None;
+            }
+        };
+        // A ticket stands for the certificate that was shown when it was given: whoever asks for others now
+        // must not take it.
+        let before = before.filter(|before| before.believed == believed);
         let chooser = Arc::new(Chooser(ArcSwap::from_pointee(certificates)));
         let tickets = match before
             .map_or_else(rustls::crypto::aws_lc_rs::Ticketer::new, |before| Ok(Arc::clone(&before.tickets)))
@@ -95,11 +136,13 @@ impl Endpoint {
         };
         let config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions(told.minimum_version))
-            .map(|config| config.with_no_client_auth().with_cert_resolver(Arc::clone(&chooser) as _));
+            .map_err(|error| error.to_string())
+            .and_then(|config| Ok(config.with_client_cert_verifier(believed.verifier()?)))
+            .map(|config| config.with_cert_resolver(Arc::clone(&chooser) as _));
         let mut config = match config {
             Ok(config) => config,
             Err(error) => {
-                problems.push(Problem::new("tls", error.to_string()));
+                problems.push(Problem::new("tls", error));
                 return None;
             }
         };
@@ -111,6 +154,7 @@ impl Endpoint {
             files: told.certificates.clone(),
             strict: told.strict,
             tickets,
+            believed,
             timeout: told.handshake_timeout.get(),
             refuse_fronting: told.refuse_domain_fronting,
         })

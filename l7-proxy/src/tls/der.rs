@@ -1,5 +1,6 @@
 //! What a proxy wants to know of a certificate (RFC 5280 §4.1): names, how long it is valid, who issued it.
-//! rustls checks certificates; this only reads those of the operator's own files.
+//! rustls checks certificates; this only reads those of the operator's own files, and those of clients that were
+//! believed.
 
 /// What is read of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -8,6 +9,9 @@ pub(super) struct Read {
     pub(super) names: Vec<String>,
     /// Seconds since 1970 at which it expires.
     pub(super) expires: i64,
+    /// When it begins and ends to be valid, as it is written.
+    pub(super) from: Vec<u8>,
+    pub(super) until: Vec<u8>,
     /// Distinguished names of who issued it and whom it is for, as they are encoded.
     pub(super) issuer: Vec<u8>,
     pub(super) subject: Vec<u8>,
@@ -61,7 +65,7 @@ pub(super) fn read(mut der: &[u8]) -> Option<Read> {
     let mut validity = expect(&mut body, SEQUENCE)?;
     let subject = expect(&mut body, SEQUENCE)?;
     let _key = expect(&mut body, SEQUENCE)?;
-    let _from = take(&mut validity)?;
+    let (_, from) = take(&mut validity)?;
     let (tag, until) = take(&mut validity)?;
     let mut names = Vec::new();
     while let Some((tag, content)) = take(&mut body) {
@@ -70,9 +74,16 @@ pub(super) fn read(mut der: &[u8]) -> Option<Read> {
         }
     }
     if names.is_empty() {
-        names.extend(common_name(subject));
+        names.extend(common_name(subject).and_then(|name| text(name.as_bytes())));
     }
-    Some(Read { names, expires: seconds(tag, until)?, issuer: issuer.to_vec(), subject: subject.to_vec() })
+    Some(Read {
+        names,
+        expires: seconds(tag, until)?,
+        from: from.to_vec(),
+        until: until.to_vec(),
+        issuer: issuer.to_vec(),
+        subject: subject.to_vec(),
+    })
 }
 
 fn alternative_names(mut extensions: &[u8]) -> Option<Vec<String>> {
@@ -97,17 +108,73 @@ fn alternative_names(mut extensions: &[u8]) -> Option<Vec<String>> {
     None
 }
 
-fn common_name(mut subject: &[u8]) -> Option<String> {
-    let mut found = None;
-    while let Some(mut parts) = expect(&mut subject, SET) {
-        let mut part = expect(&mut parts, SEQUENCE)?;
-        let id = expect(&mut part, OID)?;
-        let (_, value) = take(&mut part)?;
-        if id == COMMON_NAME {
-            found = text(value);
+/// The parts of a distinguished name: what each is, and its value.
+fn parts(mut name: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut set: &[u8] = &[];
+    std::iter::from_fn(move || {
+        if set.is_empty() {
+            set = expect(&mut name, SET)?;
         }
+        let mut part = expect(&mut set, SEQUENCE)?;
+        let id = expect(&mut part, OID)?;
+        take(&mut part).map(|(_, value)| (id, value))
+    })
+}
+
+/// The last common name of a distinguished name.
+pub(super) fn common_name(name: &[u8]) -> Option<String> {
+    parts(name).filter(|(id, _)| *id == COMMON_NAME).last().map(|(_, value)| shown(value))
+}
+
+/// A distinguished name in one line, as OpenSSL and HAProxy write it: `/C=CH/O=Example/CN=a.example`.
+pub(super) fn one_line(name: &[u8]) -> String {
+    const SHORT: [(&[u8], &str); 9] = [
+        (COMMON_NAME, "CN"),
+        (&[0x55, 0x04, 0x05], "serialNumber"),
+        (&[0x55, 0x04, 0x06], "C"),
+        (&[0x55, 0x04, 0x07], "L"),
+        (&[0x55, 0x04, 0x08], "ST"),
+        (&[0x55, 0x04, 0x0a], "O"),
+        (&[0x55, 0x04, 0x0b], "OU"),
+        (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01], "emailAddress"),
+        (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x19], "DC"),
+    ];
+    let mut line = String::new();
+    for (id, value) in parts(name) {
+        let short = SHORT.iter().find(|(known, _)| *known == id);
+        let kind = short.map_or_else(|| dotted(id), |(_, short)| (*short).to_owned());
+        line += &format!("/{kind}={}", shown(value));
     }
-    found
+    line
+}
+
+/// An object identifier in digits (X.690 §8.19).
+fn dotted(id: &[u8]) -> String {
+    let mut text = String::new();
+    let mut number = 0_u64;
+    for &byte in id {
+        number = number.wrapping_shl(7) | u64::from(byte & 0x7f);
+        if byte & 0x80 != 0 {
+            continue;
+        }
+        if text.is_empty() {
+            let first = (number / 40).min(2);
+            text = format!("{first}.{}", number - first * 40);
+        } else {
+            text += &format!(".{number}");
+        }
+        number = 0;
+    }
+    text
+}
+
+/// Text as it may be in a header line: what is not visible ASCII is escaped.
+pub(super) fn shown(value: &[u8]) -> String {
+    let shown = |&byte: &u8| match byte {
+        b' '..=b'~' => char::from(byte).to_string(),
+        _ => format!("\\x{byte:02X}"),
+    };
+    value.iter().map(shown).collect()
 }
 
 fn text(bytes: &[u8]) -> Option<String> {
@@ -154,6 +221,25 @@ mod tests {
         for odd in [&b""[..], b"2402292359Z", b"241329000000Z", b"24022923595Z", b"240229235959"] {
             assert_eq!(seconds(UTC_TIME, odd), None);
         }
+    }
+
+    #[test]
+    fn a_name_is_one_line() {
+        let part = |id: &[u8], value: &[u8]| {
+            let both = [&[OID, id.len() as u8][..], id, &[0x0c, value.len() as u8], value].concat();
+            let sequence = [&[SEQUENCE, both.len() as u8][..], &both].concat();
+            [&[SET, sequence.len() as u8][..], &sequence].concat()
+        };
+        let name = [
+            part(&[0x55, 4, 6], b"CH"),
+            part(COMMON_NAME, "A\u{e9}\n".as_bytes()),
+            part(&[0x2a, 0x86, 0x48, 3], b"x"),
+            part(COMMON_NAME, b"Last"),
+        ]
+        .concat();
+        assert_eq!(one_line(&name), "/C=CH/CN=A\\xC3\\xA9\\x0A/1.2.840.3=x/CN=Last");
+        assert_eq!(common_name(&name).as_deref(), Some("Last"));
+        assert_eq!((one_line(b"\x31\xff"), common_name(b"")), (String::new(), None));
     }
 
     #[test]

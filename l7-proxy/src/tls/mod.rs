@@ -6,10 +6,12 @@ mod der;
 mod names;
 mod pem;
 mod server_side;
+mod shown;
 
 pub use certificates::{Certificate, Certificates};
 pub use client_side::Endpoint;
 pub use server_side::ToServers;
+pub use shown::{PREFIX, Shown};
 
 use std::sync::{Arc, LazyLock};
 

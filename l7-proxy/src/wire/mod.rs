@@ -16,7 +16,7 @@ mod known;
 mod target;
 
 pub use body::{Body, Piece};
-pub use bytes::{is_token, is_token_byte};
+pub use bytes::{base64, is_token, is_token_byte};
 pub use chunks::{Chunks, MOST_TRAILER_BYTES};
 pub use fields::{Fields, Sink, put_number};
 pub use framing::{Framing, answer_framing, request_framing};

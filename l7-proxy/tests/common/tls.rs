@@ -72,6 +72,42 @@ impl Authority {
         certificate + &key
     }
 
+    /// What a client that believes it and shows a certificate of `other` is set to, and that certificate.
+    pub(crate) fn client_of(
+        &self,
+        other: &Self,
+        alpn: &[&[u8]],
+    ) -> (Arc<ClientConfig>, CertificateDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["client.example".to_owned()]).unwrap();
+        for (kind, value) in [
+            (DnType::CountryName, "CH"),
+            (DnType::OrganizationName, "Example / \"Ä\""),
+            (DnType::CommonName, "Client"),
+        ] {
+            params.distinguished_name.push(kind, value);
+        }
+        let certificate = params.signed_by(&key, &other.0).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(
+                vec![certificate.der().clone()],
+                rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        (Arc::new(config), certificate.der().clone())
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(self.0.der().to_vec())).unwrap();
+        roots
+    }
+
     /// What a client that believes it is set to.
     pub(crate) fn client(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         self.client_with(alpn, rustls::ALL_VERSIONS)
@@ -82,13 +118,11 @@ impl Authority {
         alpn: &[&[u8]],
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.0.der().to_vec())).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)

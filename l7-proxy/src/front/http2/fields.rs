@@ -8,7 +8,7 @@ use crate::{
     model::Asked,
     wire::{
         Fault, Fields, Framing, HeadLimits, Known, Method, Request, Sink, Target, Version,
-        authority_is_valid, request_framing,
+        authority_is_valid, base64, request_framing,
     },
 };
 
@@ -56,27 +56,18 @@ pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) ->
     }
     if websocket && request.fields.named(b"sec-websocket-key").next().is_none() {
         // The handshake with a server of HTTP/1.1 has a key; that of RFC 8441 has none.
-        request.fields.line(b"sec-websocket-key", &websocket_key());
+        request.fields.line(b"sec-websocket-key", websocket_key().as_bytes());
     }
     Ok(())
 }
 
 /// Sixteen bytes that nobody knows beforehand, in base64 (RFC 6455 §4.1).
-fn websocket_key() -> Vec<u8> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let id = crate::http::request_id();
-    let mut bytes = [0_u8; 18];
-    if aws_lc_rs::rand::fill(&mut bytes[..16]).is_err() {
-        bytes[..16].copy_from_slice(&id[16..]);
+fn websocket_key() -> String {
+    let mut bytes = [0_u8; 16];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        bytes.copy_from_slice(&crate::http::request_id()[16..]);
     }
-    let mut key = Vec::with_capacity(24);
-    for group in bytes.chunks_exact(3) {
-        let number = u32::from(group[0]) << 16 | u32::from(group[1]) << 8 | u32::from(group[2]);
-        key.extend([18, 12, 6, 0].map(|shift| DIGITS[(number >> shift) as usize & 63]));
-    }
-    // The last group has one byte.
-    key[22..].copy_from_slice(b"==");
-    key
+    base64(&bytes)
 }
 
 /// Understands a request that was read from `parts`; `ended` where it has no body.

@@ -57,12 +57,10 @@ impl Context<'_> {
             }
         });
         self.limits(problems);
-        if told.headers.forwarded_client_certificate != spec::ForwardedClientCertificate::default() {
-            problems.push(Problem::new("headers.forwarded_client_certificate", "is not served yet"));
-        }
         let mode = self.mode(problems);
         let before = self.before_service().and_then(|service| service.tls.as_deref());
         let tls = told.tls.as_ref().and_then(|tls| Endpoint::new(tls, mode, before, problems));
+        let asks_certificates = told.tls.as_ref().is_some_and(|tls| tls.client_certificates.is_some());
         let cookie = match &told.persistence {
             Some(Persistence::Cookie(cookie)) => Some(CookieLine::new(cookie, problems)),
             _ => None,
@@ -83,7 +81,7 @@ impl Context<'_> {
             fallback,
             server_port: told.server_port,
             source: told.source,
-            edits: Edits::new(&told.headers, problems),
+            edits: Edits::new(&told.headers, asks_certificates, problems),
             cookie,
             persistence: told.persistence.clone(),
             trusted: told.trusted_proxies.clone(),
