@@ -107,6 +107,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let mut conflicts = listeners::conflicts(&config)?;
     conflicts.extend(vip_addresses::conflicts(&config, &netlink.addresses().await?, own_ports));
     if !conflicts.is_empty() {
+        let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
         bail!("{}", conflicts.join("; "));
     }
     let _lock = Lock::take()?;

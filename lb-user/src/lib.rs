@@ -20,6 +20,7 @@ pub mod notify;
 pub mod picture;
 pub mod plan;
 pub mod poke;
+pub mod premises;
 pub mod reconcile;
 pub mod reload;
 pub mod signals;

@@ -10,7 +10,10 @@ use std::{
     path::Path,
 };
 
-use crate::model::{Config, Protocol};
+use crate::{
+    model::{Config, Protocol},
+    premises::Conflict,
+};
 
 /// A socket that takes connections or datagrams from anyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +69,18 @@ pub fn sockets_of(process: &Path) -> io::Result<HashSet<u64>> {
 ///
 /// # Errors
 /// When the kernel's tables cannot be read.
-pub fn conflicts(config: &Config) -> io::Result<Vec<String>> {
+pub fn conflicts(config: &Config) -> io::Result<Vec<Conflict>> {
     let listeners = listening(Path::new("/proc/net"))?;
-    let lines = find(config, &listeners).into_iter().map(|(vip, listener)| {
+    let all = find(config, &listeners).into_iter().map(|(vip, listener)| {
         let owner = process(listener.inode).unwrap_or_else(|| "a process".into());
         let Listener { protocol, address, port, .. } = listener;
-        format!(
-            "VIP {vip}: {protocol} port {port} is in use: {owner} on this host listens on {address}; bind it to \
+        let problem = format!(
+            "{protocol} port {port} is in use: {owner} on this host listens on {address}; bind it to \
              another address, stop it, or give the VIP another port"
-        )
+        );
+        Conflict { vip: vip.to_owned(), problem }
     });
-    Ok(lines.collect())
+    Ok(all.collect())
 }
 
 /// The pairs of VIP and listener that clash, in file order.

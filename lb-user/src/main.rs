@@ -1,9 +1,10 @@
 //! `lb-user`: the load balancer daemon. Arguments, logging and exit codes; the rest is the library.
 
 use std::{
+    collections::HashSet,
     io::{self, Write as _},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -11,12 +12,14 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::{
     admin::{self, audit},
-    app, config,
+    app,
+    config::{self, Checked, Diagnostic, Severity},
     datapath::attach::Wanted,
     decap,
     lbctl::documents,
     memory,
-    model::Config,
+    netlink::{Netlink, sysctl},
+    premises,
     reload::{
         self,
         history::{self, History},
@@ -86,9 +89,14 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["interfaces", "check", "keep_forwarding"])]
     cleanup: bool,
 
-    /// Only say what is wrong with the configuration: exit code 0 for nothing, 1 for errors.
+    /// Only say what is wrong with the configuration: exit code 0 for nothing, 1 for errors. Looks at the files it
+    /// names, and at what this host listens on and has routes to.
     #[arg(long)]
     check: bool,
+
+    /// With --check: the configuration is for another host; look at nothing but the file.
+    #[arg(long, requires = "check")]
+    elsewhere: bool,
 
     /// What to log: error, warn, info, debug, or module=level, comma-separated [default: $LB_LOG or info].
     #[arg(long, value_name = "FILTER")]
@@ -149,12 +157,16 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let history = History::at(&arguments.history);
-    let Some(Read { file, text, config }) = read(arguments, &history)? else {
+    let Some(Read { file, text, checked }) = read(arguments, &history)? else {
         return Ok(ExitCode::FAILURE);
     };
+    let runtime = runtime()?;
+    let sound = arguments.elsewhere
+        || file.as_deref().is_none_or(|file| runtime.block_on(look_around(arguments, file, &checked)));
     if arguments.check {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
+    let config = checked.config;
     let options = app::Options {
         interfaces: arguments.interfaces.clone(),
         config_file: file,
@@ -165,7 +177,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         reload: reload::Options { text, watch: arguments.watch_config, history },
         takeover,
     };
-    let runtime = runtime()?;
     let outcome = runtime.block_on(app::run(&options, config));
     // A look-up of a name may hang for long; nobody waits for it.
     runtime.shutdown_background();
@@ -181,7 +192,7 @@ fn runtime() -> io::Result<Runtime> {
 struct Read {
     file: Option<PathBuf>,
     text: String,
-    config: Config,
+    checked: Checked,
 }
 
 /// Reads and checks the configuration file; prints everything that is wrong with it. `None` if that is more
@@ -189,7 +200,8 @@ struct Read {
 fn read(arguments: &Arguments, history: &History) -> Result<Option<Read>> {
     let path = arguments.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
     if arguments.config.is_none() && !arguments.check && !path.exists() {
-        return Ok(Some(Read { file: None, text: String::new(), config: Config::default() }));
+        let checked = config::check("", "").map_err(|_| anyhow!("nothing can be wrong with nothing"))?;
+        return Ok(Some(Read { file: None, text: String::new(), checked }));
     }
     if !arguments.check
         && let Some(number) = history.settle(&path).map_err(anyhow::Error::msg)?
@@ -206,13 +218,35 @@ fn read(arguments: &Arguments, history: &History) -> Result<Option<Read>> {
             for warning in &checked.warnings {
                 say(&warning.to_string());
             }
-            Ok(Some(Read { file: Some(path), text, config: checked.config }))
+            Ok(Some(Read { file: Some(path), text, checked }))
         }
         Err(diagnostics) => {
             say(&diagnostics.to_string());
             Ok(None)
         }
     }
+}
+
+/// Looks at what a configuration relies on outside of it, and prints what is wrong; tells whether that is no more than
+/// warnings. A start goes on whatever comes of the files: most of a configuration is better than nothing.
+async fn look_around(arguments: &Arguments, file: &Path, checked: &Checked) -> bool {
+    let mut findings = premises::files(checked, file, reload::unix_time());
+    // A start looks at the rest itself, and refuses.
+    if arguments.check {
+        match host_findings(checked).await {
+            Ok(more) => findings.extend(more),
+            Err(error) => say(&format!("lb-user: warning: this host was not looked at: {error:#}")),
+        }
+    }
+    findings.iter().for_each(|finding| say(&finding.to_string()));
+    findings.iter().all(|finding| finding.severity == Severity::Warning)
+}
+
+async fn host_findings(checked: &Checked) -> Result<Vec<Diagnostic>> {
+    let netlink = Netlink::open()?;
+    let mut findings = premises::conflicts(checked, &netlink, sysctl::ip_local_port_range()?).await?;
+    findings.extend(premises::unreachable(checked, &netlink, &HashSet::new()).await);
+    Ok(findings)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::{
         links::Link,
         watch::Watch,
     },
+    premises::Conflict,
 };
 
 /// VIP addresses that are to be taken off at exit.
@@ -154,17 +155,18 @@ fn homes(config: &Config, links: &[Link], present: &[HostAddress]) -> Vec<(u32, 
 /// Why VIPs on addresses that this host has for itself cannot be served: one line each. Answers to the host's
 /// own packets would be taken for clients of such a VIP.
 #[must_use]
-pub fn conflicts(config: &Config, present: &[HostAddress], own_ports: PortRange) -> Vec<String> {
+pub fn conflicts(config: &Config, present: &[HostAddress], own_ports: PortRange) -> Vec<Conflict> {
     let is_own = |address| present.iter().any(|on| on.address == address && !on.ours);
     let clash =
         |vip: &&Vip| is_own(vip.address) && vip.ports.ranges().iter().any(|range| range.overlaps(own_ports));
     let vips = config.vips.iter().filter(clash);
     vips.map(|vip| {
-        format!(
-            "VIP {}: ports {} on {}, an address of this host, overlap {own_ports}, the ports it uses for its own \
+        let problem = format!(
+            "ports {} on {}, an address of this host, overlap {own_ports}, the ports it uses for its own \
              connections (net.ipv4.ip_local_port_range); choose other ports or an address of the VIP's own",
-            vip.name, vip.ports, vip.address
-        )
+            vip.ports, vip.address
+        );
+        Conflict { vip: vip.name.clone(), problem }
     })
     .collect()
 }
@@ -207,7 +209,11 @@ mod tests {
         let own = HostAddress { ifindex: 2, address: [10, 0, 0, 9].into(), prefix_len: 24, ours: false };
         let lines = conflicts(&config, &[own], PortRange { first: 32_768, last: 60_999 });
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].starts_with("VIP wide: ports all on 10.0.0.9, an address of this host, overlap"));
+        assert!(
+            lines[0]
+                .to_string()
+                .starts_with("VIP wide: ports all on 10.0.0.9, an address of this host, overlap")
+        );
     }
 
     #[test]

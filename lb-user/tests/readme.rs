@@ -12,7 +12,7 @@ fn the_configuration_in_the_readme_is_valid() {
     let file = folder.path().join("lb.toml");
     fs::write(&file, text).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_lb-user"))
-        .arg("--check")
+        .args(["--check", "--elsewhere"])
         .arg("--config")
         .arg(&file)
         .output()

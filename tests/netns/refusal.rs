@@ -156,6 +156,54 @@ fn check_tells_good_from_bad_without_touching_anything() {
     }
 }
 
+/// Nothing is refused for want of a route, for it may come; a file that is not there is told by a start, and refuses a
+/// reload.
+#[test]
+fn what_a_configuration_takes_for_granted() {
+    needs_balancer!();
+    let bed = bed();
+    let good = bed.config(&["snat"], 80, "").text().to_owned();
+    let far = r#"
+[pool.far]
+servers = [{ name = "far", address = "203.0.113.9" }]
+[vip.far]
+address = "10.0.0.77"
+port = 80
+mode = "snat"
+pool = "far"
+health = { check = "redis", password_file = "gone" }
+"#;
+    let text = good.clone() + far;
+    let place = |what: &str| {
+        let at = text.find(what).expect("it is there");
+        let column = at - text[..at].rfind('\n').expect("a line");
+        format!("lb.toml:{}:{column}", text[..at].lines().count())
+    };
+    let no_route = format!(
+        "{}: warning: pool \"far\": server \"far\": no route to 203.0.113.9; add a route to its network, or correct the \
+         address",
+        place("\"203.0.113.9")
+    );
+    let no_file = format!("{}: error: VIP \"far\": the password file gone cannot be read: ", place("\"gone"));
+    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], &text);
+    let mut command = bed.net.lb.ns.command(binary("lb-user"));
+    command.args(installation.arguments()).arg("--check");
+    let output = process::output("lb-user --check", &mut command, Duration::from_secs(20));
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains(&no_route) && printed.contains(&no_file), "{printed}");
+    assert_eq!(printed.matches("no route to").count(), 1, "{printed}");
+
+    let balancer = installation.start();
+    assert!(balancer.log().contains(&no_file), "{}", balancer.log());
+    let _ = balancer.reload(&good).expect("a good file");
+    let refused = balancer.reload(&text).expect_err("a file that names one that is not there");
+    assert!(refused.contains(&no_file), "{refused}");
+    let _ =
+        balancer.reload(&text.replace("password_file = \"gone\"", "role = \"any\"")).expect("a good file");
+    assert!(balancer.log().contains(&no_route), "{}", balancer.log());
+}
+
 #[test]
 fn a_second_instance_on_the_same_interface() {
     needs_balancer!();

@@ -18,6 +18,7 @@
 
 mod diagnostic;
 pub mod keys;
+pub mod outside;
 mod parse;
 mod raw;
 mod reader;
@@ -39,6 +40,10 @@ pub struct Checked {
     pub config: Config,
     /// What is odd about it, sorted by place.
     pub warnings: Vec<Diagnostic>,
+    /// The files it names, which nobody has looked at yet.
+    pub files: Vec<outside::Mention>,
+    /// Where things stand in it.
+    pub places: outside::Places,
 }
 
 /// Checks the text of a configuration file; `file` is only the name to put into messages.
@@ -51,9 +56,10 @@ pub fn check(file: &str, text: &str) -> Result<Checked, Diagnostics> {
     let document = syntax::read(&report, &mut room);
     let raw = reader::Table::root(&report, &document, raw::RawConfig::read);
     let config = parse::build(&report, &raw);
+    let (places, files) = (parse::places(&report, &raw, file), report.mentions());
     let findings = report.finish(file);
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(Diagnostics::new(findings));
     }
-    Ok(Checked { config, warnings: findings })
+    Ok(Checked { config, warnings: findings, files, places })
 }

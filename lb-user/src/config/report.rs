@@ -4,12 +4,16 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::diagnostic::{Diagnostic, Severity};
+use super::{
+    diagnostic::{Diagnostic, Severity},
+    outside::{Mention, Role, Spot},
+};
 
 /// A place in the text: the byte offset where something starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +30,13 @@ struct Finding {
     text: String,
 }
 
+/// A file that is named, and the VIPs it concerns.
+struct Named {
+    role: Role,
+    path: PathBuf,
+    vips: Vec<String>,
+}
+
 /// The findings so far.
 pub(super) struct Report<'t> {
     text: &'t str,
@@ -36,6 +47,8 @@ pub(super) struct Report<'t> {
     findings: RefCell<Vec<(Finding, Vec<String>)>>,
     /// Where in `findings` a finding about VIPs stands.
     about_vips: RefCell<HashMap<Finding, usize>>,
+    /// Files by place, with the VIPs they concern.
+    files: RefCell<BTreeMap<Place, Named>>,
     /// Lines that a syntax error made meaningless: nothing else is said about them.
     spoiled: RefCell<HashSet<usize>>,
     /// From here on a syntax error made everything meaningless.
@@ -52,6 +65,7 @@ impl<'t> Report<'t> {
             lines,
             findings: RefCell::default(),
             about_vips: RefCell::default(),
+            files: RefCell::default(),
             spoiled: RefCell::default(),
             cut: Cell::new(Place(usize::MAX)),
             incomplete: Cell::new(false),
@@ -101,6 +115,26 @@ impl<'t> Report<'t> {
         findings[index].1.push(vip.to_owned());
     }
 
+    /// Notes that a file is named for a VIP, in a key that may be for several.
+    pub(super) fn mention(&self, place: Place, role: Role, path: &Path, vip: &str) {
+        let mut files = self.files.borrow_mut();
+        let named =
+            files.entry(place).or_insert_with(|| Named { role, path: path.to_owned(), vips: Vec::new() });
+        named.vips.push(vip.to_owned());
+    }
+
+    /// All files that are named, by place.
+    pub(super) fn mentions(&self) -> Vec<Mention> {
+        let files = self.files.take().into_iter();
+        let mention = |(place, Named { role, path, vips }): (Place, Named)| Mention {
+            path,
+            role,
+            place: self.spot(place),
+            about: about(&vips),
+        };
+        files.map(mention).collect()
+    }
+
     /// From now on nothing more is said about the lines of this stretch of text.
     pub(super) fn spoil(&self, stretch: Range<usize>) {
         self.spoiled.borrow_mut().extend(self.line(Place(stretch.start))..=self.line(Place(stretch.end)));
@@ -129,6 +163,14 @@ impl<'t> Report<'t> {
     /// Line number of a place, for messages that point at a second place.
     pub(super) fn line(&self, place: Place) -> usize {
         self.lines.partition_point(|&start| start <= place.0)
+    }
+
+    /// Line and column of a place.
+    pub(super) fn spot(&self, place: Place) -> Spot {
+        let line = self.line(place);
+        let before = self.text.get(self.lines[line - 1]..place.0).unwrap_or_default();
+        let column = before.trim_start_matches('\u{feff}').chars().count() + 1;
+        Spot { line: line as u32, column: column as u32 }
     }
 
     /// The bytes of the line that holds a place, without its newline.

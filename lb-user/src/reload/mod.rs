@@ -25,15 +25,15 @@ use tracing::{error, info, warn};
 use self::{edit::Edit, history::History};
 use crate::{
     admin::{Handle, How, ReloadRequest, Reloaded, Wish},
-    config,
+    config::{self, Diagnostic, Severity},
     health::{Checker, Place, Target, TargetId},
-    listeners,
     model::{Address, Config, Found, HealthCheck, PortRange, Server, Vip},
     names::{Findings, Wanted},
     netlink::{Netlink, links::Link},
     plan::snat,
+    premises,
     snapshot::LastReload,
-    vip_addresses::{self, VipAddresses},
+    vip_addresses::VipAddresses,
 };
 
 /// What becomes of other configurations.
@@ -321,9 +321,20 @@ impl Reloader<'_> {
 
     async fn judge(&self, file: String, text: String) -> Result<Candidate, String> {
         let checked = config::check(&file, &text).map_err(|wrong| wrong.to_string())?;
-        let config = checked.config;
-        self.check_host(&config).await?;
-        let mut warnings: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();
+        snat::ports(checked.config.snat_ports, self.own_ports)?;
+        let mut findings = premises::files_aside(&checked, PathBuf::from(&file), unix_time()).await;
+        let netlink = self.followers.netlink;
+        let conflicts = premises::conflicts(&checked, netlink, self.own_ports).await;
+        findings.extend(conflicts.map_err(|error| format!("{error:#}"))?);
+        let lines = |findings: &[Diagnostic]| findings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Err(lines(&findings).join("\n"));
+        }
+        // The ways to those that are in use are watched.
+        let known = servers(&self.placed).iter().copied().collect();
+        findings.extend(premises::unreachable(&checked, netlink, &known).await);
+        let (config, mut warnings) = (checked.config, lines(&checked.warnings));
+        warnings.extend(lines(&findings));
         warnings.extend(
             at_next_start(&self.config, &config)
                 .map(|what| format!("{file}: {what} takes effect when lb-user is started the next time")),
@@ -476,15 +487,6 @@ impl Reloader<'_> {
             }
         }
     }
-
-    /// What of this host stands in the way of a configuration.
-    async fn check_host(&self, config: &Config) -> Result<(), String> {
-        snat::ports(config.snat_ports, self.own_ports)?;
-        let mut conflicts = listeners::conflicts(config).map_err(|error| error.to_string())?;
-        let present = self.followers.netlink.addresses().await.map_err(|error| error.to_string())?;
-        conflicts.extend(vip_addresses::conflicts(config, &present, self.own_ports));
-        if conflicts.is_empty() { Ok(()) } else { Err(conflicts.join("\n")) }
-    }
 }
 
 /// Why a file is not overwritten.
@@ -538,7 +540,8 @@ fn far_away() -> Instant {
 }
 
 /// Seconds since 1970.
-pub(crate) fn unix_time() -> u64 {
+#[must_use]
+pub fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{
-        raw::RawConfig,
+        raw::{RawConfig, RawVip},
         report::{Place, Report},
         words::quote,
     },
@@ -96,16 +96,19 @@ fn report_overlap(
     let problem = format!(
         "{what} of {address} {verb} to VIP {:?} already (line {}); take another port or address",
         first.name(),
-        report.line(own_place(first))
+        report.line(place_of(first))
     );
-    report.vip_error(own_place(second), second.name(), problem);
+    report.vip_error(place_of(second), second.name(), problem);
 }
 
 /// Where a VIP says itself what it listens on.
-fn own_place(vip: &Inherited<'_>) -> Place {
-    let own = &vip.raw.own;
+pub(super) fn own_place(own: &RawVip, name: Place) -> Place {
     let port = own.port.get().map(|port| port.at);
-    port.or(own.address.get().map(|address| address.at)).unwrap_or(vip.raw.name.at)
+    port.or(own.address.get().map(|address| address.at)).unwrap_or(name)
+}
+
+fn place_of(vip: &Inherited<'_>) -> Place {
+    own_place(&vip.raw.own, vip.raw.name.at)
 }
 
 /// What the kernel's tables can hold. Each limit is reported once, at the VIP that breaks it.
@@ -115,7 +118,7 @@ fn check_limits(report: &Report<'_>, index: &Index<'_>, vips: &[Inherited<'_>]) 
         report.vip_error(vip.raw.name.at, vip.name(), problem);
     }
     let ports = |vip: &Inherited<'_>| vip.port.value().map_or(0, |ports| ports.keys().count());
-    check_sum(report, vips, MAX_PORTS, ports, "ports", own_place);
+    check_sum(report, vips, MAX_PORTS, ports, "ports", place_of);
     let servers = |vip: &Inherited<'_>| {
         let pool = vip.pool.value().and_then(|name| index.pool(name));
         pool.map_or(0, |pool| servers_of(pool.raw).len())

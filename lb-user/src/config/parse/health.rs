@@ -1,9 +1,10 @@
 //! Health checks: inheritance key by key, defaults, and what must fit together.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{
     config::{
+        outside::Role,
         raw::{CheckKind, RawHealth, check_is},
         reader::{Field, Located},
         report::{Place, Report},
@@ -164,6 +165,17 @@ fn http(holds: &RawHealth, tls: Option<Trust>) -> HttpCheck {
         headers: holds.headers.value().cloned().unwrap_or_default(),
         expect: holds.expect.value().cloned().unwrap_or(default.expect),
         body: holds.body.value().cloned(),
+    }
+}
+
+/// The file that a check needs.
+pub(super) fn file(holds: &RawHealth) -> Option<(&Located<PathBuf>, Role)> {
+    match kind(holds) {
+        CheckKind::Redis => Some((holds.password_file.get()?, Role::Password)),
+        CheckKind::Tls | CheckKind::Https if holds.verify.value() != Some(&false) => {
+            Some((holds.ca.get()?, Role::Authorities))
+        }
+        _ => None,
     }
 }
 

@@ -11,7 +11,11 @@ mod pools;
 mod quic;
 mod vips;
 
-use super::{raw::RawConfig, report::Report};
+use super::{
+    outside::Places,
+    raw::{RawConfig, RawNamedVip},
+    report::Report,
+};
 use crate::model::{Config, FlowTables};
 
 /// Builds the model and reports every rule that is broken.
@@ -41,4 +45,17 @@ fn flows(raw: &RawConfig) -> FlowTables {
         syn_limit: raw.flows.syn_limit.value().copied().unwrap_or(default.syn_limit),
         learn: raw.flows.learn.value().copied().unwrap_or(default.learn),
     }
+}
+
+/// Where VIPs and servers stand.
+pub(super) fn places(report: &Report<'_>, raw: &RawConfig, file: &str) -> Places {
+    let vip =
+        |vip: &RawNamedVip| (vip.name.value.clone(), report.spot(across::own_place(&vip.own, vip.name.at)));
+    let servers = raw.pools.iter().flat_map(|pool| {
+        pools::servers_of(pool).iter().filter_map(|server| {
+            let key = (pool.name.value.clone(), server.name.value()?.clone());
+            Some((key, report.spot(server.address.get()?.at)))
+        })
+    });
+    Places { file: file.into(), vips: raw.vips.iter().map(vip).collect(), servers: servers.collect() }
 }

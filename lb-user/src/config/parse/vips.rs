@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::{
+        outside::Role,
         raw::{RawConfig, RawHealth, RawNamedVip, RawTimeouts, RawVip},
         reader::{Broken, Field, Located},
         report::{Place, Report},
@@ -96,6 +97,8 @@ pub(super) fn build(
     options::check_probed_port(vip, &health, &error);
     warn_of_udp(report, vip, &health);
     warn_of_slow_checks(report, vip, pool.ok().flatten(), &health);
+    warn_of_short_keep_alive(report, vip);
+    mention_files(report, vip);
 
     Some(Vip {
         name: vip.name().to_owned(),
@@ -113,7 +116,10 @@ pub(super) fn build(
         flow_state: options::flow_state(vip),
         gue_port: options::gue_port(vip),
         health,
-        tls: vip.key(|keys| &keys.tls).value().map(|files| Tls { certificates: files.clone() }),
+        tls: vip
+            .key(|keys| &keys.tls)
+            .value()
+            .map(|files| Tls { certificates: files.iter().map(|file| file.value.clone()).collect() }),
         redirect: vip.redirect.value().map(|&scheme| Redirect { scheme }),
         trusted_proxies: vip.key(|keys| &keys.trusted_proxies).value().cloned().unwrap_or_default(),
         timeouts: timeouts(vip),
@@ -143,6 +149,9 @@ fn health_of(
     health::check_special_keys(&vip.raw.own.health, &holds, error);
     health::check_times(report, &own, &holds, error);
     health::check_whole(&holds, error);
+    if let Some((file, role)) = health::file(&holds) {
+        report.mention(file.at, role, &file.value, vip.name());
+    }
     health::resolve(&holds)
 }
 
@@ -332,5 +341,41 @@ fn warn_of_slow_checks(
                 health.fall
             ),
         );
+    }
+}
+
+/// Routers of platforms keep idle connections for some seconds: of a side that closes first, requests get lost (R32).
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+fn warn_of_short_keep_alive(report: &Report<'_>, vip: &Inherited<'_>) {
+    let own = vip.key(|keys| &keys.timeouts).value().map(|own| &own.client_idle);
+    let Some(idle) = own.and_then(Field::get).filter(|_| vip.mode.value() == Some(&Mode::Http)) else {
+        return;
+    };
+    if idle.value <= KEEP_ALIVE {
+        report.vip_warning(
+            idle.at,
+            vip.name(),
+            format!(
+                "idle connections of clients are closed after {}; clients that keep them for 5s, as many do, lose \
+                 requests; make client_idle longer than {}",
+                show(idle.value),
+                show(KEEP_ALIVE)
+            ),
+        );
+    }
+}
+
+/// The files that l7-proxy reads for a VIP.
+fn mention_files(report: &Report<'_>, vip: &Inherited<'_>) {
+    for file in vip.key(|keys| &keys.tls).value().into_iter().flatten() {
+        report.mention(file.at, Role::Certificate, &file.value, vip.name());
+    }
+    let own = vip.raw.own.error_pages.value();
+    let inherited = vip.defaults.error_pages.value().into_iter().flatten();
+    let inherited =
+        inherited.filter(|(status, _)| !own.is_some_and(|own| own.iter().any(|(other, _)| other == status)));
+    for (status, file) in own.into_iter().flatten().chain(inherited) {
+        report.mention(file.at, Role::ErrorPage(*status), &file.value, vip.name());
     }
 }

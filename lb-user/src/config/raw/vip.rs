@@ -33,7 +33,7 @@ pub(in crate::config) struct RawVip {
     pub(in crate::config) flow_state: Field<bool>,
     pub(in crate::config) gue_port: Field<u16>,
     pub(in crate::config) health: RawHealth,
-    pub(in crate::config) tls: Field<Vec<PathBuf>>,
+    pub(in crate::config) tls: Field<Vec<Located<PathBuf>>>,
     pub(in crate::config) trusted_proxies: Field<Vec<(IpAddr, u8)>>,
     pub(in crate::config) timeouts: Field<RawTimeouts>,
     pub(in crate::config) redirect: Field<Scheme>,
@@ -129,7 +129,9 @@ impl RawVip {
             gue_port: vip.get("gue_port", port),
             health: RawHealth::read(vip),
             tls: vip.table("tls", r#"{ certificates = ["certs/server.pem"] }"#, read_certificates).flatten(),
-            trusted_proxies: vip.list("trusted_proxies", r#"["10.0.0.0/24"]"#, network),
+            trusted_proxies: vip
+                .list("trusted_proxies", r#"["10.0.0.0/24"]"#, network)
+                .map(|all| all.into_iter().map(|one| one.value).collect()),
             timeouts: vip.table("timeouts", r#"{ client_idle = "900s" }"#, RawTimeouts::read),
             redirect: vip.table("redirect", r#"{ scheme = "https" }"#, read_redirect).flatten(),
             error_pages: vip.table("error_pages", r#"{ 503 = "errors/503.http" }"#, |pages| {
@@ -202,7 +204,7 @@ fn read_persistence(table: &mut Table<'_, '_>) -> Field<Persistence> {
     Field::Set(Located { value, key: kind.key, at: kind.at })
 }
 
-fn read_certificates(table: &mut Table<'_, '_>) -> Field<Vec<PathBuf>> {
+fn read_certificates(table: &mut Table<'_, '_>) -> Field<Vec<Located<PathBuf>>> {
     let certificates = table.list("certificates", r#"["certs/server.pem"]"#, file);
     let empty = match &certificates {
         Field::Absent => Some(table.at()),

@@ -104,7 +104,7 @@ impl<'d, 'r> Table<'d, 'r> {
         key: &'static str,
         example: &str,
         read: impl Fn(&DeValue<'_>) -> Read<T>,
-    ) -> Field<Vec<T>> {
+    ) -> Field<Vec<Located<T>>> {
         self.asked.push(key);
         let Some((key_at, value_at, value)) = self.find(key) else {
             return if self.report.is_incomplete() { Field::Broken } else { Field::Absent };
@@ -115,9 +115,10 @@ impl<'d, 'r> Table<'d, 'r> {
         };
         let mut all = Vec::with_capacity(items.len());
         for item in items {
+            let at = Place(item.span().start);
             match read(item.get_ref()) {
-                Ok(item) => all.push(item),
-                Err(problem) => self.wrong(key, Place(item.span().start), &problem),
+                Ok(value) => all.push(Located { value, key: at, at }),
+                Err(problem) => self.wrong(key, at, &problem),
             }
         }
         if all.len() < items.len() {

@@ -30,22 +30,28 @@ pub(super) async fn password(folder: &Path, password: &Password) -> Result<Strin
 /// The text of a file; what is wrong with it is not the server's fault.
 pub(super) async fn read(path: PathBuf) -> Result<String, Outcome> {
     let shown = path.display().to_string();
-    let read = spawn_blocking(move || read_now(&path)).await;
-    let text = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let read = spawn_blocking(move || {
+        String::from_utf8(read_now(&path)?).map_err(|_| io::Error::other("it is no text"))
+    });
+    let text = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     text.map_err(|error| Outcome::Inconclusive(format!("{shown} cannot be read: {error}")))
 }
 
-fn read_now(path: &Path) -> io::Result<String> {
+/// What is in a file, now.
+///
+/// # Errors
+/// When it cannot be read, is too large, or no file.
+pub(crate) fn read_now(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for somebody to write into it.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
-    let mut text = String::new();
-    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
         return Err(io::Error::other(format!("it is larger than {} MiB", LARGEST >> 20)));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use tokio::{
     time::timeout,
 };
 
+pub(crate) use self::files::read_now;
 use self::tls::Certificates;
 use super::{Outcome, Subject};
 use crate::model::Check;
