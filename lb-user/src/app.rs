@@ -233,6 +233,7 @@ async fn start(
     let placed = config.with_addresses(&findings);
     let servers = reload::servers(&placed);
     let mut reconciler = Reconciler::resume(maps, placed, snat_ports, shape, facts, rings)?;
+    reconciler.ledger.use_text(options.reload.text.as_str().into());
     let mut scout = Scout::new(Netlink::open()?, links.iter().map(|link| link.index).collect());
     // Flows that are under way must not be led to a server whose MAC is only about to be known.
     let patience = if found.kept.is_some() { FIND_SERVERS } else { Duration::ZERO };

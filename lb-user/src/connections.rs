@@ -14,6 +14,7 @@ use lb_common::{
     conntrack::{self, TICK_NS},
     family::{Family, V4, V6},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -40,7 +41,7 @@ pub struct Filter {
 }
 
 /// Connections that are open.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Listed {
     /// Those that are listed; those that said something last come first.
     pub connections: Vec<Connection>,
@@ -49,7 +50,7 @@ pub struct Listed {
 }
 
 /// A connection, or what UDP has of the kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Connection {
     /// Name of the VIP.
     pub vip: String,
@@ -72,7 +73,7 @@ pub struct Connection {
 }
 
 /// How far a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Not every side has spoken yet.
@@ -96,7 +97,7 @@ impl State {
 }
 
 /// What came of ending connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ended {
     /// How many were ended.
     pub ended: u64,

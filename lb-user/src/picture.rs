@@ -50,6 +50,7 @@ const NEEDS_PROXY: &str = "its mode needs l7-proxy, which serves nothing yet";
 pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
     Snapshot {
         version: env!("CARGO_PKG_VERSION").into(),
+        etag: state.version().to_string(),
         time: (about.now)(),
         started: about.started,
         config_file: about.config_file.clone(),

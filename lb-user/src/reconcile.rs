@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{debug, error, warn};
 
 use crate::{
-    admin::{Command, StatusRequest},
+    admin::{Command, StatusRequest, version::Ledger},
     datapath::{Datapath, Error},
     health::{HealthEvent, TargetId},
     hops::Surroundings,
@@ -26,7 +26,7 @@ use crate::{
     notify::Manager,
     picture::{self, About},
     plan::{
-        Census, Desired, Ids, Image, Inputs, Operation, Orders, Rings, Steering,
+        Census, Desired, Ids, Image, Inputs, Operation, Orders, Rings, Steering, Wanted,
         desired::{Shape, desired, sheet},
         diff,
         ids::Exhausted,
@@ -64,6 +64,8 @@ pub struct Reconciler<D> {
     /// How often the sweep has reported.
     pub(crate) sweeps: u64,
     pub(crate) steering: Steering,
+    /// The configuration's text, and what has changed lately.
+    pub(crate) ledger: Ledger,
     /// What was counted for servers that are gone, by number of their VIP.
     retired: HashMap<u16, Counters>,
     /// What the kernel had counted for others before an index was given to its server.
@@ -94,6 +96,7 @@ impl<D: Datapath> Reconciler<D> {
             census: Census::default(),
             sweeps: 0,
             steering: Steering::default(),
+            ledger: Ledger::default(),
             retired: HashMap::new(),
             inherited: HashMap::new(),
             settled: Settled::new(),
@@ -268,25 +271,31 @@ impl<D: Datapath> Reconciler<D> {
 
     /// What is to be done `now`. To be carried out, or planned anew.
     pub fn plan(&mut self, now: Duration) -> Vec<Operation> {
-        let health = &self.health;
-        let health = |id: &TargetId| health.get(id).map_or(Health::Unknown, |event| event.state);
+        let mut settled = std::mem::take(&mut self.settled);
+        let wanted = self.wanted(&self.steering, &mut settled);
+        self.settled = settled;
+        let mut next = self.rings.advance(&wanted, now);
+        if self.watched {
+            next.settings.flags |= settings_flags::TRACE;
+        }
+        diff(&self.current, &next)
+    }
+
+    /// What the maps are to contain in the end, if the operator says this.
+    fn wanted(&self, steering: &Steering, settled: &mut Settled) -> Wanted {
+        let health = |id: &TargetId| self.health.get(id).map_or(Health::Unknown, |event| event.state);
         let inputs = Inputs {
             config: &self.config,
             ids: &self.ids,
             shape: self.shape,
             snat_ports: &self.snat_ports,
             health: &health,
-            steering: &self.steering,
+            steering,
             hops: &self.surroundings.hops,
             interfaces: &self.surroundings.interfaces,
             own_addresses: &self.surroundings.own_addresses,
         };
-        let wanted = desired(&inputs, &mut self.settled);
-        let mut next = self.rings.advance(&wanted, now);
-        if self.watched {
-            next.settings.flags |= settings_flags::TRACE;
-        }
-        diff(&self.current, &next)
+        desired(&inputs, settled)
     }
 
     /// Carries out what was planned just now; gives how many operations it was.
@@ -485,22 +494,27 @@ pub async fn run<D: Datapath>(
 fn obey<D: Datapath>(reconciler: &mut Reconciler<D>, command: Command) -> Box<dyn FnOnce() + Send> {
     // Who asked may have given up.
     match command {
-        Command::Server(request, answer) => {
-            let outcome = reconciler.steer_server(&request);
+        Command::Server(request, terms, answer) => {
+            let outcome = reconciler.on_server_request(&request, &terms);
             Box::new(move || drop(answer.send(outcome)))
         }
-        Command::Vip(request, answer) => {
-            let outcome = reconciler.steer_vip(&request);
+        Command::Vip(request, terms, answer) => {
+            let outcome = reconciler.on_vip_request(&request, &terms);
             Box::new(move || drop(answer.send(outcome)))
         }
-        Command::Configure(config, answer) => {
-            let outcome = reconciler.configure(*config).map_err(|error| error.to_string());
+        Command::Configure(config, adoption, answer) => {
+            let outcome = reconciler.adopt(*config, adoption);
+            Box::new(move || drop(answer.send(outcome)))
+        }
+        Command::InUse(terms, answer) => {
+            let outcome = reconciler.in_use(&terms);
             Box::new(move || drop(answer.send(outcome)))
         }
     }
 }
 
 mod steer;
+mod terms;
 
 /// The ring that an operation is about, if it is about one.
 fn ring(operation: &Operation) -> Option<(u16, Option<Image>)> {

@@ -6,15 +6,19 @@
 
 use std::{fmt, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Admin;
 
 /// State of the balancer at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
     /// Version of lb-user.
     pub version: String,
+    /// What is in use, configuration and operators' words: for `If-Match`, in quotes.
+    #[serde(default)]
+    pub etag: String,
     /// When the snapshot was taken.
     pub time: u64,
     /// When lb-user started.
@@ -55,7 +59,7 @@ pub struct Snapshot {
 }
 
 /// How a reload went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastReload {
     /// When.
     pub time: u64,
@@ -68,7 +72,7 @@ pub struct LastReload {
 }
 
 /// An interface that runs the XDP program.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interface {
     /// Name.
     pub name: String,
@@ -85,7 +89,7 @@ pub struct Interface {
 
 /// What was counted. `in` is client to server, `out` is server to client (0 for `dr`: replies bypass
 /// the balancer).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// New flows since start.
     pub connections: u64,
@@ -115,7 +119,7 @@ impl<'a> std::iter::Sum<&'a Self> for Traffic {
 }
 
 /// A virtual service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VipStatus {
     /// Name.
     pub name: String,
@@ -157,7 +161,7 @@ pub struct VipStatus {
 }
 
 /// A pool as it is configured. How its servers are, each VIP says for itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolStatus {
     /// Name.
     pub name: String,
@@ -170,7 +174,7 @@ pub struct PoolStatus {
 }
 
 /// A server as its pool has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolServer {
     /// Name.
     pub name: String,
@@ -186,7 +190,7 @@ pub struct PoolServer {
 }
 
 /// Health of all servers of a VIP together (R28).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolHealth {
     /// Every server is up.
@@ -211,7 +215,7 @@ impl fmt::Display for PoolHealth {
 }
 
 /// Health of one server as one VIP sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Takes new flows.
@@ -233,7 +237,7 @@ impl fmt::Display for Health {
 }
 
 /// A server behind a VIP.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerStatus {
     /// Name.
     pub name: String,
@@ -270,7 +274,7 @@ pub struct ServerStatus {
 }
 
 /// Packets with one fate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReasonCount {
     /// `pass`, `drop` or `event`: what happened beside a packet's own fate.
     pub verdict: String,

@@ -2,25 +2,34 @@
 
 use std::{error::Error, time::Duration};
 
-use http_body_util::{BodyExt as _, Collected, Either, Full, Limited};
+use http_body_util::{BodyExt as _, Collected, Either, Full, LengthLimitError, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Request, Response, StatusCode,
     body::{Body, Bytes},
-    header::{self, HeaderValue},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
+    http::request::Parts,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::error::Category;
+use tokio::time::timeout;
 
 use super::{
-    Audit, Handle, How, ServerRequest, VipRequest, Wish,
+    Done, Handle, How, Terms, Wish,
     audit::{Record, Who},
     error::Refusal,
     eyes, flows,
     maps::Maps,
+    openapi,
     query::Query,
+    role::Role,
+    routes::{self, Op, Route},
 };
 use crate::{
+    config::secrets,
     metrics,
     reload::unix_time,
+    snapshot::Snapshot,
     trace::{Eyes, Lines},
 };
 
@@ -30,30 +39,67 @@ pub type Answer = Either<Full<Bytes>, Lines>;
 /// Largest body that is taken, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Answers one request, and has it written down if it may change something. `stranger` is the user id of a client that has
-/// no right to be here.
-pub async fn respond<B: Body>(
-    request: Request<B>,
-    who: Who,
-    stranger: Option<u32>,
-    handle: &Handle,
-) -> Response<Answer>
+/// A body has this long to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who asks, and what that means here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Who.
+    pub who: Who,
+    /// From where: `socket`, or address and port.
+    pub from: String,
+    /// What it may do, or why nothing.
+    pub standing: Result<Role, Refusal>,
+}
+
+/// The configuration that is in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The file that it came from; none if there was none.
+    pub file: Option<String>,
+    /// Its number in the history, if it is kept.
+    pub number: Option<u32>,
+    /// Its text, in TOML: without comments, and with `(hidden)` for passwords and keys.
+    pub text: String,
+}
+
+/// An answer in the making.
+struct Reply {
+    body: Answer,
+    kind: &'static str,
+    etag: Option<String>,
+}
+
+/// What is known of a request by the time it has been answered.
+#[derive(Default)]
+struct Asked {
+    body: Bytes,
+    dry_run: bool,
+}
+
+/// Answers one request. What may have changed something is written down, and so is who was not let in.
+pub async fn respond<B: Body>(request: Request<B>, caller: &Caller, handle: &Handle) -> Response<Answer>
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let is_metrics = request.uri().path() == "/metrics";
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    let audit = handle.audit.as_ref().filter(|_| changes && stranger.is_none());
-    let outcome = match audit {
-        Some(audit) => audited(request, who, handle, audit).await,
-        None => answer(request, stranger, handle).await,
-    };
+    let (head, body) = request.into_parts();
+    let mut asked = Asked::default();
+    let outcome = answer(&head, body, caller, handle, &mut asked).await;
+    if let Some(audit) = &handle.audit {
+        let record = Record::of(unix_time(), caller, &head.method, &head.uri, &asked.body);
+        let refused = outcome.as_ref().err();
+        let status = refused.map_or(StatusCode::OK, Refusal::status);
+        let stranger = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if stranger || (record.changes && !asked.dry_run && status != StatusCode::TOO_MANY_REQUESTS) {
+            audit.write(&record.answered(status, refused.map(|refusal| refusal.body().error.message)));
+        }
+    }
     match outcome {
-        Ok(body) => {
-            let mut response = response(StatusCode::OK, body);
-            if is_metrics {
-                let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(reply) => {
+            let mut response = response(StatusCode::OK, reply.kind, reply.body);
+            if let Some(etag) = reply.etag {
+                set(response.headers_mut(), header::ETAG, &format!("\"{etag}\""));
             }
             response
         }
@@ -61,184 +107,237 @@ where
     }
 }
 
-/// [`answer`], written down.
-async fn audited<B: Body>(
-    request: Request<B>,
-    who: Who,
+async fn answer<B: Body>(
+    head: &Parts,
+    body: B,
+    caller: &Caller,
     handle: &Handle,
-    audit: &Audit,
-) -> Result<Answer, Refusal>
+    asked: &mut Asked,
+) -> Result<Reply, Refusal>
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let what = request.uri().path_and_query().map_or("", |what| what.as_str()).to_owned();
-    let (head, body) = request.into_parts();
-    let body = whole(body).await;
-    let bytes = body.as_ref().map_or(&[][..], |bytes| bytes);
-    let record = Record::of(unix_time(), who, &head.method, &what, bytes);
-    let outcome = match body {
-        Ok(body) => answer(Request::from_parts(head, Full::new(body)), None, handle).await,
-        Err(refusal) => Err(refusal),
-    };
-    if let Some(record) = record {
-        audit.write(&match &outcome {
-            Ok(_) => record.answered(StatusCode::OK, None),
-            Err(refusal) => record.answered(refusal.status(), Some(refusal.body().error.message)),
-        });
+    let is = caller.standing.clone()?;
+    let route = routes::find(&head.method, head.uri.path())?;
+    if is < route.role {
+        return Err(Refusal::Role { needed: route.role, is });
     }
-    outcome
+    let mut query = Query::of(route, head.uri.query())?;
+    let mut terms = Terms::default();
+    if route.writes {
+        asked.dry_run = query.take_as("dry_run", "true or false")?.unwrap_or(false);
+        terms = if_match(&head.headers)?.with_dry_run(asked.dry_run);
+    }
+    if route.body.is_some() {
+        asked.body = whole(&head.headers, body).await?;
+        perform(route, query, terms, &asked.body, handle).await
+    } else if body.is_end_stream() {
+        perform(route, query, terms, &[], handle).await
+    } else {
+        Err(Refusal::UnexpectedBody)
+    }
 }
 
-async fn answer<B: Body>(
-    request: Request<B>,
-    stranger: Option<u32>,
+/// What the header `If-Match` asks for.
+fn if_match(headers: &HeaderMap) -> Result<Terms, Refusal> {
+    let values: Vec<_> = headers.get_all(header::IF_MATCH).iter().map(|value| value.to_str()).collect();
+    if values.is_empty() {
+        return Ok(Terms::default());
+    }
+    let wrong = || Refusal::BadRequest("If-Match is no text".into());
+    let value = values.into_iter().collect::<Result<Vec<_>, _>>().map_err(|_| wrong())?.join(",");
+    Terms::default().with_if_match(&value).map_err(Refusal::BadRequest)
+}
+
+/// Does what a row of the table stands for.
+async fn perform(
+    route: &Route,
+    mut query: Query,
+    terms: Terms,
+    body: &[u8],
     handle: &Handle,
-) -> Result<Answer, Refusal>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    if let Some(uid) = stranger {
-        return Err(Refusal::Forbidden { uid });
-    }
-    let path = request.uri().path().to_owned();
-    let (allow, methods): (_, &[Method]) = match path.as_str() {
-        "/v1/status" | "/v1/why" | "/v1/history" | "/v1/connections" | "/v1/maps" | "/metrics" => {
-            ("GET, HEAD", &[Method::GET, Method::HEAD])
+) -> Result<Reply, Refusal> {
+    match route.op {
+        Op::Trace => {
+            let lines = eyes::trace(query, eyes_of(handle)?).await?;
+            return Ok(Reply { body: Either::Right(lines), kind: "application/jsonl", etag: None });
         }
-        "/v1/trace" => ("GET", &[Method::GET]),
-        "/v1/server"
-        | "/v1/vip"
-        | "/v1/edit"
-        | "/v1/reload"
-        | "/v1/confirm"
-        | "/v1/rollback"
-        | "/v1/discard"
-        | "/v1/connections/end" => ("POST", &[Method::POST]),
-        _ => return Err(Refusal::NotFound { path }),
-    };
-    if !methods.contains(request.method()) {
-        return Err(Refusal::MethodNotAllowed { method: request.method().to_string(), path, allow });
+        Op::Why => return encode(&eyes::why(query, eyes_of(handle)?).await?),
+        Op::Connections => return encode(&flows::list(query, handle).await?),
+        Op::EndConnections => return done(flows::end(query, terms, handle).await?),
+        _ => {}
     }
-    if path == "/v1/server" {
-        let wish: ServerRequest = read(request.into_body()).await?;
-        return encode(&handle.set_server(wish).await.map_err(Refusal::Refused)?);
-    }
-    if path == "/v1/vip" {
-        let wish: VipRequest = read(request.into_body()).await?;
-        return encode(&handle.set_vip(wish).await.map_err(Refusal::Refused)?);
-    }
-    if path == "/v1/edit" {
-        let mut query = Query::parse(request.uri().query())?;
-        let stage = query.take_as("stage", "true or false")?.unwrap_or(false);
-        let how = match (how(&mut query)?, stage) {
-            (How::Apply, true) => How::Stage,
-            (how, false) => how,
-            _ => return Err(Refusal::BadRequest("stage excludes dry_run and confirm".into())),
-        };
-        query.finish()?;
-        let edit = read(request.into_body()).await?;
-        return encode(&handle.reload(Wish::Edit(edit, how)).await.map_err(Refusal::Refused)?);
-    }
-    if !request.body().is_end_stream() {
-        return Err(Refusal::UnexpectedBody);
-    }
-    let query = request.uri().query();
-    match path.as_str() {
-        "/v1/trace" => Ok(Either::Right(eyes::trace(query, eyes_of(handle)?).await?)),
-        "/v1/why" => encode(&eyes::why(query, eyes_of(handle)?).await?),
-        "/v1/reload" | "/v1/confirm" | "/v1/rollback" | "/v1/discard" => {
-            encode(&handle.reload(wish(&path, query)?).await.map_err(Refusal::Refused)?)
+    match route.op {
+        Op::Vip | Op::Pool | Op::Server => {
+            let name = query.need(if route.op == Op::Pool { "pool" } else { "vip" })?;
+            let server = if route.op == Op::Server { query.need("server")? } else { String::new() };
+            query.finish()?;
+            return one(route.op, &*handle.status().await, &name, &server);
         }
-        "/v1/connections" => encode(&flows::list(query, handle).await?),
-        "/v1/connections/end" => encode(&flows::end(query, handle).await?),
-        "/v1/maps" => encode(&Maps::of(&*eyes_of(handle)?.insight().await?)),
-        "/v1/history" => encode(&handle.history()),
-        "/metrics" => {
+        Op::Reload | Op::Edit | Op::Confirm | Op::Discard | Op::Rollback => {
+            let wish = wish(route.op, &mut query, &terms, body)?;
+            query.finish()?;
+            let told = handle.reload(wish, terms).await?;
+            return Ok(encode(&told)?.tagged(told.etag));
+        }
+        _ => query.finish()?,
+    }
+    match route.op {
+        Op::SetServer => done(handle.set_server(read(body)?, terms).await?),
+        Op::SetVip => done(handle.set_vip(read(body)?, terms).await?),
+        Op::Maps => encode(&Maps::of(&*eyes_of(handle)?.insight().await?)),
+        Op::History => encode(&handle.history()),
+        Op::Config => config(handle).await,
+        Op::Metrics => {
             let text = metrics::render(&*handle.status().await, &metrics::Process::this());
-            Ok(Either::Left(Full::from(text)))
+            Ok(Reply { body: Either::Left(Full::from(text)), kind: metrics::CONTENT_TYPE, etag: None })
         }
-        _ => encode(&*handle.status().await),
+        Op::OpenApi => encode(&openapi::document()),
+        _ => {
+            let snapshot = handle.status().await;
+            Ok(encode(&*snapshot)?.tagged(snapshot.etag.clone()))
+        }
     }
+}
+
+/// The configuration in use.
+async fn config(handle: &Handle) -> Result<Reply, Refusal> {
+    let Done { what, version } = handle.in_use(Terms::default()).await?;
+    let file = handle.status().await.config_file.clone();
+    let number = handle.history.as_ref().and_then(|history| history.number_of(&what.text));
+    let config = Config { file, number, text: secrets::text_without(&what.text) };
+    Ok(encode(&config)?.tagged(version.to_string()))
+}
+
+/// One thing of all that there are.
+fn one(op: Op, snapshot: &Snapshot, name: &str, server: &str) -> Result<Reply, Refusal> {
+    let nothing = |what: &str| Refusal::Nothing(format!("there is no {what} {name:?}; /v1/status has all"));
+    let vip = || snapshot.vips.iter().find(|vip| vip.name == name).ok_or_else(|| nothing("VIP"));
+    let reply = match op {
+        Op::Pool => {
+            encode(snapshot.pools.iter().find(|pool| pool.name == name).ok_or_else(|| nothing("pool"))?)?
+        }
+        Op::Server => {
+            let found = vip()?.servers.iter().find(|other| other.name == server);
+            encode(found.ok_or_else(|| Refusal::Nothing(format!("VIP {name:?} has no server {server:?}")))?)?
+        }
+        _ => encode(vip()?)?,
+    };
+    Ok(reply.tagged(snapshot.etag.clone()))
 }
 
 /// What a request wants done about the configuration file.
-fn wish(path: &str, query: Option<&str>) -> Result<Wish, Refusal> {
-    let mut query = Query::parse(query)?;
-    let wish = match path {
-        "/v1/confirm" => Wish::Confirm,
-        "/v1/discard" => Wish::Discard,
-        "/v1/rollback" => match query.take_as("number", "the number of a configuration that is kept")? {
+fn wish(op: Op, query: &mut Query, terms: &Terms, body: &[u8]) -> Result<Wish, Refusal> {
+    Ok(match op {
+        Op::Confirm => Wish::Confirm,
+        Op::Discard => Wish::Discard,
+        Op::Rollback => match query.take_as("number", "the number of a configuration that is kept")? {
             Some(number) => Wish::GoBack(number),
             None => return Err(Refusal::BadRequest("number is missing: which configuration?".into())),
         },
-        _ => match how(&mut query)? {
-            How::Try => Wish::Try,
-            How::Apply | How::Stage => Wish::Apply,
-            How::Commit(patience) => Wish::Commit(patience),
-        },
-    };
-    query.finish()?;
-    Ok(wish)
+        Op::Edit => {
+            let stage = query.take_as("stage", "true or false")?.unwrap_or(false);
+            let how = match (patience(query, terms)?, stage) {
+                (None, false) => How::Apply,
+                (None, true) => How::Stage,
+                (Some(patience), false) => How::Commit(patience),
+                _ => return Err(Refusal::BadRequest("stage excludes confirm".into())),
+            };
+            Wish::Edit(read(body)?, how)
+        }
+        _ => patience(query, terms)?.map_or(Wish::Apply, Wish::Commit),
+    })
 }
 
-/// Whether something is to be tried, done, or done until further notice.
-fn how(query: &mut Query) -> Result<How, Refusal> {
-    let dry_run = query.take_as("dry_run", "true or false")?.unwrap_or(false);
+/// How long a confirmation is to be waited for, if at all.
+fn patience(query: &mut Query, terms: &Terms) -> Result<Option<Duration>, Refusal> {
     let confirm: Option<u64> = query.take_as("confirm", "a number of seconds")?;
-    match (dry_run, confirm) {
-        (true, None) => Ok(How::Try),
-        (false, None) => Ok(How::Apply),
-        (false, Some(seconds @ 1..=86_400)) => Ok(How::Commit(Duration::from_secs(seconds))),
+    match (terms.dry_run, confirm) {
+        (_, None) => Ok(None),
+        (false, Some(seconds @ 1..=86_400)) => Ok(Some(Duration::from_secs(seconds))),
         (false, Some(_)) => Err(Refusal::BadRequest("confirm must be 1 to 86400".into())),
         (true, Some(_)) => Err(Refusal::BadRequest("what is only tried needs no confirmation".into())),
     }
 }
 
-/// The body of a request, which must be JSON of this form.
-async fn read<T: DeserializeOwned, B: Body>(body: B) -> Result<T, Refusal>
+/// A body as JSON of this form.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => Refusal::Refused(format!("the body is not of the form that is wanted: {error}")),
+        _ => Refusal::BadRequest(format!("the body is not JSON: {error}")),
+    })
+}
+
+/// All of a body that is not too large, in time, and JSON if it says what it is.
+async fn whole<B: Body>(headers: &HeaderMap, body: B) -> Result<Bytes, Refusal>
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    serde_json::from_slice(&whole(body).await?).map_err(wrong)
-}
-
-/// All of a body that is not too large.
-async fn whole<B: Body>(body: B) -> Result<Bytes, Refusal>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    Limited::new(body, MAX_BODY).collect().await.map(Collected::to_bytes).map_err(wrong)
-}
-
-fn wrong(error: impl std::fmt::Display) -> Refusal {
-    Refusal::BadRequest(format!("the body is not what it should be: {error}"))
+    if let Some(kind) = headers.get(header::CONTENT_TYPE) {
+        let kind = kind.to_str().unwrap_or("?");
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(Refusal::Kind { is: kind.to_owned() });
+        }
+    }
+    let whole = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    let whole = whole.map_err(|_| Refusal::Slow { within: BODY_TIMEOUT.as_secs() })?;
+    whole.map(Collected::to_bytes).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Refusal::TooLarge { most: MAX_BODY }
+        } else {
+            Refusal::BadRequest(format!("the body cannot be read: {error}"))
+        }
+    })
 }
 
 fn eyes_of(handle: &Handle) -> Result<&Eyes, Refusal> {
     handle.eyes.as_ref().ok_or_else(|| Refusal::Internal("there is no kernel program to look into".into()))
 }
 
-fn encode(value: &impl Serialize) -> Result<Answer, Refusal> {
+impl Reply {
+    fn tagged(self, etag: String) -> Self {
+        Self { etag: Some(etag), ..self }
+    }
+}
+
+fn done<T: Serialize>(done: Done<T>) -> Result<Reply, Refusal> {
+    Ok(encode(&done.what)?.tagged(done.version.to_string()))
+}
+
+fn encode(value: &impl Serialize) -> Result<Reply, Refusal> {
     let mut body = serde_json::to_vec_pretty(value)
         .map_err(|error| Refusal::Internal(format!("the answer cannot be written as JSON: {error}")))?;
     body.push(b'\n');
-    Ok(Either::Left(Full::from(body)))
+    Ok(Reply { body: Either::Left(Full::from(body)), kind: "application/json", etag: None })
 }
 
 fn refuse(refusal: &Refusal) -> Response<Answer> {
-    let body = encode(&refusal.body()).unwrap_or_else(|_| Either::Left(Full::default()));
-    let mut response = response(refusal.status(), body);
-    if let Refusal::MethodNotAllowed { allow, .. } = refusal {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    let body = encode(&refusal.body()).map_or_else(|_| Either::Left(Full::default()), |reply| reply.body);
+    let mut response = response(refusal.status(), "application/json", body);
+    let headers = response.headers_mut();
+    match refusal {
+        Refusal::MethodNotAllowed { allow, .. } => set(headers, header::ALLOW, allow),
+        Refusal::Unauthorized { .. } => set(headers, header::WWW_AUTHENTICATE, "Bearer realm=\"lb-user\""),
+        Refusal::TooMany { wait } => set(headers, header::RETRY_AFTER, &wait.to_string()),
+        Refusal::Changed(super::Denial::Changed { now, .. }) => {
+            set(headers, header::ETAG, &format!("\"{now}\""))
+        }
+        _ => {}
     }
     response
 }
 
-fn response(status: StatusCode, body: Answer) -> Response<Answer> {
-    let lines = matches!(body, Either::Right(_));
+/// Sets a header whose value we have made.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn response(status: StatusCode, kind: &'static str, body: Answer) -> Response<Answer> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    let kind = if lines { "application/jsonl" } else { "application/json" };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,7 +1,9 @@
-//! The audit log: every change that was asked for over the admin interface, one line of JSON for each, with who asked,
-//! from where, for what, and what came of it. Passwords are left out.
+//! The audit log: every change that was asked for over the admin interface, and everyone who was not let in, one line of
+//! JSON for each, with who asked, from where, for what, and what came of it. Passwords are left out, and so is what was only
+//! tried (`dry_run`).
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -9,11 +11,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use hyper::{Method, StatusCode};
+use hyper::{Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::{error, info};
 
+use super::{api::Caller, role::Role};
 use crate::config::secrets;
 
 /// Where it is unless `--audit` says otherwise.
@@ -26,12 +29,35 @@ const LARGEST: u64 = 16 << 20;
 const MOST_TOLD: usize = 2_000;
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Who {
-    /// User id at the other end of the socket.
-    pub uid: u32,
-    /// Its process, if it is known.
-    pub pid: Option<i32>,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Who {
+    /// Somebody on this host.
+    User {
+        /// User id at the other end of the socket.
+        uid: u32,
+        /// Its process, if it is known.
+        pid: Option<i32>,
+    },
+    /// Who has a token.
+    Token {
+        /// Its name.
+        token: String,
+        /// What it may do.
+        role: Role,
+    },
+    /// Who cannot show one.
+    Nobody {},
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User { uid, .. } => write!(f, "user {uid}"),
+            Self::Token { token, role } => write!(f, "{token} ({role})"),
+            Self::Nobody {} => f.write_str("nobody known"),
+        }
+    }
 }
 
 /// One line.
@@ -39,12 +65,15 @@ pub struct Who {
 pub struct Record {
     /// Seconds since 1970.
     pub time: u64,
-    /// Who asked; from where is `socket`, as there is nothing else.
+    /// Who asked.
     pub who: Who,
-    /// From where.
+    /// From where: `socket`, or address and port.
     pub from: String,
-    /// For what: the path with its query.
+    /// For what: the path with its query; of what was only to be looked at, `GET` before it.
     pub what: String,
+    /// Whether it may have changed something.
+    #[serde(skip)]
+    pub changes: bool,
     /// The body of the request, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
@@ -56,14 +85,16 @@ pub struct Record {
 }
 
 impl Record {
-    /// What is to be told of a request; `None` if it could change nothing.
+    /// What is to be told of a request.
     #[must_use]
-    pub fn of(time: u64, who: Who, method: &Method, what: &str, body: &[u8]) -> Option<Self> {
-        if matches!(*method, Method::GET | Method::HEAD) {
-            return None;
-        }
+    pub fn of(time: u64, caller: &Caller, method: &Method, uri: &Uri, body: &[u8]) -> Self {
+        let changes = !matches!(*method, Method::GET | Method::HEAD);
+        let path = uri.path_and_query().map_or("", |what| what.as_str());
+        let path: String = path.chars().take(MOST_TOLD).collect();
+        let what = if changes { path } else { format!("{method} {path}") };
         let body = (!body.is_empty()).then(|| told(body));
-        Some(Self { time, who, from: "socket".into(), what: what.into(), body, status: 0, refused: None })
+        let Caller { who, from, .. } = caller.clone();
+        Self { time, who, from, what, changes, body, status: 0, refused: None }
     }
 
     /// The same, with what came of it.
@@ -120,9 +151,9 @@ impl Audit {
     /// Writes a record. What cannot be written is an error in the log of the daemon, which says it all; the change has been
     /// made by then.
     pub fn write(&self, record: &Record) {
-        let Record { who, what, status, .. } = record;
+        let Record { who, from, what, status, .. } = record;
         let refused = record.refused.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-        info!("user {} asked for {what}: {status}{}", who.uid, refused.lines().next().unwrap_or_default());
+        info!("{who} asked for {what} from {from}: {status}{}", refused.lines().next().unwrap_or_default());
         let path = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = append(&path, record) {
             error!("cannot write the audit log {}: {error}; not told there: {record:?}", path.display());
@@ -158,28 +189,46 @@ mod tests {
 
     use super::*;
 
-    const WHO: Who = Who { uid: 0, pid: Some(7) };
+    fn caller(who: Who) -> Caller {
+        Caller { who, from: "socket".into(), standing: Ok(Role::Admin) }
+    }
 
     fn record(what: &str, body: &[u8]) -> Record {
-        Record::of(9, WHO, &Method::POST, what, body).expect("a change").answered(StatusCode::OK, None)
+        let caller = caller(Who::User { uid: 0, pid: Some(7) });
+        Record::of(9, &caller, &Method::POST, &what.parse().unwrap(), body).answered(StatusCode::OK, None)
     }
 
     #[test]
-    fn changes_are_told_and_questions_are_not() {
+    fn who_is_told_by_what_is_known_of_them() {
+        let token = Who::Token { token: "ci".into(), role: Role::Operator };
+        for (who, text) in [
+            (Who::User { uid: 7, pid: None }, r#"{"uid":7,"pid":null}"#),
+            (token, r#"{"token":"ci","role":"operator"}"#),
+            (Who::Nobody {}, "{}"),
+        ] {
+            assert_eq!(serde_json::to_string(&who).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Who>(text).unwrap(), who);
+            let asked = Record::of(9, &caller(who), &Method::GET, &"/v1/status?a=1".parse().unwrap(), b"");
+            assert_eq!((asked.what.as_str(), asked.changes), ("GET /v1/status?a=1", false));
+        }
+    }
+
+    #[test]
+    fn each_is_a_line_in_a_file_of_root_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lb/audit.jsonl");
         let audit = Audit::new(&path);
         let first = record("/v1/server", br#"{"vip":"web","server":"s1","state":"drain"}"#);
-        let refused = record("/v1/reload?dry_run=true", b"");
+        let refused = record("/v1/reload", b"");
         let refused = refused.answered(StatusCode::UNPROCESSABLE_ENTITY, Some("lb.toml:1:1: no".into()));
         audit.write(&first);
         audit.write(&refused);
         let text = fs::read_to_string(&path).unwrap();
         let read: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(read, [first, refused]);
+        let as_read = |record: Record| Record { changes: false, ..record };
+        assert_eq!(read, [as_read(first), as_read(refused)]);
         assert_eq!(read[0].body, Some(json!({ "vip": "web", "server": "s1", "state": "drain" })));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(Record::of(9, WHO, &Method::GET, "/v1/status", b""), None);
     }
 
     #[test]

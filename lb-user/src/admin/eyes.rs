@@ -9,8 +9,7 @@ use crate::trace::{Blind, Eyes, Filter, Lines, Why, WhyQuestion, Wish};
 ///
 /// # Errors
 /// When something in the query is wrong, or somebody watches already.
-pub async fn trace(query: Option<&str>, eyes: &Eyes) -> Result<Lines, Refusal> {
-    let mut query = Query::parse(query)?;
+pub async fn trace(mut query: Query, eyes: &Eyes) -> Result<Lines, Refusal> {
     let filter = Filter::parse(&query.take("filter").unwrap_or_default());
     let number = "a number above 0";
     let wish = Wish {
@@ -31,8 +30,7 @@ pub async fn trace(query: Option<&str>, eyes: &Eyes) -> Result<Lines, Refusal> {
 ///
 /// # Errors
 /// When something in the query is wrong.
-pub async fn why(query: Option<&str>, eyes: &Eyes) -> Result<Why, Refusal> {
-    let mut query = Query::parse(query)?;
+pub async fn why(mut query: Query, eyes: &Eyes) -> Result<Why, Refusal> {
     let end = "ADDRESS:PORT, with [] around IPv6 addresses";
     let missing = |name: &str| Refusal::BadRequest(format!("{name} is missing; it must be {end}"));
     let source = query.take_as("source", end)?.ok_or_else(|| missing("source"))?;

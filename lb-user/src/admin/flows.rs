@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Handle, error::Refusal, query::Query};
+use super::{Done, Handle, Terms, error::Refusal, query::Query};
 use crate::{
     config::network_of,
     connections::{Connections, Ended, Filter, LARGEST_LIMIT, Listed, USUAL_LIMIT},
@@ -13,8 +13,7 @@ use crate::{
 ///
 /// # Errors
 /// When something in the query is wrong.
-pub async fn list(query: Option<&str>, handle: &Handle) -> Result<Listed, Refusal> {
-    let mut query = Query::parse(query)?;
+pub async fn list(mut query: Query, handle: &Handle) -> Result<Listed, Refusal> {
     let filter = filter(&mut query)?;
     let right = format!("a number from 1 to {LARGEST_LIMIT}");
     let limit = query.take_as("limit", &right)?.unwrap_or(USUAL_LIMIT);
@@ -26,12 +25,11 @@ pub async fn list(query: Option<&str>, handle: &Handle) -> Result<Listed, Refusa
     connections.list(insight, filter, limit).await.map_err(Refusal::Refused)
 }
 
-/// Ends connections.
+/// Ends connections; with `dry_run` only says how many it would be.
 ///
 /// # Errors
 /// When something in the query is wrong, or it does not say which.
-pub async fn end(query: Option<&str>, handle: &Handle) -> Result<Ended, Refusal> {
-    let mut query = Query::parse(query)?;
+pub async fn end(mut query: Query, terms: Terms, handle: &Handle) -> Result<Done<Ended>, Refusal> {
     let filter = filter(&mut query)?;
     let all = query.take_as("all", "true or false")?.unwrap_or(false);
     query.finish()?;
@@ -40,7 +38,14 @@ pub async fn end(query: Option<&str>, handle: &Handle) -> Result<Ended, Refusal>
         return Err(Refusal::BadRequest(message.into()));
     }
     let (connections, insight) = ready(handle).await?;
-    connections.end(insight, filter).await.map_err(Refusal::Refused)
+    // What is open is no part of what is in use: that it is as it was seen is all that can be asked for.
+    let version = handle.in_use(terms.clone()).await?.version;
+    let ended = if terms.dry_run {
+        connections.list(insight, filter, 1).await.map(|listed| Ended { ended: listed.matching })
+    } else {
+        connections.end(insight, filter).await
+    };
+    Ok(Done { what: ended.map_err(Refusal::Refused)?, version })
 }
 
 fn filter(query: &mut Query) -> Result<Filter, Refusal> {

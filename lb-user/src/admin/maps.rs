@@ -7,12 +7,13 @@ use std::{
 };
 
 use lb_common::abi::Settings;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{plan::Image, trace::Insight};
 
 /// Lines about each map, by its name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Maps(BTreeMap<String, Vec<String>>);
 
 impl Maps {

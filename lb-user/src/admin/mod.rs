@@ -1,25 +1,11 @@
 //! The admin interface: HTTP/1.1 with JSON over a Unix socket, for `lbctl` and scripts of this host.
 //!
-//! | request | answer |
-//! |---|---|
-//! | `GET /v1/status` | the [`Snapshot`], with counters as fresh as possible |
-//! | `POST /v1/server` with a [`ServerRequest`] | the servers it was for, once the kernel knows: a list of [`ServerChange`] |
-//! | `POST /v1/vip` with a [`VipRequest`] | the VIPs it was for, once the kernel knows: a list of [`VipChange`] |
-//! | `POST /v1/reload` | what the configuration file brought, once it is applied: [`Reloaded`]; with `?dry_run=true` what it would bring; with `?confirm=SECONDS` it has to be confirmed |
-//! | `POST /v1/edit` with an [`Edit`] | the same, once the file says so and is in use; `dry_run` and `confirm` as for `reload`, and `stage=true` writes it without using it |
-//! | `POST /v1/discard` | what was changed in the file and is not in use, once the file is as in use |
-//! | `POST /v1/confirm` | the same, once what was to be confirmed is |
-//! | `POST /v1/rollback?number=N` | the same, once what was kept under the number is in the file and in use |
-//! | `GET /v1/connections` | the connections that are open: [`crate::connections::Listed`]; with `vip`, `server`, `client` (a network) and `limit` |
-//! | `POST /v1/connections/end` | with one of the same or `all=true`, but for `limit`: ends them, [`crate::connections::Ended`] |
-//! | `GET /v1/maps` | what the kernel program's maps contain: [`maps::Maps`] |
-//! | `GET /metrics` | [`crate::metrics`] |
-//! | `GET /v1/history` | the configurations that are kept: a list of [`Entry`] |
-//! | `GET /v1/trace?filter=…` | what becomes of packets, a [`crate::trace::Line`] of JSON for each, as they come; see [`eyes`] |
-//! | `GET /v1/why?source=…&destination=…` | what would become of a packet, a [`crate::trace::Why`] |
+//! What can be asked is in one table, [`routes`], which `GET /openapi.json` tells in full ([`openapi`]). What is not there is
+//! answered with a matching status and [`error`]'s shape. Only root, or the user lb-user runs as, gets an answer.
 //!
-//! Anything else is answered with a matching status and [`error`]'s shape. Only root, or the user lb-user
-//! runs as, gets an answer.
+//! Answers about what can be changed carry an `ETag`, and what is to be changed may say `If-Match` ([`version`]): whether
+//! that holds is looked at by whoever makes the change, in the same breath. With `dry_run=true` the same is found out and
+//! nothing is changed.
 //!
 //! This room holds no state of the balancer. It asks the reconcile loop for a fresh picture through a
 //! [`StatusRequest`] and makes do with the last published one when that takes too long. What is to change goes to the loop,
@@ -32,13 +18,18 @@ pub mod error;
 pub mod eyes;
 pub mod flows;
 pub mod maps;
+pub mod openapi;
 pub mod query;
+pub mod role;
+pub mod routes;
 pub mod server;
 pub mod socket;
 pub mod steer;
+pub mod version;
 
 use std::{sync::Arc, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -47,9 +38,11 @@ use tokio::{
 
 pub use self::{
     audit::Audit,
+    role::Role,
     server::serve,
     socket::Socket,
     steer::{OfFile, ServerChange, ServerRequest, VipChange, VipRequest, Weight},
+    version::{Denial, Terms, Version},
 };
 use crate::{
     connections::Connections,
@@ -85,7 +78,7 @@ impl StatusRequest {
 }
 
 /// What a configuration file brought that was read again, or would bring.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
     /// The file.
     pub file: String,
@@ -105,6 +98,9 @@ pub struct Reloaded {
     /// Seconds within which it has to be confirmed.
     #[serde(default)]
     pub confirm_within: Option<u64>,
+    /// What is in use now: for `If-Match`, in quotes.
+    #[serde(default)]
+    pub etag: String,
 }
 
 /// What is to be done about the configuration file.
@@ -112,8 +108,6 @@ pub struct Reloaded {
 pub enum Wish {
     /// Read it again and use it.
     Apply,
-    /// Say what that would change.
-    Try,
     /// Use it, and go back to what was in use before unless it is confirmed in time.
     Commit(Duration),
     /// It was good.
@@ -129,8 +123,6 @@ pub enum Wish {
 /// What is to be done with a file that is edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// Say what would be different.
-    Try,
     /// Write it, to be used when a reload is asked for.
     Stage,
     /// Write and use it.
@@ -143,16 +135,48 @@ pub enum How {
 #[derive(Debug)]
 pub enum Command {
     /// A server's state or weight.
-    Server(ServerRequest, oneshot::Sender<Result<Vec<ServerChange>, String>>),
+    Server(ServerRequest, Terms, Answer<Done<Vec<ServerChange>>>),
     /// Whether a VIP takes new flows.
-    Vip(VipRequest, oneshot::Sender<Result<Vec<VipChange>, String>>),
-    /// Another configuration, that can be used.
-    Configure(Box<Config>, oneshot::Sender<Result<(), String>>),
+    Vip(VipRequest, Terms, Answer<Done<Vec<VipChange>>>),
+    /// Another configuration, that can be used; without an adoption only names stand for other addresses.
+    Configure(Box<Config>, Option<Adoption>, Answer<Done<()>>),
+    /// What is in use, if that is what the terms name.
+    InUse(Terms, Answer<Done<InUse>>),
+}
+
+/// Where an outcome is awaited.
+pub type Answer<T> = oneshot::Sender<Result<T, Denial>>;
+
+/// What was done, or would be, and what is in use now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done<T> {
+    /// What.
+    pub what: T,
+    /// What is in use.
+    pub version: Version,
+}
+
+/// The configuration in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+/// A text that comes into use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// It.
+    pub text: Arc<str>,
+    /// What is different, in a line.
+    pub what: String,
+    /// If they hold.
+    pub terms: Terms,
 }
 
 /// A wish about the configuration file; refused with everything that is wrong with it.
 #[derive(Debug)]
-pub struct ReloadRequest(pub Wish, pub oneshot::Sender<Result<Reloaded, String>>);
+pub struct ReloadRequest(pub Wish, pub Terms, pub Answer<Reloaded>);
 
 /// The admin interface's view of the balancer.
 #[derive(Clone, Debug)]
@@ -226,37 +250,50 @@ impl Handle {
     /// Changes a server's state or weight; gives the servers that the request was for.
     ///
     /// # Errors
-    /// When there is no such server; or the loop is gone.
-    pub async fn set_server(&self, request: ServerRequest) -> Result<Vec<ServerChange>, String> {
+    /// When there is no such server, or the terms do not hold; or the loop is gone.
+    pub async fn set_server(
+        &self,
+        request: ServerRequest,
+        terms: Terms,
+    ) -> Result<Done<Vec<ServerChange>>, Denial> {
         let (answer, outcome) = oneshot::channel();
-        ask(&self.commands, Command::Server(request, answer), outcome).await
+        ask(&self.commands, Command::Server(request, terms, answer), outcome).await
     }
 
     /// Enables or disables a VIP; gives the VIPs that the request was for.
     ///
     /// # Errors
-    /// When there is no such VIP; or the loop is gone.
-    pub async fn set_vip(&self, request: VipRequest) -> Result<Vec<VipChange>, String> {
+    /// When there is no such VIP, or the terms do not hold; or the loop is gone.
+    pub async fn set_vip(&self, request: VipRequest, terms: Terms) -> Result<Done<Vec<VipChange>>, Denial> {
         let (answer, outcome) = oneshot::channel();
-        ask(&self.commands, Command::Vip(request, answer), outcome).await
+        ask(&self.commands, Command::Vip(request, terms, answer), outcome).await
     }
 
     /// Applies a configuration.
     ///
     /// # Errors
-    /// When it does not fit into the kernel's tables; or the loop is gone.
-    pub async fn configure(&self, config: Config) -> Result<(), String> {
+    /// When it does not fit into the kernel's tables, or the terms of its adoption do not hold; or the loop is gone.
+    pub async fn configure(&self, config: Config, adoption: Option<Adoption>) -> Result<Done<()>, Denial> {
         let (answer, outcome) = oneshot::channel();
-        ask(&self.commands, Command::Configure(Box::new(config), answer), outcome).await
+        ask(&self.commands, Command::Configure(Box::new(config), adoption, answer), outcome).await
+    }
+
+    /// The configuration in use.
+    ///
+    /// # Errors
+    /// When the terms do not hold; or the loop is gone.
+    pub async fn in_use(&self, terms: Terms) -> Result<Done<InUse>, Denial> {
+        let (answer, outcome) = oneshot::channel();
+        ask(&self.commands, Command::InUse(terms, answer), outcome).await
     }
 
     /// Has something done about the configuration file.
     ///
     /// # Errors
-    /// Everything that is wrong with it; nothing was changed then.
-    pub async fn reload(&self, wish: Wish) -> Result<Reloaded, String> {
+    /// Everything that is wrong with it, or that the terms do not hold; nothing was changed then.
+    pub async fn reload(&self, wish: Wish, terms: Terms) -> Result<Reloaded, Denial> {
         let (answer, outcome) = oneshot::channel();
-        ask(&self.reloads, ReloadRequest(wish, answer), outcome).await
+        ask(&self.reloads, ReloadRequest(wish, terms, answer), outcome).await
     }
 
     /// The configurations that were in use, the oldest first.
@@ -282,9 +319,9 @@ impl Handle {
 async fn ask<W, T>(
     to: &mpsc::Sender<W>,
     wish: W,
-    answer: oneshot::Receiver<Result<T, String>>,
-) -> Result<T, String> {
-    let gone = || "lb-user is stopping".to_owned();
+    answer: oneshot::Receiver<Result<T, Denial>>,
+) -> Result<T, Denial> {
+    let gone = || Denial::from("lb-user is stopping");
     to.send(wish).await.map_err(|_| gone())?;
     answer.await.unwrap_or_else(|_| Err(gone()))
 }

@@ -3,9 +3,9 @@
 
 use std::str::FromStr;
 
-use super::error::Refusal;
+use super::{error::Refusal, routes::Route};
 
-/// The pairs of one request. Each must be asked for, or [`Self::finish`] complains about it.
+/// The pairs of one request. Each must be in the request's row of the table, and be asked for, or [`Self::finish`] complains about it.
 #[derive(Debug)]
 pub struct Query(Vec<(String, String)>);
 
@@ -22,6 +22,30 @@ impl Query {
         });
         let pairs: Option<_> = decoded.collect();
         pairs.map(Self).ok_or_else(|| Refusal::BadRequest("the query is not properly encoded".into()))
+    }
+
+    /// The query of a request for a row of the table.
+    ///
+    /// # Errors
+    /// When it is none, or says something that the row does not have.
+    pub fn of(route: &Route, text: Option<&str>) -> Result<Self, Refusal> {
+        let query = Self::parse(text)?;
+        let known = |name: &str| route.parameters().any(|parameter| parameter.name == name);
+        let Some((name, _)) = query.0.iter().find(|(name, _)| !known(name)) else { return Ok(query) };
+        let names: Vec<_> = route.parameters().map(|parameter| parameter.name).collect();
+        let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+        Err(Refusal::BadRequest(format!(
+            "{name:?} is not understood in the query of {}; {names} is",
+            route.path
+        )))
+    }
+
+    /// The value of a name that must be there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn need(&mut self, name: &str) -> Result<String, Refusal> {
+        self.take(name).ok_or_else(|| Refusal::BadRequest(format!("{name} is missing: which one?")))
     }
 
     /// The value of a name, if it is there.
@@ -48,7 +72,7 @@ impl Query {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => {
-                Err(Refusal::BadRequest(format!("{name:?} is not understood here, or given twice")))
+                Err(Refusal::BadRequest(format!("{name:?} is given twice, or not understood here")))
             }
         }
     }

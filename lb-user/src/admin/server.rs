@@ -13,9 +13,11 @@ use tokio::{net::UnixStream, time::sleep};
 use tracing::{debug, warn};
 
 use super::{
-    Handle, Socket, api,
+    Handle, Role, Socket,
+    api::{self, Caller},
     audit::Who,
     crowd::{Busy, Crowd},
+    error::Refusal,
 };
 
 /// Connections served at once; for one more, one that asks nothing is closed.
@@ -42,9 +44,8 @@ pub async fn serve(socket: Socket, handle: Handle) {
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok(stream) => {
-                    let who = who(&stream);
-                    let stranger = stranger(who, socket.owner());
-                    connections.spawn(|busy| connection(stream, who, stranger, busy, handle.clone()));
+                    let caller = caller(&stream, socket.owner());
+                    connections.spawn(|busy| connection(stream, caller, busy, handle.clone()));
                 }
                 Err(error) => {
                     warn!("admin socket: cannot accept a connection: {error}");
@@ -56,31 +57,26 @@ pub async fn serve(socket: Socket, handle: Handle) {
     }
 }
 
-/// Who is at the other end.
-fn who(stream: &UnixStream) -> Who {
-    match stream.peer_cred() {
-        Ok(peer) => Who { uid: peer.uid(), pid: peer.pid() },
-        // Whoever cannot be named is nobody.
-        Err(_) => Who { uid: u32::MAX, pid: None },
-    }
+/// Who is at the other end. Root and the user who owns the socket may do everything, others nothing.
+fn caller(stream: &UnixStream, owner: u32) -> Caller {
+    // Whoever cannot be named is nobody.
+    let (uid, pid) = stream.peer_cred().map_or((u32::MAX, None), |peer| (peer.uid(), peer.pid()));
+    let known = uid == 0 || uid == owner;
+    let standing = if known { Ok(Role::Admin) } else { Err(Refusal::Forbidden { uid }) };
+    Caller { who: Who::User { uid, pid }, from: "socket".into(), standing }
 }
 
-/// The user id of a client that is neither root nor the user who owns the socket.
-fn stranger(who: Who, owner: u32) -> Option<u32> {
-    Some(who.uid).filter(|uid| *uid != 0 && *uid != owner)
-}
-
-async fn connection(stream: UnixStream, who: Who, stranger: Option<u32>, busy: Busy, handle: Handle) {
-    if let Some(uid) = stranger {
-        warn!("admin socket: user {uid} is refused");
+async fn connection(stream: UnixStream, caller: Caller, busy: Busy, handle: Handle) {
+    if caller.standing.is_err() {
+        warn!("admin socket: {} is refused", caller.who);
     }
     // Whether what is sent at present has no end by itself.
     let endless = AtomicBool::new(false);
     let service = service_fn(|request| {
-        let (handle, endless, busy) = (handle.clone(), &endless, &busy);
+        let (handle, caller, endless, busy) = (&handle, &caller, &endless, &busy);
         async move {
             let in_hand = busy.begin();
-            let response = api::respond(request, who, stranger, &handle).await;
+            let response = api::respond(request, caller, handle).await;
             let goes_on = matches!(response.body(), Either::Right(_));
             endless.store(goes_on, Relaxed);
             if goes_on {

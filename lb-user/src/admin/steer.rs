@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Admin;
 
 /// What is to become of a server for the time being: another state, another weight, or both.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerRequest {
     /// Name of a VIP; `*` for every one that has the server.
@@ -23,7 +24,7 @@ pub struct ServerRequest {
 }
 
 /// A weight for the time being.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a weight is a number from 0 to 65535, or \"file\"")]
 pub enum Weight {
     /// This one, whatever the configuration says.
@@ -33,7 +34,7 @@ pub enum Weight {
 }
 
 /// The word `file`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OfFile {
     /// What the configuration file says.
@@ -50,7 +51,7 @@ impl fmt::Display for Weight {
 }
 
 /// A server that a request was for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerChange {
     /// Name of the VIP.
     pub vip: String,
@@ -61,10 +62,21 @@ pub struct ServerChange {
     /// The weight it has instead of the one in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
+    /// With `dry_run`: what would become of the VIP, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<String>,
+}
+
+impl fmt::Display for ServerChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vip, server, state, weight, .. } = self;
+        write!(f, "VIP {vip}: server {server} is {state}")?;
+        weight.map_or(Ok(()), |weight| write!(f, " with weight {weight}"))
+    }
 }
 
 /// Whether a VIP is to take new flows, for the time being.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VipRequest {
     /// Name of the VIP; `*` for all.
@@ -74,12 +86,21 @@ pub struct VipRequest {
 }
 
 /// A VIP that a request was for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VipChange {
     /// Name of the VIP.
     pub vip: String,
     /// Whether it takes new flows now.
     pub enabled: bool,
+    /// With `dry_run`: what would become of the VIP, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<String>,
+}
+
+impl fmt::Display for VipChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VIP {} is {}", self.vip, if self.enabled { "enabled" } else { "disabled" })
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     cert::write_new,
-    client::{self, Failure},
+    client::{self, At, Failure},
     output::print,
     tar::Archive,
     units,
@@ -76,11 +76,11 @@ pub struct Options {
 ///
 /// # Errors
 /// When the file is there already, or cannot be written.
-pub fn run(socket: &Path, options: &Options) -> Result<(), Failure> {
+pub fn run(at: &At, options: &Options) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let name = format!("lb-support-{}", units::utc(now).replace([':', '-'], ""));
     let file = options.out.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.tar")));
-    let (parts, missing) = collect(socket);
+    let (parts, missing) = collect(at);
     let mut archive = Archive::default();
     for (part, content) in &parts {
         archive.add(&format!("{name}/{part}"), now, content);
@@ -100,18 +100,18 @@ pub fn run(socket: &Path, options: &Options) -> Result<(), Failure> {
 }
 
 /// The parts of the bundle, and what could not be had.
-fn collect(socket: &Path) -> (Vec<(&'static str, Vec<u8>)>, Vec<String>) {
+fn collect(at: &At) -> (Vec<(&'static str, Vec<u8>)>, Vec<String>) {
     let (mut parts, mut missing) = (Vec::new(), Vec::new());
     let end = Instant::now() + ALL;
     let mut take = |part: &'static str, content: Result<Vec<u8>, String>| match content {
         Ok(content) => parts.push((part, content)),
         Err(why) => missing.push(format!("{part}: {why}")),
     };
-    let status = client::get(socket, "/v1/status");
+    let status = client::get(at, "/v1/status");
     let snapshot = status.ok().and_then(|status| serde_json::from_str::<Snapshot>(&status).ok());
     let (asked, running) = (ASKED.iter(), snapshot.is_some());
     for (path, part) in asked.take(if running { ASKED.len() } else { 1 }) {
-        take(part, client::get(socket, path).map(String::into_bytes).map_err(|error| error.to_string()));
+        take(part, client::get(at, path).map(String::into_bytes).map_err(|error| error.to_string()));
     }
     match snapshot.and_then(|snapshot| snapshot.config_file) {
         Some(file) => take("config.toml", config(Path::new(&file))),
@@ -186,14 +186,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("bundle.tar");
         let options = Options { out: Some(file.clone()) };
-        run(&folder.path().join("no-socket"), &options).unwrap();
+        run(&At::Socket(folder.path().join("no-socket")), &options).unwrap();
         let text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
         assert!(
             text.contains("about.txt") && text.contains("missing: status.json: cannot reach lb-user"),
             "{text}"
         );
         assert!(text.contains("uname.txt"));
-        assert!(run(Path::new("/nowhere"), &options).unwrap_err().to_string().contains("already"));
+        assert!(run(&At::Socket("/nowhere".into()), &options).unwrap_err().to_string().contains("already"));
     }
 
     #[test]

@@ -1,6 +1,12 @@
-//! One request over the admin socket.
+//! One request over the admin socket, or to the API of another host ([`super::api`]).
 
-use std::{fmt, io::ErrorKind, ops::ControlFlow, path::Path, time::Duration};
+use std::{
+    fmt,
+    io::ErrorKind,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -11,12 +17,14 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::UnixStream,
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
 
+use super::api::Api;
 use crate::admin::error::Body;
 
 /// lb-user answers within about a second.
@@ -49,26 +57,68 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Where lb-user is asked.
+#[derive(Debug)]
+pub enum At {
+    /// On this host.
+    Socket(PathBuf),
+    /// From anywhere.
+    Api(Api),
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Api(api) => api.fmt(f),
+        }
+    }
+}
+
+/// A request.
+struct Asked<'a> {
+    method: Method,
+    path: &'a str,
+    body: String,
+    /// What must be in use, if anything in particular.
+    if_match: Option<&'a str>,
+}
+
 /// Gets a path; the body of the answer comes back as text.
 ///
 /// # Errors
 /// When lb-user cannot be reached or the answer is not a success.
-pub fn get(socket: &Path, path: &str) -> Result<String, Failure> {
-    exchange_with(socket, Method::GET, path, String::new())
+pub fn get(at: &At, path: &str) -> Result<String, Failure> {
+    exchange(at, Asked { method: Method::GET, path, body: String::new(), if_match: None })
 }
 
 /// Posts a body to a path; the body of the answer comes back as text.
 ///
 /// # Errors
 /// As [`get`].
-pub fn post(socket: &Path, path: &str, body: String) -> Result<String, Failure> {
-    exchange_with(socket, Method::POST, path, body)
+pub fn post(at: &At, path: &str, body: String) -> Result<String, Failure> {
+    post_if(at, path, body, None)
 }
 
-fn exchange_with(socket: &Path, method: Method, path: &str, body: String) -> Result<String, Failure> {
-    let request = request(socket, method, path, body);
+/// The same, if what is in use is still what has been seen: its ETag.
+///
+/// # Errors
+/// As [`get`]; and when something else is in use.
+pub fn post_if(at: &At, path: &str, body: String, seen: Option<&str>) -> Result<String, Failure> {
+    exchange(at, Asked { method: Method::POST, path, body, if_match: seen })
+}
+
+fn exchange(at: &At, asked: Asked<'_>) -> Result<String, Failure> {
+    let request = async {
+        let not_understood = |error: Error| Failure::Answer(format!("{at} was not understood: {error}"));
+        let response = send(connect(at).await?, at, asked).await.map_err(not_understood)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(not_understood)?;
+        let body = String::from_utf8(body.to_bytes().into()).map_err(|error| not_understood(error.into()))?;
+        Ok((status, body))
+    };
     let answer = runtime()?.block_on(async { timeout(PATIENCE, request).await });
-    let (status, body) = answer.unwrap_or_else(|_| Err(no_answer(socket)))?;
+    let (status, body) = answer.map_err(|_| no_answer(at))??;
     if status == StatusCode::OK { Ok(body) } else { Err(refusal(status, &body)) }
 }
 
@@ -78,7 +128,7 @@ fn exchange_with(socket: &Path, method: Method, path: &str, body: String) -> Res
 /// # Errors
 /// When lb-user cannot be reached, the answer is not a success or is cut off, or `each` fails.
 pub fn lines(
-    socket: &Path,
+    at: &At,
     path: &str,
     mut each: impl FnMut(&str) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<(), Failure> {
@@ -86,11 +136,11 @@ pub fn lines(
         // One for all rounds of the loop: a signal that comes between two of them waits here.
         let interrupt = signal(SignalKind::interrupt());
         let mut interrupt = interrupt.map_err(|error| Failure::Reach(format!("cannot start: {error}")))?;
-        let stream = connect(socket).await?;
-        let not_understood =
-            |error: Error| Failure::Answer(format!("{} was not understood: {error}", socket.display()));
-        let response = timeout(PATIENCE, send(stream, Method::GET, path, String::new())).await;
-        let response = response.map_err(|_| no_answer(socket))?.map_err(not_understood)?;
+        let stream = connect(at).await?;
+        let not_understood = |error: Error| Failure::Answer(format!("{at} was not understood: {error}"));
+        let asked = Asked { method: Method::GET, path, body: String::new(), if_match: None };
+        let response = timeout(PATIENCE, send(stream, at, asked)).await;
+        let response = response.map_err(|_| no_answer(at))?.map_err(not_understood)?;
         let status = response.status();
         let mut body = response.into_body();
         if status != StatusCode::OK {
@@ -127,9 +177,8 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
     runtime.map_err(|error| Failure::Reach(format!("cannot start: {error}")))
 }
 
-fn no_answer(socket: &Path) -> Failure {
-    let socket = socket.display();
-    Failure::Reach(format!("no answer on {socket} within {PATIENCE:?}; it may be hanging"))
+fn no_answer(at: &At) -> Failure {
+    Failure::Reach(format!("no answer on {at} within {PATIENCE:?}; it may be hanging"))
 }
 
 /// What an answer means that is not a success.
@@ -142,21 +191,22 @@ fn refusal(status: StatusCode, body: &str) -> Failure {
         Ok(body) => format!("lb-user refused: {}", body.error.message),
         Err(_) => format!("lb-user answered with HTTP status {status}"),
     };
-    if status == StatusCode::FORBIDDEN { Failure::Reach(why) } else { Failure::Answer(why) }
+    match status {
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => {
+            Failure::Reach(why)
+        }
+        _ => Failure::Answer(why),
+    }
 }
 
-async fn request(
-    socket: &Path,
-    method: Method,
-    path: &str,
-    body: String,
-) -> Result<(StatusCode, String), Failure> {
-    exchange(connect(socket).await?, method, path, body)
-        .await
-        .map_err(|error| Failure::Answer(format!("{} was not understood: {error}", socket.display())))
+async fn connect(at: &At) -> Result<Box<dyn Stream>, Failure> {
+    match at {
+        At::Socket(socket) => Ok(Box::new(connect_here(socket).await?)),
+        At::Api(api) => Ok(Box::new(api.connect().await?)),
+    }
 }
 
-async fn connect(socket: &Path) -> Result<UnixStream, Failure> {
+async fn connect_here(socket: &Path) -> Result<UnixStream, Failure> {
     UnixStream::connect(socket).await.map_err(|error| {
         let socket = socket.display();
         Failure::Reach(match error.kind() {
@@ -172,35 +222,34 @@ async fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     })
 }
 
-async fn exchange(
-    stream: UnixStream,
-    method: Method,
-    path: &str,
-    body: String,
-) -> Result<(StatusCode, String), Error> {
-    let response = send(stream, method, path, body).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
-    Ok((status, String::from_utf8(body.into())?))
-}
+/// Bytes to lb-user and back.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-async fn send(
-    stream: UnixStream,
-    method: Method,
-    path: &str,
-    body: String,
-) -> Result<Response<Incoming>, Error> {
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+async fn send(stream: Box<dyn Stream>, at: &At, asked: Asked<'_>) -> Result<Response<Incoming>, Error> {
+    let Asked { method, path, body, if_match } = asked;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its end or failure shows in the answer.
     tokio::spawn(connection);
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, "lb-user")
         .header(header::USER_AGENT, concat!("lbctl/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
-        .body(Full::<Bytes>::from(body))?;
-    Ok(sender.send_request(request).await?)
+        .header(header::CONNECTION, "close");
+    request = match at {
+        At::Socket(_) => request.header(header::HOST, "lb-user"),
+        At::Api(api) => {
+            request.header(header::HOST, api.host()).header(header::AUTHORIZATION, api.authorization())
+        }
+    };
+    if !body.is_empty() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    if let Some(seen) = if_match {
+        request = request.header(header::IF_MATCH, format!("\"{seen}\""));
+    }
+    Ok(sender.send_request(request.body(Full::<Bytes>::from(body))?).await?)
 }
 
 #[cfg(test)]
@@ -225,7 +274,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let result = get(&socket, "/v1/status");
+        let result = get(&At::Socket(socket), "/v1/status");
         assert!(server.join().unwrap().starts_with("GET /v1/status HTTP/1.1\r\n"));
         result
     }
@@ -269,7 +318,7 @@ mod tests {
                 (0..100_000).take_while(|_| stream.write_all(b"2\r\nx\n\r\n").is_ok()).count()
             });
             let mut seen = 0;
-            let result = lines(&socket, "/v1/trace", |_| {
+            let result = lines(&At::Socket(socket), "/v1/trace", |_| {
                 seen += 1;
                 if seen == after {
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT)
@@ -287,7 +336,7 @@ mod tests {
     fn a_missing_or_dead_socket_means_not_running() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("s");
-        let failure = get(&socket, "/v1/status").unwrap_err().to_string();
+        let failure = get(&At::Socket(socket.clone()), "/v1/status").unwrap_err().to_string();
         let expected = format!(
             "cannot reach lb-user: there is no socket {}; either it is not running or it has another --socket",
             socket.display()
@@ -295,7 +344,7 @@ mod tests {
         assert_eq!(failure, expected);
 
         drop(UnixListener::bind(&socket).unwrap());
-        let failure = get(&socket, "/v1/status").unwrap_err().to_string();
+        let failure = get(&At::Socket(socket.clone()), "/v1/status").unwrap_err().to_string();
         let expected =
             format!("cannot reach lb-user: it is not running: nobody answers on {}", socket.display());
         assert_eq!(failure, expected);

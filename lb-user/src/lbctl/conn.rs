@@ -1,17 +1,16 @@
 //! `lbctl conn`: who is connected to what, and ending that.
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 
 use super::{
-    client::{self, Failure},
+    client::{self, At, Failure},
     output::{Output, print, render},
     status_of,
     table::{
         Align::{Left, Right},
         Cell, Table,
     },
+    terms::Terms,
     understood, units,
 };
 use crate::{
@@ -51,6 +50,9 @@ pub enum Word {
         /// All of them.
         #[arg(long, conflicts_with_all = ["vip", "server", "client"])]
         all: bool,
+        /// On which terms.
+        #[command(flatten)]
+        terms: Terms,
     },
 }
 
@@ -90,24 +92,25 @@ impl Which {
 ///
 /// # Errors
 /// When there is no such VIP or server, or lb-user cannot be reached.
-pub fn run(socket: &Path, word: &Word) -> Result<(), Failure> {
+pub fn run(at: &At, word: &Word) -> Result<(), Failure> {
     match word {
         Word::List { which, limit, output } => output.show(|format| {
             let limit = limit.to_string();
             let mut pairs = which.pairs()?;
             pairs.push(("limit", &limit));
             let path = format!("/v1/connections?{}", query::encode(&pairs));
-            let listed: Listed = understood(&client::get(socket, &path)?)?;
-            let untold = if which.vip.is_none() { untold(&status_of(socket)?) } else { String::new() };
+            let listed: Listed = understood(&client::get(at, &path)?)?;
+            let untold = if which.vip.is_none() { untold(&status_of(at)?) } else { String::new() };
             render(format, &listed, |_| table(&listed) + &untold)
         }),
-        Word::Kill { which, all } => {
+        Word::Kill { which, all, terms } => {
             let mut pairs = which.pairs()?;
             pairs.extend(all.then_some(("all", "true")));
             let path = format!("/v1/connections/end?{}", query::encode(&pairs));
-            let Ended { ended } = understood(&client::post(socket, &path, String::new())?)?;
+            let Ended { ended } = understood(&terms.post(at, &path, String::new())?)?;
             let connections = if ended == 1 { "connection" } else { "connections" };
-            print(&format!("{ended} {connections} ended\n"))
+            let done = if terms.dry_run { "would be ended (--dry-run)" } else { "ended" };
+            print(&format!("{ended} {connections} {done}\n"))
         }
     }
 }

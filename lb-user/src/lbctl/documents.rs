@@ -10,6 +10,7 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 
 use super::{client::Failure, output::print};
+use crate::admin::openapi;
 
 /// Which shell.
 #[derive(Clone, Copy, Debug, Args)]
@@ -70,6 +71,15 @@ fn write_pages(command: Command, folder: &Path) -> io::Result<usize> {
     let count = pages(&command);
     clap_mangen::generate_to(command, folder)?;
     Ok(count)
+}
+
+/// Prints what can be asked of lb-user over HTTP.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn openapi() -> Result<(), Failure> {
+    let document = serde_json::to_string_pretty(openapi::document());
+    print(&(document.map_err(|error| Failure::Answer(error.to_string()))? + "\n"))
 }
 
 #[cfg(test)]

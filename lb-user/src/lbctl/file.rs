@@ -1,16 +1,15 @@
 //! `lbctl reload`, `diff`, `commit`, `confirm`, `history` and `rollback`: what becomes of the configuration file.
 
-use std::path::Path;
-
 use clap::Args;
 use serde_json::{Map, Value};
 
 use super::{
-    client::{self, Failure},
+    client::{self, At, Failure},
     table::{
         Align::{Left, Right},
         Cell, Table,
     },
+    terms::Terms,
     understood, units,
 };
 use crate::{
@@ -42,16 +41,16 @@ pub fn seconds(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// When it cannot be used, or lb-user cannot be reached.
-pub fn reload(socket: &Path) -> Result<String, Failure> {
-    done(socket, "/v1/reload")
+pub fn reload(at: &At, terms: &Terms) -> Result<String, Failure> {
+    done(at, "/v1/reload", terms)
 }
 
 /// Tells what a reload would change.
 ///
 /// # Errors
 /// As [`reload`].
-pub fn diff(socket: &Path) -> Result<String, Failure> {
-    let told = ask(socket, "/v1/reload?dry_run=true")?;
+pub fn diff(at: &At) -> Result<String, Failure> {
+    let told = ask(at, "/v1/reload", &Terms { dry_run: true, ..Terms::default() })?;
     if told.changes.is_empty() {
         return Ok(format!("{} is in use as it is\n", told.file));
     }
@@ -62,19 +61,19 @@ pub fn diff(socket: &Path) -> Result<String, Failure> {
 ///
 /// # Errors
 /// As [`reload`].
-pub fn commit(socket: &Path, confirm: Option<u64>) -> Result<String, Failure> {
+pub fn commit(at: &At, confirm: Option<u64>, terms: &Terms) -> Result<String, Failure> {
     match confirm {
-        Some(seconds) => done(socket, &format!("/v1/reload?confirm={seconds}")),
-        None => reload(socket),
+        // What is only tried needs no confirmation.
+        Some(seconds) if !terms.dry_run => done(at, &format!("/v1/reload?confirm={seconds}"), terms),
+        _ => reload(at, terms),
     }
 }
 
 /// What the command line says about a change to the file.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Change {
-    /// Only say what would be different.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    terms: Terms,
 
     /// Write it into the file, and leave it at that, until `lbctl commit`, `reload` or `discard`.
     #[arg(long, conflicts_with = "dry_run")]
@@ -89,23 +88,20 @@ pub struct Change {
 ///
 /// # Errors
 /// When the file cannot be used then, or lb-user cannot be reached; nothing is changed then.
-pub fn edit(socket: &Path, edit: &Edit, change: Change) -> Result<String, Failure> {
+pub fn edit(at: &At, edit: &Edit, change: &Change) -> Result<String, Failure> {
     let body = serde_json::to_string(edit).map_err(|error| Failure::Answer(error.to_string()))?;
-    match change {
-        Change { dry_run: true, .. } => {
-            let told = answer(client::post(socket, "/v1/edit?dry_run=true", body)?)?;
-            Ok(format!("{}{} stays as it is (--dry-run)\n", changes(&told), told.file))
-        }
-        Change { stage: true, .. } => {
-            let told = answer(client::post(socket, "/v1/edit?stage=true", body)?)?;
-            let hint = "says so, and is not in use as it is (lbctl commit, lbctl discard)";
-            Ok(format!("{}{} {hint}\n", changes(&told), told.file))
-        }
-        Change { confirm: Some(seconds), .. } => {
-            Ok(report(&answer(client::post(socket, &format!("/v1/edit?confirm={seconds}"), body)?)?))
-        }
-        Change { .. } => Ok(report(&answer(client::post(socket, "/v1/edit", body)?)?)),
+    let Change { terms, stage, confirm } = change;
+    let path = match (stage, confirm) {
+        (true, _) => "/v1/edit?stage=true".to_owned(),
+        (_, Some(seconds)) => format!("/v1/edit?confirm={seconds}"),
+        _ => "/v1/edit".to_owned(),
+    };
+    let told = answer(terms.post(at, &path, body)?)?;
+    if *stage {
+        let hint = "says so, and is not in use as it is (lbctl commit, lbctl discard)";
+        return Ok(format!("{}{} {hint}\n", changes(&told), told.file));
     }
+    Ok(report(&told, terms))
 }
 
 /// Reads KEY=VALUE; the value as in the file, where a text may go without quotes.
@@ -137,8 +133,11 @@ pub fn keys(
 ///
 /// # Errors
 /// When that cannot be done, or lb-user cannot be reached.
-pub fn discard(socket: &Path) -> Result<String, Failure> {
-    let told = ask(socket, "/v1/discard")?;
+pub fn discard(at: &At, terms: &Terms) -> Result<String, Failure> {
+    let told = ask(at, "/v1/discard", terms)?;
+    if terms.dry_run {
+        return Ok(report(&told, terms));
+    }
     let again = if told.changes.is_empty() { "" } else { " again" };
     Ok(format!("{}{} is in use as it is{again}\n", changes(&told), told.file))
 }
@@ -147,8 +146,8 @@ pub fn discard(socket: &Path) -> Result<String, Failure> {
 ///
 /// # Errors
 /// When nothing was.
-pub fn confirm(socket: &Path) -> Result<String, Failure> {
-    let told = ask(socket, "/v1/confirm")?;
+pub fn confirm(at: &At) -> Result<String, Failure> {
+    let told = ask(at, "/v1/confirm", &Terms::default())?;
     Ok(format!("{} is confirmed\n", told.file))
 }
 
@@ -156,16 +155,16 @@ pub fn confirm(socket: &Path) -> Result<String, Failure> {
 ///
 /// # Errors
 /// When there is none of this number, or as [`reload`].
-pub fn rollback(socket: &Path, number: u32) -> Result<String, Failure> {
-    done(socket, &format!("/v1/rollback?number={number}"))
+pub fn rollback(at: &At, number: u32, terms: &Terms) -> Result<String, Failure> {
+    done(at, &format!("/v1/rollback?number={number}"), terms)
 }
 
 /// Lists the configurations that were in use.
 ///
 /// # Errors
 /// When lb-user cannot be reached.
-pub fn history(socket: &Path) -> Result<String, Failure> {
-    let entries: Vec<Entry> = understood(&client::get(socket, "/v1/history")?)?;
+pub fn history(at: &At) -> Result<String, Failure> {
+    let entries: Vec<Entry> = understood(&client::get(at, "/v1/history")?)?;
     if entries.is_empty() {
         return Ok("no configurations are kept\n".into());
     }
@@ -181,8 +180,8 @@ pub fn history(socket: &Path) -> Result<String, Failure> {
     Ok(lines.collect())
 }
 
-fn ask(socket: &Path, path: &str) -> Result<Reloaded, Failure> {
-    answer(client::post(socket, path, String::new())?)
+fn ask(at: &At, path: &str, terms: &Terms) -> Result<Reloaded, Failure> {
+    answer(terms.post(at, path, String::new())?)
 }
 
 fn answer(body: String) -> Result<Reloaded, Failure> {
@@ -193,11 +192,14 @@ fn answer(body: String) -> Result<Reloaded, Failure> {
     Ok(told)
 }
 
-fn done(socket: &Path, path: &str) -> Result<String, Failure> {
-    Ok(report(&ask(socket, path)?))
+fn done(at: &At, path: &str, terms: &Terms) -> Result<String, Failure> {
+    Ok(report(&ask(at, path, terms)?, terms))
 }
 
-fn report(told: &Reloaded) -> String {
+fn report(told: &Reloaded, terms: &Terms) -> String {
+    if terms.dry_run {
+        return format!("{}{} stays as it is (--dry-run)\n", changes(told), told.file);
+    }
     let vips = if told.vips == 1 { "VIP" } else { "VIPs" };
     let mut text = changes(told);
     let number = told.number.map(|number| format!(", number {number} of the history")).unwrap_or_default();

@@ -9,6 +9,7 @@
 //! | 4 | what was waited for has not come in time |
 //! | 5 | `verify` or `probe` has found something that does not answer |
 
+pub mod api;
 pub mod bundle;
 pub mod cert;
 pub mod client;
@@ -26,6 +27,7 @@ pub mod sockets;
 pub mod status;
 pub mod table;
 pub mod tar;
+pub mod terms;
 pub mod trace;
 pub mod units;
 pub mod verify;
@@ -33,17 +35,16 @@ pub mod vip;
 pub mod why;
 pub mod yaml;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
 use self::{
-    client::Failure,
+    api::Api,
+    client::{At, Failure},
     output::{Format, Output, print, render, wants_colour},
+    terms::Terms,
 };
 use crate::{admin::DEFAULT_SOCKET, snapshot::Snapshot};
 
@@ -59,6 +60,8 @@ struct Arguments {
     /// lb-user's admin socket.
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
+    #[command(flatten)]
+    elsewhere: api::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -86,7 +89,11 @@ enum Command {
     /// Read the configuration file again, and say what changed. With mistakes in it nothing is changed, and all of them
     /// are told.
     #[command(after_help = EXIT_CODES)]
-    Reload,
+    Reload {
+        /// On which terms.
+        #[command(flatten)]
+        terms: Terms,
+    },
     /// Say what a reload would change.
     #[command(after_help = EXIT_CODES)]
     Diff,
@@ -98,10 +105,17 @@ enum Command {
         /// How long to wait for `lbctl confirm`, e.g. 60s or 5m. Without it this is a reload.
         #[arg(long, value_name = "TIME", value_parser = file::seconds)]
         confirm: Option<u64>,
+        /// On which terms.
+        #[command(flatten)]
+        terms: Terms,
     },
     /// Put the configuration file back as it is in use.
     #[command(after_help = EXIT_CODES)]
-    Discard,
+    Discard {
+        /// On which terms.
+        #[command(flatten)]
+        terms: Terms,
+    },
     /// Keep what was committed.
     #[command(after_help = EXIT_CODES)]
     Confirm,
@@ -113,6 +127,9 @@ enum Command {
     Rollback {
         /// Its number in `lbctl history`.
         number: u32,
+        /// On which terms.
+        #[command(flatten)]
+        terms: Terms,
     },
     /// Show what becomes of packets, as they pass.
     ///
@@ -150,13 +167,16 @@ enum Command {
     /// Write lbctl's manual pages.
     #[command(after_help = EXIT_CODES)]
     Man(documents::Man),
+    /// Print what can be asked of lb-user over HTTP, as an OpenAPI document.
+    #[command(after_help = EXIT_CODES)]
+    Openapi,
 }
 
 /// Runs the command with the arguments of the process. Wrong usage ends the process with code 2.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments.socket, &arguments.command) {
+    match arguments.at().and_then(|at| run(&at, &arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("lbctl: {failure}");
@@ -171,41 +191,63 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(socket: &Path, command: &Command) -> Result<(), Failure> {
+impl Arguments {
+    /// Where lb-user is asked. What looks at the host that it runs on is of no use elsewhere.
+    fn at(&self) -> Result<At, Failure> {
+        let api::Options { api: Some(url), token_file: Some(token_file), ca } = &self.elsewhere else {
+            return Ok(At::Socket(self.socket.clone()));
+        };
+        let here = match self.command {
+            Command::Probe(_) => Some("probe"),
+            Command::Sockets(_) => Some("sockets"),
+            Command::SupportBundle(_) => Some("support-bundle"),
+            _ => None,
+        };
+        if let Some(command) = here {
+            let why =
+                format!("lbctl {command} looks at the host that it runs on; run it there, without --api");
+            return Err(Failure::Usage(why));
+        }
+        Ok(At::Api(Api::new(url, token_file, ca.as_deref())?))
+    }
+}
+
+fn run(at: &At, command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Status { output } => output.show(|format| status(socket, format)),
-        Command::Vip(word) => vip::run(socket, word),
-        Command::Pool(word) => pool::run(socket, word),
-        Command::Server(word) => server::run(socket, word),
-        Command::Conn(word) => conn::run(socket, word),
-        Command::Verify(options) => verify::run(socket, options),
+        Command::Status { output } => output.show(|format| status(at, format)),
+        Command::Vip(word) => vip::run(at, word),
+        Command::Pool(word) => pool::run(at, word),
+        Command::Server(word) => server::run(at, word),
+        Command::Conn(word) => conn::run(at, word),
+        Command::Verify(options) => verify::run(at, options),
         Command::Explain(options) => explain::run(options),
         Command::Cert(word) => cert::run(word),
-        Command::SupportBundle(options) => bundle::run(socket, options),
+        Command::SupportBundle(options) => bundle::run(at, options),
         Command::Completions(wanted) => documents::completions(Arguments::command(), *wanted),
         Command::Man(wanted) => documents::man(Arguments::command(), wanted),
-        Command::Probe(options) => probe::run(socket, options),
+        Command::Openapi => documents::openapi(),
+        Command::Probe(options) => probe::run(at, options),
         Command::Sockets(options) => sockets::run(options),
         Command::Trace(options) => {
             if let Some(problem) = options.problem() {
                 Arguments::command().error(clap::error::ErrorKind::ValueValidation, problem).exit();
             }
-            trace::run(socket, options)
+            trace::run(at, options)
         }
-        Command::Why(options) => print(&why::run(socket, options)?),
-        Command::Reload => print(&file::reload(socket)?),
-        Command::Diff => print(&file::diff(socket)?),
-        Command::Commit { confirm } => print(&file::commit(socket, *confirm)?),
-        Command::Discard => print(&file::discard(socket)?),
-        Command::Confirm => print(&file::confirm(socket)?),
-        Command::History => print(&file::history(socket)?),
-        Command::Rollback { number } => print(&file::rollback(socket, *number)?),
+        Command::Why(options) => print(&why::run(at, options)?),
+        Command::Reload { terms } => print(&file::reload(at, terms)?),
+        Command::Diff => print(&file::diff(at)?),
+        Command::Commit { confirm, terms } => print(&file::commit(at, *confirm, terms)?),
+        Command::Discard { terms } => print(&file::discard(at, terms)?),
+        Command::Confirm => print(&file::confirm(at)?),
+        Command::History => print(&file::history(at)?),
+        Command::Rollback { number, terms } => print(&file::rollback(at, *number, terms)?),
     }
 }
 
-fn status(socket: &Path, format: Format) -> Result<String, Failure> {
+fn status(at: &At, format: Format) -> Result<String, Failure> {
     // As it came, so that nothing is left out that this lbctl does not know.
-    let body = client::get(socket, "/v1/status")?;
+    let body = client::get(at, "/v1/status")?;
     let value: serde_json::Value = understood(&body)?;
     match format {
         Format::Json => Ok(body),
@@ -217,8 +259,8 @@ fn status(socket: &Path, format: Format) -> Result<String, Failure> {
 }
 
 /// What lb-user says of itself now.
-fn status_of(socket: &Path) -> Result<Snapshot, Failure> {
-    understood(&client::get(socket, "/v1/status")?)
+fn status_of(at: &At) -> Result<Snapshot, Failure> {
+    understood(&client::get(at, "/v1/status")?)
 }
 
 fn understood<T: DeserializeOwned>(body: &str) -> Result<T, Failure> {
@@ -275,6 +317,11 @@ mod tests {
             "lbctl support-bundle --out /tmp/bundle.tar",
             "lbctl completions zsh",
             "lbctl man --dir man",
+            "lbctl server drain web/s1 --dry-run",
+            "lbctl vip disable web --if-match 0123456789abcdef-01234567",
+            "lbctl rollback 7 --dry-run",
+            "lbctl openapi",
+            "lbctl --api https://lb:9443 --token-file t --ca ca.pem status",
             "lbctl pool list",
             "lbctl pool show web -o json",
             "lbctl status -o wide --watch",
@@ -311,6 +358,9 @@ mod tests {
             "lbctl vip add dns --address here",
             "lbctl pool add-server web s9",
             "lbctl reload lb.toml",
+            "lbctl --api https://lb:9443 status",
+            "lbctl --api https://lb:9443 --token-file t --socket s status",
+            "lbctl vip disable web --if-match not\"a\"tag",
         ] {
             assert_eq!(Arguments::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }

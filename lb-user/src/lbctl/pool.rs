@@ -1,13 +1,11 @@
 //! `lbctl pool`: pools, and how the VIPs that use them find their servers.
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    client::Failure,
+    client::{At, Failure},
     file::{self, Change},
     output::{Format, Output, print, render, wants_colour},
     status, status_of,
@@ -131,21 +129,21 @@ struct InVip<'a> {
 ///
 /// # Errors
 /// When there is no such pool, or lb-user cannot be reached.
-pub fn run(socket: &Path, word: &Word) -> Result<(), Failure> {
+pub fn run(at: &At, word: &Word) -> Result<(), Failure> {
     match word {
         Word::List { output } => output.show(|format| {
-            let snapshot = status_of(socket)?;
+            let snapshot = status_of(at)?;
             let rows: Vec<_> = snapshot.pools.iter().map(|pool| row(&snapshot, pool)).collect();
             render(format, &rows, |_| list(&rows, wants_colour()))
         }),
-        Word::Show { name, output } => output.show(|format| show(&status_of(socket)?, name, format)),
+        Word::Show { name, output } => output.show(|format| show(&status_of(at)?, name, format)),
         Word::AddServer { pool, server, change } => {
             let edit = Edit::AddServer { pool: pool.clone(), keys: server.keys() };
-            print(&file::edit(socket, &edit, *change)?)
+            print(&file::edit(at, &edit, change)?)
         }
         Word::RemoveServer { pool, server, change } => {
             let edit = Edit::RemoveServer { pool: pool.clone(), name: server.clone() };
-            print(&file::edit(socket, &edit, *change)?)
+            print(&file::edit(at, &edit, change)?)
         }
     }
 }

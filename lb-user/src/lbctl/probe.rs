@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +12,7 @@ use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
 use super::{
-    client::{self, Failure},
+    client::{self, At, Failure},
     file,
     output::{Format, print, render, wants_colour},
     place::Place,
@@ -139,8 +138,8 @@ impl Row {
 ///
 /// # Errors
 /// When one is not reached, lb-user cannot be reached, or there is no such place.
-pub fn run(socket: &Path, options: &Options) -> Result<(), Failure> {
-    let subjects = subjects(&status_of(socket)?, &options.vips, options.tls)?;
+pub fn run(at: &At, options: &Options) -> Result<(), Failure> {
+    let subjects = subjects(&status_of(at)?, &options.vips, options.tls)?;
     options.place.enter()?;
     let network = Network::default().with_source(options.place.source);
     let limit = Duration::from_secs(options.timeout);

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -10,10 +9,12 @@ use std::{
 use clap::{Args, Subcommand};
 
 use super::{
-    client::{self, Failure},
+    client::{At, Failure},
     file,
     output::print,
-    status_of, understood,
+    status_of,
+    terms::Terms,
+    understood,
 };
 use crate::{
     admin::{OfFile, ServerChange, ServerRequest, Weight},
@@ -71,6 +72,8 @@ pub struct Target {
     /// VIP and server by their names; `*/NAME` for a server in all its VIPs.
     #[arg(value_name = "VIP/SERVER", value_parser = target)]
     server: (String, String),
+    #[command(flatten)]
+    terms: Terms,
 }
 
 fn target(text: &str) -> Result<(String, String), String> {
@@ -89,37 +92,41 @@ fn weight(text: &str) -> Result<Weight, String> {
 ///
 /// # Errors
 /// When there is no such server, lb-user cannot be reached, or the time to wait is up.
-pub fn run(socket: &Path, word: &Word) -> Result<(), Failure> {
+pub fn run(at: &At, word: &Word) -> Result<(), Failure> {
     let (target, state, weight) = match word {
         Word::Drain { server, .. } => (server, Some(Admin::Drain), None),
         Word::Halt { server } => (server, Some(Admin::Halt), None),
         Word::Ready { server } => (server, Some(Admin::Ready), None),
         Word::Weight { server, weight } => (server, None, Some(*weight)),
     };
-    let (vip, server) = target.server.clone();
+    let Target { server: (vip, server), terms } = target.clone();
     let request = ServerRequest { vip, server, state, weight };
     let body = serde_json::to_string(&request).map_err(|error| Failure::Answer(error.to_string()))?;
-    let changes: Vec<ServerChange> = understood(&client::post(socket, "/v1/server", body)?)?;
+    let changes: Vec<ServerChange> = understood(&terms.post(at, "/v1/server", body)?)?;
+    if terms.dry_run {
+        let told = |change: &ServerChange| format!("{}  {}\n", line(change), change.effects.join("\n  "));
+        return print(&changes.iter().map(told).collect::<String>());
+    }
     print(&changes.iter().map(line).collect::<String>())?;
     match word {
-        Word::Drain { wait: Some(patience), .. } => wait(socket, &changes, patience.map(Duration::from_secs)),
+        Word::Drain { wait: Some(patience), .. } => wait(at, &changes, patience.map(Duration::from_secs)),
         _ => Ok(()),
     }
 }
 
 fn line(change: &ServerChange) -> String {
-    let ServerChange { vip, server, state, weight } = change;
+    let ServerChange { vip, server, state, weight, .. } = change;
     let weight = weight.map(|weight| format!(", weight {weight} for the time being")).unwrap_or_default();
     format!("{vip}/{server}: {state}{weight}\n")
 }
 
 /// Waits until the servers have no connections any more.
-fn wait(socket: &Path, changes: &[ServerChange], patience: Option<Duration>) -> Result<(), Failure> {
+fn wait(at: &At, changes: &[ServerChange], patience: Option<Duration>) -> Result<(), Failure> {
     let begin = Instant::now();
-    let mut count = Count::since(&status_of(socket)?);
+    let mut count = Count::since(&status_of(at)?);
     let (mut seen, mut gone): (Option<Vec<String>>, Option<Instant>) = (None, None);
     loop {
-        match status_of(socket) {
+        match status_of(at) {
             Ok(snapshot) => {
                 gone = None;
                 let left = left(&snapshot, changes);
@@ -186,7 +193,13 @@ mod tests {
     use crate::lbctl::status;
 
     fn change(vip: &str, server: &str) -> ServerChange {
-        ServerChange { vip: vip.into(), server: server.into(), state: Admin::Drain, weight: None }
+        ServerChange {
+            vip: vip.into(),
+            server: server.into(),
+            state: Admin::Drain,
+            weight: None,
+            effects: Vec::new(),
+        }
     }
 
     #[test]

@@ -4,13 +4,12 @@ use std::{
     io::{self, ErrorKind, IsTerminal as _, Write as _},
     net::{IpAddr, SocketAddr},
     ops::ControlFlow,
-    path::Path,
 };
 
 use clap::{Args, ValueEnum};
 
 use super::{
-    client::{self, Failure},
+    client::{self, At, Failure},
     pcapng::{Capture, Frame},
 };
 use crate::{
@@ -82,7 +81,7 @@ impl Options {
 ///
 /// # Errors
 /// When lb-user cannot be reached, refuses or goes away.
-pub fn run(socket: &Path, options: &Options) -> Result<(), Failure> {
+pub fn run(at: &At, options: &Options) -> Result<(), Failure> {
     if options.output == Form::Pcapng && io::stdout().is_terminal() {
         return Err(Failure::Answer(
             "pcapng is not for terminals: lbctl trace -o pcapng > packets.pcapng".into(),
@@ -93,7 +92,7 @@ pub fn run(socket: &Path, options: &Options) -> Result<(), Failure> {
         let start = printer.capture.begin();
         let _ = printer.write(&start)?;
     }
-    let outcome = client::lines(socket, &options.path(), |line| printer.line(line));
+    let outcome = client::lines(at, &options.path(), |line| printer.line(line));
     // A refusal speaks for itself.
     if outcome.is_ok() || printer.seen > 0 {
         printer.sum_up();

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
-    client::{self, Failure},
+    client::{self, At, Failure},
     file,
     output::{Format, print, render, wants_colour},
     place::Place,
@@ -108,8 +108,8 @@ impl fmt::Display for Answer {
 ///
 /// # Errors
 /// When one does not answer, lb-user cannot be reached, or there is no such place.
-pub fn run(socket: &Path, options: &Options) -> Result<(), Failure> {
-    let snapshot = status_of(socket)?;
+pub fn run(at: &At, options: &Options) -> Result<(), Failure> {
+    let snapshot = status_of(at)?;
     let config = config_of(&snapshot);
     let attempts = plan(&snapshot, config.as_ref(), &options.vips)?;
     options.place.enter()?;

@@ -1,13 +1,13 @@
 //! `lbctl vip`: VIPs, one by one.
 
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    client::{self, Failure},
+    client::{At, Failure},
     file::{self, Change},
     output::{Format, Output, print, render, wants_colour},
     status, status_of,
@@ -15,6 +15,7 @@ use super::{
         Align::{Left, Right},
         Cell, Paint, Table,
     },
+    terms::Terms,
     understood, units,
 };
 use crate::{
@@ -77,6 +78,9 @@ pub enum Word {
     Enable {
         /// Its name; `*` for all.
         name: String,
+        /// On which terms.
+        #[command(flatten)]
+        terms: Terms,
     },
     /// Have a VIP refuse new connections, as a port on which nobody listens; those that are open go on.
     ///
@@ -84,6 +88,9 @@ pub enum Word {
     Disable {
         /// Its name; `*` for all.
         name: String,
+        /// On which terms.
+        #[command(flatten)]
+        terms: Terms,
     },
 }
 
@@ -182,44 +189,45 @@ impl<'a> Row<'a> {
 ///
 /// # Errors
 /// When there is no such VIP, or lb-user cannot be reached.
-pub fn run(socket: &Path, word: &Word) -> Result<(), Failure> {
+pub fn run(at: &At, word: &Word) -> Result<(), Failure> {
     match word {
         Word::List { output } => output.show(|format| {
-            let snapshot = status_of(socket)?;
+            let snapshot = status_of(at)?;
             let rows: Vec<_> = snapshot.vips.iter().map(Row::of).collect();
             render(format, &rows, |wide| list(&rows, wide, wants_colour()))
         }),
-        Word::Show { name, output } => output.show(|format| show(socket, name, format)),
+        Word::Show { name, output } => output.show(|format| show(at, name, format)),
         Word::Add { name, keys, change } => {
-            print(&file::edit(socket, &Edit::AddVip { name: name.clone(), keys: keys.map() }, *change)?)
+            print(&file::edit(at, &Edit::AddVip { name: name.clone(), keys: keys.map() }, change)?)
         }
         Word::Clone { from, name, keys, change } => {
             let edit = Edit::CloneVip { from: from.clone(), name: name.clone(), keys: keys.map() };
-            print(&file::edit(socket, &edit, *change)?)
+            print(&file::edit(at, &edit, change)?)
         }
         Word::Remove { name, change } => {
-            print(&file::edit(socket, &Edit::RemoveVip { name: name.clone() }, *change)?)
+            print(&file::edit(at, &Edit::RemoveVip { name: name.clone() }, change)?)
         }
-        Word::Enable { name } => steer(socket, name, true),
-        Word::Disable { name } => steer(socket, name, false),
+        Word::Enable { name, terms } => steer(at, name, true, terms),
+        Word::Disable { name, terms } => steer(at, name, false, terms),
     }
 }
 
-fn show(socket: &Path, name: &str, format: Format) -> Result<String, Failure> {
-    let snapshot = status_of(socket)?;
+fn show(at: &At, name: &str, format: Format) -> Result<String, Failure> {
+    let snapshot = status_of(at)?;
     let vip = snapshot.vips.into_iter().find(|vip| vip.name == name);
     let none = || Failure::Answer(format!("there is no VIP {name:?}; lbctl vip list lists them"));
     let vip = vip.ok_or_else(none)?;
     render(format, &vip, |_| status::services(std::slice::from_ref(&vip), true, wants_colour()))
 }
 
-fn steer(socket: &Path, name: &str, enabled: bool) -> Result<(), Failure> {
+fn steer(at: &At, name: &str, enabled: bool, terms: &Terms) -> Result<(), Failure> {
     let request = VipRequest { vip: name.into(), enabled };
     let body = serde_json::to_string(&request).map_err(|error| Failure::Answer(error.to_string()))?;
-    let changes: Vec<VipChange> = understood(&client::post(socket, "/v1/vip", body)?)?;
+    let changes: Vec<VipChange> = understood(&terms.post(at, "/v1/vip", body)?)?;
     let line = |change: &VipChange| {
         let what = if change.enabled { "enabled" } else { "disabled" };
-        format!("{}: {what}\n", change.vip)
+        let (line, effects) = (format!("{}: {what}\n", change.vip), &change.effects);
+        if terms.dry_run { format!("{line}  {}\n", effects.join("\n  ")) } else { line }
     };
     print(&changes.iter().map(line).collect::<String>())
 }

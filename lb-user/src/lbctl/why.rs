@@ -1,11 +1,11 @@
 //! `lbctl why`: what would become of a packet, and how that comes about.
 
-use std::{net::SocketAddr, path::Path};
+use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
 use super::{
-    client::{self, Failure},
+    client::{self, At, Failure},
     output::{Format, render as rendered},
     understood,
 };
@@ -49,12 +49,12 @@ fn end(text: &str) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// When lb-user cannot be reached, or refuses.
-pub fn run(socket: &Path, options: &Options) -> Result<String, Failure> {
+pub fn run(at: &At, options: &Options) -> Result<String, Failure> {
     let (source, destination) = (options.source.to_string(), options.destination.to_string());
     let protocol = if options.protocol == Protocol::Tcp { "tcp" } else { "udp" };
     let mut pairs = vec![("source", source.as_str()), ("destination", &destination), ("protocol", protocol)];
     pairs.extend(options.established.then_some(("established", "true")));
-    let body = client::get(socket, &format!("/v1/why?{}", query::encode(&pairs)))?;
+    let body = client::get(at, &format!("/v1/why?{}", query::encode(&pairs)))?;
     let why: Why = understood(&body)?;
     rendered(options.output, &why, |_| render(&why))
 }

@@ -1,7 +1,5 @@
 //! The operator's word reaches the loop: what is to become of servers and VIPs for the time being.
 
-use tracing::info;
-
 use super::Reconciler;
 use crate::{
     admin::{ServerChange, ServerRequest, VipChange, VipRequest, Weight},
@@ -31,20 +29,18 @@ impl<D: Datapath> Reconciler<D> {
             return Err(format!("there is no server {name:?} in {of}; lbctl status lists them"));
         }
         let change = |id: TargetId| {
-            let TargetId { vip, server } = &id;
             if let Some(state) = state {
-                info!("VIP {vip}: server {server} is to be {state}, as the operator says");
                 self.steering.set_state(id.clone(), *state);
             }
             if let Some(weight) = weight {
-                info!("VIP {vip}: server {server} is to have the weight {weight}, as the operator says");
                 self.steering.set_weight(id.clone(), weight.now());
             }
             ServerChange {
-                vip: vip.clone(),
-                server: server.clone(),
                 state: self.steering.state(&id),
                 weight: self.steering.weight(&id),
+                vip: id.vip,
+                server: id.server,
+                effects: Vec::new(),
             }
         };
         Ok(ids.into_iter().map(change).collect())
@@ -70,10 +66,8 @@ impl<D: Datapath> Reconciler<D> {
             return Err("no VIP is served: there is nothing to enable or disable".into());
         }
         let change = |vip: String| {
-            let what = if *enabled { "enabled" } else { "disabled" };
-            info!("VIP {vip} is {what}, as the operator says");
             self.steering.set_enabled(&vip, *enabled);
-            VipChange { vip, enabled: *enabled }
+            VipChange { vip, enabled: *enabled, effects: Vec::new() }
         };
         Ok(names.into_iter().map(change).collect())
     }
@@ -195,7 +189,7 @@ mod tests {
         };
         assert_eq!(
             reconciler.steer_vip(&request("a", false)).unwrap(),
-            [VipChange { vip: "a".into(), enabled: false }]
+            [VipChange { vip: "a".into(), enabled: false, effects: Vec::new() }]
         );
         reconciler.step(Duration::ZERO).unwrap();
         assert_eq!(seen(&reconciler), [(false, false), (true, true), (true, false)]);

@@ -2,6 +2,7 @@
 //!
 //! Whether what comes out can be used is judged afterwards, as a whole, like any other file.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use toml_edit::{
@@ -9,7 +10,7 @@ use toml_edit::{
 };
 
 /// A change to the file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "edit", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Edit {
     /// Another VIP.

@@ -14,6 +14,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -24,7 +25,7 @@ pub const DEFAULT: &str = "/var/lib/lb/history";
 const KEPT: usize = 50;
 
 /// A configuration that was in use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     /// Its number; later ones have larger ones.
     pub number: u32,
@@ -109,6 +110,13 @@ impl History {
             }
             _ => format!("cannot read {}: {error}", self.file(number).display()),
         })
+    }
+
+    /// The number of a text, if it is kept; the last one of several.
+    #[must_use]
+    pub fn number_of(&self, text: &str) -> Option<u32> {
+        let is_it = |number: &u32| fs::read_to_string(self.file(*number)).is_ok_and(|kept| kept == text);
+        self.numbers().into_iter().rev().find(is_it)
     }
 
     /// Notes that a confirmation is waited for, and what to go back to without one.
@@ -199,6 +207,7 @@ mod tests {
         assert_eq!((history.keep("a\n").unwrap(), history.keep("a\n").unwrap()), (1, 1));
         assert_eq!(history.keep("b\n").unwrap(), 2);
         assert_eq!(history.text(1).unwrap(), "a\n");
+        assert_eq!((history.number_of("a\n"), history.number_of("c\n")), (Some(1), None));
         let aside = history.set_aside("never used\n").unwrap();
         assert_eq!(fs::read_to_string(aside).unwrap(), "never used\n");
         assert_eq!(history.entries().len(), 2, "it has no number");

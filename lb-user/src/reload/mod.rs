@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use self::{edit::Edit, history::History};
 use crate::{
-    admin::{Handle, How, ReloadRequest, Reloaded, Wish},
+    admin::{Adoption, Denial, Handle, How, ReloadRequest, Reloaded, Terms, Wish},
     config::{self, Diagnostic, Severity},
     health::{Checker, Place, Target, TargetId},
     model::{Address, Config, Found, HealthCheck, PortRange, Server, Vip},
@@ -156,6 +156,9 @@ struct Trial {
 /// How long a new configuration waits for the names in it.
 const FIND_NAMES: Duration = Duration::from_secs(2);
 
+/// Why a confirmation is refused.
+const NOTHING_TO_CONFIRM: &str = "nothing waits to be confirmed";
+
 /// How often a file that is watched is looked at. It is read once it has not changed between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -171,18 +174,18 @@ impl Reloader<'_> {
         }
         loop {
             let until = trial.as_ref().map_or_else(far_away, |trial| trial.until);
-            let (wish, answer) = tokio::select! {
+            let (wish, terms, answer) = tokio::select! {
                 request = requests.recv() => match request {
-                    Some(ReloadRequest(wish, answer)) => (wish, Some(answer)),
+                    Some(ReloadRequest(wish, terms, answer)) => (wish, terms, Some(answer)),
                     None => return,
                 },
-                () = hangup.notified() => (Wish::Apply, None),
+                () = hangup.notified() => (Wish::Apply, Terms::default(), None),
                 () = watched.changed() => {
                     // Written by us, or put back as it was.
                     if self.file.as_deref().is_some_and(|file| read_file(file).is_ok_and(|now| now == self.text)) {
                         continue;
                     }
-                    (Wish::Apply, None)
+                    (Wish::Apply, Terms::default(), None)
                 }
                 Ok(()) = self.findings.changed() => {
                     self.follow_names().await;
@@ -190,12 +193,12 @@ impl Reloader<'_> {
                 }
                 () = sleep_until(until) => {
                     error!("the configuration was not confirmed in time; going back");
-                    (Wish::GoBack(trial.take().map_or(0, |trial| trial.before)), None)
+                    (Wish::GoBack(trial.take().map_or(0, |trial| trial.before)), Terms::default(), None)
                 }
             };
             // Those that leave the file as it is in use when they are refused.
-            let harmless = matches!(wish, Wish::Try | Wish::Confirm | Wish::Discard | Wish::Edit(..));
-            let outcome = self.fulfil(wish, &mut trial).await;
+            let harmless = terms.dry_run || matches!(wish, Wish::Confirm | Wish::Discard | Wish::Edit(..));
+            let outcome = self.fulfil(wish, terms, &mut trial).await;
             self.tell(harmless, &outcome, trial.as_ref());
             if let Some(answer) = answer {
                 // Who asked may have given up.
@@ -204,55 +207,89 @@ impl Reloader<'_> {
         }
     }
 
-    async fn fulfil(&mut self, wish: Wish, trial: &mut Option<Trial>) -> Result<Reloaded, String> {
-        let looks = matches!(wish, Wish::Try | Wish::Edit(_, How::Try));
-        let changes = !looks && !matches!(wish, Wish::Confirm | Wish::GoBack(_));
-        if trial.is_some() && changes {
+    async fn fulfil(
+        &mut self,
+        wish: Wish,
+        terms: Terms,
+        trial: &mut Option<Trial>,
+    ) -> Result<Reloaded, Denial> {
+        // Early, so that nothing is written for nothing. The loop looks again when it goes over.
+        let in_use = self.handle.in_use(terms.clone()).await?;
+        if trial.is_some() && !terms.dry_run && !matches!(wish, Wish::Confirm | Wish::GoBack(_)) {
             return Err(
                 "the last commit has yet to be confirmed; confirm it (lbctl confirm) or go back (lbctl \
                         rollback) first"
                     .into(),
             );
         }
-        match wish {
-            Wish::Try => {
-                let candidate = self.look().await?;
-                Ok(self.report(&candidate))
+        if terms.dry_run {
+            let told = self.foresee(wish, trial.is_some()).await?;
+            return Ok(Reloaded { etag: in_use.version.to_string(), ..told });
+        }
+        let told = self.obey(wish, terms, trial).await?;
+        // What brings another configuration knows the version that came with it.
+        let etag = if told.etag.is_empty() { in_use.version.to_string() } else { told.etag };
+        Ok(Reloaded { etag, ..told })
+    }
+
+    /// What would come of a wish.
+    async fn foresee(&self, wish: Wish, unconfirmed: bool) -> Result<Reloaded, String> {
+        let candidate = match wish {
+            Wish::Apply | Wish::Commit(_) => self.look().await?,
+            Wish::GoBack(number) => self.kept(number).await?,
+            Wish::Edit(edit, How::Stage) => self.edited_further(&edit).await?,
+            Wish::Edit(edit, How::Apply | How::Commit(_)) => self.edited(&edit).await?,
+            Wish::Discard => {
+                let (file, text) = self.file_text()?;
+                let changes = changes::changes(&text, &self.text);
+                return Ok(Reloaded { file, vips: self.config.vips.len(), changes, ..Reloaded::default() });
             }
+            Wish::Confirm if !unconfirmed => return Err(NOTHING_TO_CONFIRM.into()),
+            Wish::Confirm => {
+                let (file, vips) = (self.file_name()?, self.config.vips.len());
+                return Ok(Reloaded { file, vips, ..Reloaded::default() });
+            }
+        };
+        Ok(self.report(&candidate))
+    }
+
+    async fn obey(
+        &mut self,
+        wish: Wish,
+        terms: Terms,
+        trial: &mut Option<Trial>,
+    ) -> Result<Reloaded, Denial> {
+        match wish {
             Wish::Apply => {
                 let candidate = self.look().await?;
-                self.apply(candidate).await
+                self.apply(candidate, terms).await
             }
             Wish::Commit(patience) => {
                 let candidate = self.look().await?;
                 let before = self.begin_trial()?;
-                let outcome = self.apply(candidate).await;
+                let outcome = self.apply(candidate, terms).await;
                 self.note_trial(outcome, patience, before, trial)
             }
-            Wish::Edit(edit, How::Try) => {
-                let candidate = self.edited(&edit).await?;
-                Ok(self.report(&candidate))
-            }
-            Wish::Edit(edit, How::Stage) => self.stage(&edit).await,
-            Wish::Discard => self.discard(),
+            Wish::Edit(edit, How::Stage) => Ok(self.stage(&edit).await?),
+            Wish::Discard => Ok(self.discard()?),
             Wish::Edit(edit, How::Apply) => {
                 let candidate = self.edited(&edit).await?;
-                self.write_and_apply(candidate).await
+                self.write_and_apply(candidate, terms).await
             }
             Wish::Edit(edit, How::Commit(patience)) => {
                 let candidate = self.edited(&edit).await?;
                 let before = self.begin_trial()?;
-                let outcome = self.write_and_apply(candidate).await;
+                let outcome = self.write_and_apply(candidate, terms).await;
                 self.note_trial(outcome, patience, before, trial)
             }
             Wish::Confirm => {
-                trial.take().ok_or("nothing waits to be confirmed")?;
+                trial.take().ok_or(NOTHING_TO_CONFIRM)?;
                 self.history.confirmed();
                 let (file, vips) = (self.file_name()?, self.config.vips.len());
                 Ok(Reloaded { file, vips, applied: true, ..Reloaded::default() })
             }
             Wish::GoBack(number) => {
-                let told = self.go_back(number).await?;
+                let told = self.go_back(number, terms).await?;
                 *trial = None;
                 self.history.confirmed();
                 Ok(told)
@@ -272,11 +309,11 @@ impl Reloader<'_> {
     /// Waits for the confirmation, or does not if nothing came of it.
     fn note_trial(
         &self,
-        outcome: Result<Reloaded, String>,
+        outcome: Result<Reloaded, Denial>,
         patience: Duration,
         before: u32,
         trial: &mut Option<Trial>,
-    ) -> Result<Reloaded, String> {
+    ) -> Result<Reloaded, Denial> {
         let told = outcome.inspect_err(|_| self.history.confirmed())?;
         *trial = Some(Trial { until: Instant::now() + patience, before });
         Ok(Reloaded { confirm_within: Some(patience.as_secs()), ..told })
@@ -284,7 +321,7 @@ impl Reloader<'_> {
 
     /// Says in the log, and to those who look, how it went. A refusal that
     /// is `harmless` is the affair of who asked.
-    fn tell(&self, harmless: bool, outcome: &Result<Reloaded, String>, trial: Option<&Trial>) {
+    fn tell(&self, harmless: bool, outcome: &Result<Reloaded, Denial>, trial: Option<&Trial>) {
         let problem = match outcome {
             Ok(Reloaded { applied: false, .. }) => return,
             Ok(Reloaded { file, vips, warnings, changes, .. }) => {
@@ -294,12 +331,14 @@ impl Reloader<'_> {
                 None
             }
             Err(findings) => {
-                if harmless {
+                // Who was too late learns it; the file is as good as before.
+                if harmless || matches!(findings, Denial::Changed { .. }) {
                     return;
                 }
+                let findings = findings.to_string();
                 findings.lines().for_each(|line| error!("{line}"));
                 error!("the configuration in use stays as it is");
-                Some(findings.clone())
+                Some(findings)
             }
         };
         let confirm_until = trial.map(|trial| unix_time() + (trial.until - Instant::now()).as_secs());
@@ -311,11 +350,17 @@ impl Reloader<'_> {
         self.file.as_ref().map(|file| file.display().to_string()).ok_or_else(|| none.into())
     }
 
-    /// What the file says now, if it can be used.
-    async fn look(&self) -> Result<Candidate, String> {
+    /// The file's name, and what it says now.
+    fn file_text(&self) -> Result<(String, String), String> {
         let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
         let text =
             read_file(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        Ok((file, text))
+    }
+
+    /// What the file says now, if it can be used.
+    async fn look(&self) -> Result<Candidate, String> {
+        let (file, text) = self.file_text()?;
         self.judge(file, text).await
     }
 
@@ -353,13 +398,17 @@ impl Reloader<'_> {
         }
     }
 
-    async fn apply(&mut self, candidate: Candidate) -> Result<Reloaded, String> {
+    async fn apply(&mut self, candidate: Candidate, terms: Terms) -> Result<Reloaded, Denial> {
         let mut told = self.report(&candidate);
         let Candidate { text, config, .. } = candidate;
         let placed = self.look_up(&config).await;
-        if let Err(error) = self.handle.configure(placed.clone()).await {
-            self.want(Wanted::of(&self.config));
-            return Err(error);
+        let adoption = Adoption { text: text.as_str().into(), what: in_a_line(&told), terms };
+        match self.handle.configure(placed.clone(), Some(adoption)).await {
+            Ok(done) => told.etag = done.version.to_string(),
+            Err(denial) => {
+                self.want(Wanted::of(&self.config));
+                return Err(denial);
+            }
         }
         self.want(Wanted::of(&config));
         self.followers.follow(&placed);
@@ -405,8 +454,8 @@ impl Reloader<'_> {
         if placed == self.placed {
             return;
         }
-        match self.handle.configure(placed.clone()).await {
-            Ok(()) => {
+        match self.handle.configure(placed.clone(), None).await {
+            Ok(_) => {
                 self.followers.follow(&placed);
                 self.placed = placed;
             }
@@ -416,35 +465,41 @@ impl Reloader<'_> {
 
     /// Writes what was kept under a number into the file, and uses it. What is not in use would be lost: so the file must
     /// be as it was read.
-    async fn go_back(&mut self, number: u32) -> Result<Reloaded, String> {
+    async fn go_back(&mut self, number: u32, terms: Terms) -> Result<Reloaded, Denial> {
+        let candidate = self.kept(number).await?;
+        self.write_and_apply(candidate, terms).await
+    }
+
+    /// What was kept under a number, if it can be used.
+    async fn kept(&self, number: u32) -> Result<Candidate, String> {
         let (file, path) = (self.file_name()?, self.file.clone().unwrap_or_default());
-        let text = self.history.text(number)?;
-        let candidate = self.judge(file.clone(), text).await?;
+        let candidate = self.judge(file.clone(), self.history.text(number)?).await?;
         if read_file(&path).is_ok_and(|now| now != self.text && now != candidate.text) {
             return Err(changed(&file));
         }
-        history::write(&path, &candidate.text).map_err(|error| format!("cannot write {file}: {error}"))?;
-        self.apply(candidate).await
+        Ok(candidate)
     }
 
     /// The file with a change, if it can be used then. What was changed otherwise and is not in use must not come into
     /// use by the way: so the file must be as it was read.
     async fn edited(&self, edit: &Edit) -> Result<Candidate, String> {
-        let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
-        let text =
-            read_file(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        let (file, text) = self.file_text()?;
         if text != self.text {
             return Err(changed(&file));
         }
         self.judge(file, edit.apply(&text)?).await
     }
 
+    /// The file as it is with a change, if it can be used then.
+    async fn edited_further(&self, edit: &Edit) -> Result<Candidate, String> {
+        let (file, text) = self.file_text()?;
+        self.judge(file, edit.apply(&text)?).await
+    }
+
     /// Changes the file, whatever has been changed in it before, and leaves it at that. What comes out must be usable.
     async fn stage(&self, edit: &Edit) -> Result<Reloaded, String> {
-        let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
-        let text =
-            read_file(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
-        let candidate = self.judge(file.clone(), edit.apply(&text)?).await?;
+        let candidate = self.edited_further(edit).await?;
+        let (file, path) = (&candidate.file, self.file.as_deref().unwrap_or(Path::new("")));
         history::write(path, &candidate.text).map_err(|error| format!("cannot write {file}: {error}"))?;
         info!("{file} was changed by command; it is not in use yet");
         Ok(self.report(&candidate))
@@ -452,9 +507,8 @@ impl Reloader<'_> {
 
     /// Puts the file back as it is in use. What it said is kept aside.
     fn discard(&self) -> Result<Reloaded, String> {
-        let (file, path) = (self.file_name()?, self.file.as_deref().unwrap_or(Path::new("")));
-        let text =
-            read_file(path).map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        let (file, text) = self.file_text()?;
+        let path = self.file.as_deref().unwrap_or(Path::new(""));
         let told = Reloaded { file: file.clone(), vips: self.config.vips.len(), ..Reloaded::default() };
         if text == self.text {
             return Ok(told);
@@ -468,13 +522,15 @@ impl Reloader<'_> {
     }
 
     /// Writes a candidate into the file and uses it; if that fails, the file is as before.
-    async fn write_and_apply(&mut self, candidate: Candidate) -> Result<Reloaded, String> {
+    async fn write_and_apply(&mut self, candidate: Candidate, terms: Terms) -> Result<Reloaded, Denial> {
         let (file, path) = (candidate.file.clone(), self.file.clone().unwrap_or_default());
-        let (before, cannot) = (self.text.clone(), |error| format!("cannot write {file}: {error}"));
+        // As it is on disk: of a file that says already what is to be gone back to, too.
+        let (in_use, cannot) = (self.text.clone(), |error| format!("cannot write {file}: {error}"));
         // What was in use is to be found again.
-        let kept = self.history.keep(&before);
+        let kept = self.history.keep(&in_use);
+        let before = read_file(&path).unwrap_or(in_use);
         history::write(&path, &candidate.text).map_err(cannot)?;
-        match self.apply(candidate).await {
+        match self.apply(candidate, terms).await {
             Ok(mut told) => {
                 if let Err(error) = kept {
                     told.warnings.push(format!("what was in use before is not kept for rollback: {error}"));
@@ -483,10 +539,20 @@ impl Reloader<'_> {
             }
             Err(error) => {
                 let back = history::write(&path, &before).map_err(cannot);
-                Err(back.err().map_or(error.clone(), |also| format!("{error}\n{also}")))
+                Err(back.err().map_or_else(|| error.clone(), |also| format!("{error}\n{also}").into()))
             }
         }
     }
+}
+
+/// What is told to those who come too late.
+fn in_a_line(told: &Reloaded) -> String {
+    const TOLD: usize = 5;
+    let mut words: Vec<_> = told.changes.iter().take(TOLD).map(ToString::to_string).collect();
+    if told.changes.len() > TOLD {
+        words.push(format!("and {} more", told.changes.len() - TOLD));
+    }
+    if words.is_empty() { told.file.clone() } else { format!("{}: {}", told.file, words.join(", ")) }
 }
 
 /// Why a file is not overwritten.

@@ -11,12 +11,13 @@ use lb_common::{
     verdict::Change,
     wire::tcp,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Names;
 
 /// One packet, and what was decided about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sighting {
     /// When: seconds since 1970-01-01 UTC …
     pub time: u64,
@@ -71,7 +72,7 @@ pub struct Sighting {
 }
 
 /// A packet as it came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Packet {
     /// `tcp`, `udp`, `icmp`, or a number.
     pub protocol: String,
@@ -89,7 +90,7 @@ pub struct Packet {
 }
 
 /// Addresses and ports; port 0 where there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ends {
     /// Source address.
     pub source: IpAddr,
@@ -102,7 +103,7 @@ pub struct Ends {
 }
 
 /// A slot of a ring.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotSeen {
     /// Its number.
     pub number: u32,

@@ -11,6 +11,7 @@ use std::{
 use hyper::body::{Body, Bytes, Frame};
 use lb_common::abi::TraceRecord;
 use rustix::time::{ClockId, clock_gettime};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{OwnedMutexGuard, mpsc, oneshot},
@@ -38,7 +39,7 @@ pub struct Wish {
 }
 
 /// A line of what is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Line {
     /// How many packets that were wanted could not be told of so far: they came faster than they were read.

@@ -16,6 +16,7 @@ use lb_common::{
     verdict::{Change, DropReason, PassReason, Verdict},
     wire::tcp,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -38,7 +39,7 @@ pub struct Question {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {
     /// What would be seen of the packet.
     pub result: Sighting,
@@ -47,7 +48,7 @@ pub struct Why {
 }
 
 /// One thing that is found out on the way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// `vip`, `flow`, `slot`, `server`, `change`, `way` or `verdict`.
     pub what: String,

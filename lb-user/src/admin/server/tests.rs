@@ -11,7 +11,10 @@ use tokio::{
 
 use super::*;
 use crate::{
-    admin::{Command, How, ReloadRequest, Reloaded, Requests, ServerChange, VipChange, Wish, error::Body},
+    admin::{
+        Command, Denial, Done, How, ReloadRequest, Reloaded, Requests, ServerChange, Version, VipChange,
+        Wish, error::Body,
+    },
     plan::Admin,
     reload::edit::Edit,
     snapshot::Snapshot,
@@ -37,6 +40,10 @@ impl Bench {
     fn path(&self) -> std::path::PathBuf {
         self.folder.path().join("s")
     }
+}
+
+fn done<T>(what: T) -> Done<T> {
+    Done { what, version: Version::default() }
 }
 
 /// Sends bytes and reads until the other side closes.
@@ -77,7 +84,7 @@ async fn status_is_the_last_snapshot_when_the_loop_is_gone() {
     let mut bench = bench().await;
     bench.requests.status.close();
     bench.publish.send_replace(Arc::new(Snapshot { time: 7, ..Snapshot::default() }));
-    let (status, body) = ask(&bench.path(), "GET /v1/status?pretty=1").await;
+    let (status, body) = ask(&bench.path(), "GET /v1/status").await;
     assert_eq!(status, 200);
     assert_eq!(serde_json::from_str::<Snapshot>(&body).unwrap().time, 7);
 }
@@ -94,7 +101,10 @@ async fn other_requests_are_refused_in_json() {
         ("POST /v1/status", 405, "method_not_allowed"),
         ("DELETE /v1/status", 405, "method_not_allowed"),
         ("BREW /v1/status", 405, "method_not_allowed"),
-        ("GET /v1/server", 405, "method_not_allowed"),
+        ("GET /v1/status?pretty=1", 400, "bad_request"),
+        ("GET /v1/vip", 400, "bad_request"),
+        ("GET /v1/vip?vip=none", 404, "not_found"),
+        ("GET /v1/edit", 405, "method_not_allowed"),
         ("GET /v1/reload", 405, "method_not_allowed"),
         ("POST /v1/server", 400, "bad_request"),
         ("GET /v1/connections?limit=0", 400, "bad_request"),
@@ -140,29 +150,46 @@ async fn a_servers_state_is_changed_by_the_loop() {
     let mut bench = bench().await;
     let path = bench.path();
     let body = r#"{"vip":"*","server":"s1","state":"drain"}"#;
-    let change = ServerChange { vip: "web".into(), server: "s1".into(), state: Admin::Drain, weight: None };
+    let change = ServerChange {
+        vip: "web".into(),
+        server: "s1".into(),
+        state: Admin::Drain,
+        weight: None,
+        effects: Vec::new(),
+    };
     let reconcile = async {
-        let Some(Command::Server(request, answer)) = bench.requests.commands.recv().await else { panic!() };
+        let Some(Command::Server(request, _, answer)) = bench.requests.commands.recv().await else {
+            panic!()
+        };
         assert_eq!(
             (request.vip.as_str(), request.server.as_str(), request.state),
             ("*", "s1", Some(Admin::Drain))
         );
-        answer.send(Ok(vec![change.clone()])).unwrap();
+        answer.send(Ok(done(vec![change.clone()]))).unwrap();
     };
     let ((status, body), ()) = tokio::join!(post(&path, "/v1/server", body), reconcile);
     assert_eq!((status, serde_json::from_str::<Vec<ServerChange>>(&body).unwrap()), (200, vec![change]));
 
-    for wrong in [
-        "",
-        "{}",
-        r#"{"vip":"a","server":"b","state":"off"}"#,
-        r#"{"vip":"a","server":"b","state":"halt","x":1}"#,
+    for (wrong, status) in [
+        ("", 400),
+        ("{", 400),
+        ("{}", 422),
+        (r#"{"vip":7,"server":"b","state":"halt"}"#, 422),
+        (r#"{"vip":"a","server":"b","state":"off"}"#, 422),
+        (r#"{"vip":"a","server":"b","state":"halt","x":1}"#, 422),
     ] {
-        let (status, body) = post(&path, "/v1/server", wrong).await;
-        assert_eq!((status, code(&body).as_str()), (400, "bad_request"), "{wrong}");
+        let (got, body) = post(&path, "/v1/server", wrong).await;
+        let expected = if status == 400 { "bad_request" } else { "refused" };
+        assert_eq!((got, code(&body).as_str()), (status, expected), "{wrong}");
+        assert!(body.contains("line 1 column"), "where: {body}");
     }
     let huge = format!("{{\"vip\":\"{}\"}}", "x".repeat(70_000));
-    assert_eq!(post(&path, "/v1/server", &huge).await.0, 400);
+    let (status, body) = post(&path, "/v1/server", &huge).await;
+    assert_eq!((status, code(&body).as_str()), (413, "too_large"));
+    let form = "POST /v1/server HTTP/1.1\r\nHost: lb\r\nConnection: close\r\nContent-Length: 2\r\n\
+                Content-Type: application/x-www-form-urlencoded\r\n\r\n{}";
+    let answer = exchange(&path, form).await;
+    assert!(answer.starts_with("HTTP/1.1 415 ") && answer.contains("must be application/json"), "{answer}");
 }
 
 #[tokio::test]
@@ -171,7 +198,7 @@ async fn what_is_wanted_of_the_configuration_file_reaches_who_reads_it() {
     let path = bench.path();
     for (request, wish) in [
         ("/v1/reload", Wish::Apply),
-        ("/v1/reload?dry_run=true", Wish::Try),
+        ("/v1/reload?dry_run=true", Wish::Apply),
         ("/v1/reload?dry_run=false", Wish::Apply),
         ("/v1/reload?confirm=60", Wish::Commit(Duration::from_secs(60))),
         ("/v1/confirm", Wish::Confirm),
@@ -179,12 +206,12 @@ async fn what_is_wanted_of_the_configuration_file_reaches_who_reads_it() {
         ("/v1/rollback?number=7", Wish::GoBack(7)),
     ] {
         let reader = async {
-            let ReloadRequest(wish, answer) = bench.requests.reloads.recv().await.unwrap();
+            let ReloadRequest(wish, terms, answer) = bench.requests.reloads.recv().await.unwrap();
             answer.send(Ok(Reloaded::default())).unwrap();
-            wish
+            (wish, terms.dry_run)
         };
         let ((status, _), asked) = tokio::join!(post(&path, request, ""), reader);
-        assert_eq!((status, asked), (200, wish), "{request}");
+        assert_eq!((status, asked), (200, (wish, request.ends_with("dry_run=true"))), "{request}");
     }
     for wrong in [
         "/v1/reload?confirm=0",
@@ -209,7 +236,7 @@ async fn a_reload_says_what_came_of_it() {
     let results = [Ok(told.clone()), Err("lb.toml:1:1: error: no\nlb.toml:2:1: error: no".to_owned())];
     for result in results {
         let reader = async {
-            bench.requests.reloads.recv().await.unwrap().1.send(result.clone()).unwrap();
+            bench.requests.reloads.recv().await.unwrap().2.send(result.clone().map_err(Denial::No)).unwrap();
         };
         let ((status, body), ()) = tokio::join!(post(&path, "/v1/reload", ""), reader);
         match result {
@@ -278,10 +305,14 @@ async fn more_clients_than_allowed_at_once_take_the_place_of_those_who_ask_nothi
 async fn strangers_are_refused_whatever_they_ask() {
     let (_publish, last) = watch::channel(Arc::default());
     let (handle, _requests) = Handle::new(last);
+    let stranger = Caller {
+        who: Who::User { uid: 1000, pid: None },
+        from: "socket".into(),
+        standing: Err(Refusal::Forbidden { uid: 1000 }),
+    };
     for path in ["/v1/status", "/"] {
         let request = hyper::Request::get(path).body(http_body_util::Empty::<hyper::body::Bytes>::new());
-        let response =
-            api::respond(request.unwrap(), Who { uid: 1000, pid: None }, Some(1000), &handle).await;
+        let response = api::respond(request.unwrap(), &stranger, &handle).await;
         assert_eq!(response.status(), 403);
     }
 }
@@ -290,9 +321,9 @@ async fn strangers_are_refused_whatever_they_ask() {
 async fn who_is_a_stranger() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let me = ours.peer_cred().unwrap().uid();
-    assert_eq!(stranger(who(&ours), me), None, "the owner");
-    let expected = if me == 0 { None } else { Some(me) };
-    assert_eq!(stranger(who(&ours), me + 1), expected, "another user, unless it is root");
+    assert_eq!(caller(&ours, me).standing, Ok(Role::Admin), "the owner");
+    let expected = if me == 0 { Ok(Role::Admin) } else { Err(Refusal::Forbidden { uid: me }) };
+    assert_eq!(caller(&ours, me + 1).standing, expected, "another user, unless it is root");
 }
 
 #[tokio::test]
@@ -310,11 +341,11 @@ async fn the_end_of_the_server_removes_the_socket_and_cuts_connections() {
 async fn a_vip_is_disabled_by_the_loop_and_the_file_is_edited_by_who_reads_it() {
     let mut bench = bench().await;
     let path = bench.path();
-    let change = VipChange { vip: "web".into(), enabled: false };
+    let change = VipChange { vip: "web".into(), enabled: false, effects: Vec::new() };
     let reconcile = async {
-        let Some(Command::Vip(request, answer)) = bench.requests.commands.recv().await else { panic!() };
+        let Some(Command::Vip(request, _, answer)) = bench.requests.commands.recv().await else { panic!() };
         assert_eq!((request.vip.as_str(), request.enabled), ("*", false));
-        answer.send(Ok(vec![change.clone()])).unwrap();
+        answer.send(Ok(done(vec![change.clone()]))).unwrap();
     };
     let body = r#"{"vip":"*","enabled":false}"#;
     let ((status, body), ()) = tokio::join!(post(&path, "/v1/vip", body), reconcile);
@@ -324,26 +355,70 @@ async fn a_vip_is_disabled_by_the_loop_and_the_file_is_edited_by_who_reads_it() 
     let body = serde_json::to_string(&edit).unwrap();
     for (to, how) in [
         ("/v1/edit", How::Apply),
-        ("/v1/edit?dry_run=true", How::Try),
+        ("/v1/edit?dry_run=true", How::Apply),
+        ("/v1/edit?dry_run=true&stage=true", How::Stage),
         ("/v1/edit?stage=true", How::Stage),
         ("/v1/edit?confirm=60", How::Commit(Duration::from_secs(60))),
     ] {
         let reader = async {
-            let ReloadRequest(wish, answer) = bench.requests.reloads.recv().await.unwrap();
+            let ReloadRequest(wish, terms, answer) = bench.requests.reloads.recv().await.unwrap();
             answer.send(Ok(Reloaded::default())).unwrap();
-            wish
+            (wish, terms.dry_run)
         };
         let ((status, _), asked) = tokio::join!(post(&path, to, &body), reader);
-        assert_eq!((status, asked), (200, Wish::Edit(edit.clone(), how)), "{to}");
+        assert_eq!((status, asked), (200, (Wish::Edit(edit.clone(), how), to.contains("dry_run"))), "{to}");
     }
-    for (to, body) in [
-        ("/v1/edit", "{}"),
-        ("/v1/edit", r#"{"edit":"burn"}"#),
-        ("/v1/edit?confirm=0", body.as_str()),
-        ("/v1/edit?confirm=60&stage=true", body.as_str()),
-        ("/v1/vip", r#"{"vip":"web"}"#),
+    for (to, body, status) in [
+        ("/v1/edit", "{}", 422),
+        ("/v1/edit", r#"{"edit":"burn"}"#, 422),
+        ("/v1/edit?confirm=0", body.as_str(), 400),
+        ("/v1/edit?confirm=60&stage=true", body.as_str(), 400),
+        ("/v1/vip", r#"{"vip":"web"}"#, 422),
     ] {
-        let (status, answer) = post(&path, to, body).await;
-        assert_eq!((status, code(&answer).as_str()), (400, "bad_request"), "{to}: {body}");
+        assert_eq!(post(&path, to, body).await.0, status, "{to}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_writer_has_seen_reaches_who_decides_and_who_is_late_learns_what_changed() {
+    let mut bench = bench().await;
+    let path = bench.path();
+    let request = |header: &str| {
+        let body = r#"{"vip":"web","enabled":false}"#;
+        let length = body.len();
+        format!(
+            "POST /v1/vip?dry_run=true HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n{header}Content-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let denial = Denial::Changed { now: Version::default(), since: Some(vec!["VIP a is disabled".into()]) };
+    let reconcile = async {
+        let Some(Command::Vip(_, terms, answer)) = bench.requests.commands.recv().await else { panic!() };
+        answer.send(Err(denial)).unwrap();
+        terms
+    };
+    let asked = request("If-Match: \"one\"\r\nIf-Match: \"two\"\r\n");
+    let (answer, terms) = tokio::join!(exchange(&path, &asked), reconcile);
+    assert_eq!((terms.seen, terms.dry_run), (Some(vec!["one".into(), "two".into()]), true));
+    assert!(answer.starts_with("HTTP/1.1 412 "), "{answer}");
+    let problem = serde_json::from_str::<Body>(answer.split_once("\r\n\r\n").unwrap().1).unwrap().error;
+    assert_eq!((problem.code.as_str(), problem.since), ("changed", Some(vec!["VIP a is disabled".into()])));
+    let answer = exchange(&path, &request("If-Match: one\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("in its quotes"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let bench = bench().await;
+    let request = "POST /v1/vip HTTP/1.1\r\nHost: lb\r\nContent-Length: 20\r\n\r\n{\"vip\":";
+    let answer = exchange(&bench.path(), request).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 10 seconds"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_refused_with_what_is() {
+    let bench = bench().await;
+    let (_, body) = ask(&bench.path(), "GET /v1").await;
+    for route in &crate::admin::routes::ROUTES {
+        assert!(body.contains(route.path), "{body}");
     }
 }

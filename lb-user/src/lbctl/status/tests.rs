@@ -86,6 +86,7 @@ pub(crate) fn snapshot() -> Snapshot {
     };
     Snapshot {
         version: "0.1.0".into(),
+        etag: "0123456789abcdef-01234567".into(),
         time: NOW,
         started: NOW - 3 * 86_400 - 4 * 3600,
         config_file: Some("/etc/lb/lb.toml".into()),
