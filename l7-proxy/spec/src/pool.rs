@@ -86,7 +86,8 @@ pub enum ServerProtocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2, without TLS by prior knowledge.
+    /// HTTP/2: with TLS agreed upon within it (ALPN), without by prior knowledge. WebSockets are streams of it
+    /// where the server offers that (RFC 8441), else go over HTTP/1.1.
     Http2,
 }
 

@@ -78,7 +78,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Whether the client speaks HTTP/2: agreed upon within TLS, or begun without asking where that is allowed.
 async fn is_http2(service: &Service, stream: &mut Stream, input: &mut BytesMut) -> bool {
     match stream {
-        Stream::Accepted(tls) => return tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        Stream::Accepted(_) => return stream.alpn() == Some(b"h2"),
         _ if !service.h2c => return false,
         _ => {}
     }

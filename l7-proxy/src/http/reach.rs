@@ -4,10 +4,19 @@ use std::time::Instant;
 
 use crate::{
     model::Service,
-    server::{Choice, ConnectError, Connection, Pool, Slot, Way, Wish, now},
+    server::{Choice, ConnectError, Connection, Leave, Pool, Slot, Way, Wish, now},
 };
 
-/// A connection to a server.
+/// What a request goes over.
+#[derive(Debug)]
+pub enum Line {
+    /// A connection of its own for as long as it lasts.
+    Http1(Connection),
+    /// A stream of a connection that others share.
+    Http2(Leave),
+}
+
+/// A way to a server.
 #[derive(Debug)]
 pub struct Reached {
     /// Which of the pool's servers.
@@ -15,7 +24,7 @@ pub struct Reached {
     /// The place that is taken there.
     pub slot: Slot,
     /// The connection.
-    pub connection: Connection,
+    pub line: Line,
     /// How many servers were tried in vain before.
     pub tries: u8,
 }
@@ -58,12 +67,18 @@ pub async fn reach(
     loop {
         let (index, slot) = place(pool, service, wish).await?;
         if which != Which::Fresh
+            && !way.http2
             && let Some(connection) = pool.take_idle(index, way, which == Which::Sure)
         {
-            return Ok(Reached { index, slot, connection, tries });
+            return Ok(Reached { index, slot, line: Line::Http1(connection), tries });
         }
-        let error = match pool.connect(index, way).await {
-            Ok(connection) => return Ok(Reached { index, slot, connection, tries }),
+        let line = if way.http2 {
+            pool.link(index, way).await.map(Line::Http2)
+        } else {
+            pool.connect(index, way).await.map(Line::Http1)
+        };
+        let error = match line {
+            Ok(line) => return Ok(Reached { index, slot, line, tries }),
             Err(error @ ConnectError::Here(_)) => return Err(Unreached::Connect(error)),
             Err(error) => error,
         };

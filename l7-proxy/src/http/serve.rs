@@ -4,10 +4,11 @@
 use std::time::Instant;
 
 use super::{
-    Client, End, Exchange, Failure, Intent, Side, Told, Unreached, Which, find_cookie, reach, write_request,
+    Client, End, Exchange, Failure, Intent, Line, Side, Told, Unreached, Which, find_cookie, over2::Over2,
+    reach, write_request,
 };
 use crate::{
-    io::Deadline,
+    io::{Deadline, Stream},
     log::Stopwatch,
     model::Service,
     server::{Connection, Pool, Slot, Way, Wish, hash, now},
@@ -89,8 +90,13 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         hash: hash_of(pool, intent, client),
         tried: 0,
     };
-    let way =
-        Way { source: service.source, ends: &client.ends, timeout: service.timeouts.connect.get(), worker };
+    let mut way = Way {
+        source: service.source,
+        ends: &client.ends,
+        timeout: service.timeouts.connect.get(),
+        worker,
+        http2: pool.http2,
+    };
     // What cannot be sent again is not sent over a connection that may be about to end.
     let repeats = pool.retries.idempotent
         && intent.method.is_idempotent()
@@ -108,34 +114,79 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                 return report;
             }
         };
-        let (index, slot, mut connection) = (reached.index, reached.slot, reached.connection);
+        let (index, slot, mut line) = (reached.index, reached.slot, reached.line);
         let server = &pool.servers[index];
+        // A server of HTTP/2 that opens no tunnels in it may do so in HTTP/1.1 (RFC 8441 §3, RFC 9113 §8.6).
+        if let (Line::Http2(leave), Some(upgrade)) = (&line, intent.upgrade)
+            && !(upgrade.eq_ignore_ascii_case(b"websocket")
+                && leave.requests.is_extended_connect_protocol_enabled())
+        {
+            way.http2 = false;
+            pool.release(slot);
+            continue;
+        }
         report.server = Some(index);
         report.retries = report.retries.saturating_add(reached.tries);
         report.times.reached = Some(Instant::now());
-        write_request(connection.output.text(), intent, client, &service.edits, service.cookie.as_ref());
         let cookie = service.cookie.as_ref().filter(|_| wish.cookie != Some(server.cookie.as_bytes()));
+        let cookie = cookie.map(|line| (line, server.cookie.as_str()));
+        let halted = server.live.halted(worker);
         let mut told = Told::default();
-        let exchange = Exchange {
-            side: &mut *side,
-            connection: &mut connection,
-            halted: server.live.halted(worker),
-            answer: &mut *answer,
-            deadline: &mut *deadline,
-            service,
-            client,
-            intent,
-            cookie: cookie.map(|line| (line, server.cookie.as_str())),
-            told: &mut told,
+        let (end, was_used) = match &mut line {
+            Line::Http1(connection) => {
+                let was_used = connection.used > 0;
+                let text = connection.output.text();
+                write_request(text, intent, client, &service.edits, service.cookie.as_ref());
+                let exchange = Exchange {
+                    side: &mut *side,
+                    connection,
+                    halted,
+                    answer: &mut *answer,
+                    deadline: &mut *deadline,
+                    service,
+                    client,
+                    intent,
+                    cookie,
+                    told: &mut told,
+                };
+                (exchange.run().await, was_used)
+            }
+            Line::Http2(leave) => {
+                let mut text = Vec::new();
+                write_request(&mut text, intent, client, &service.edits, service.cookie.as_ref());
+                let exchange = Over2 {
+                    side: &mut *side,
+                    halted,
+                    answer: &mut *answer,
+                    deadline: &mut *deadline,
+                    service,
+                    client,
+                    intent,
+                    cookie,
+                    server: server.at(client.ends.local.port()),
+                    told: &mut told,
+                };
+                let tunnel = intent.upgrade.is_some();
+                let running = exchange.run(leave.requests.clone(), &text, pool.tls.is_some(), tunnel);
+                let (end, channel) = Box::pin(running).await;
+                if matches!(end, End::Failed(Failure::ServerSlow | Failure::ServerGone)) {
+                    // What ails the stream may ail them all.
+                    server.live.leave_link(worker, leave.number);
+                }
+                if let Some(channel) = channel {
+                    let stream = Stream::Channel(Box::new(channel));
+                    line = Line::Http1(Connection::new(stream, server.at(client.ends.local.port()), None));
+                }
+                (end, true)
+            }
         };
-        let end = exchange.run().await;
         report.told = told;
         report.times.answered = told.head_at;
         if let End::Failed(Failure::ServerGone) = end
             && which != Which::Fresh
             && !told.answered
             && told.received == 0
-            && (!told.sent || (repeats && connection.used > 0))
+            && (!told.sent || (repeats && was_used))
         {
             pool.release(slot);
             which = Which::Fresh;
@@ -145,15 +196,18 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         judge(pool, index, worker, &report, end);
         let outcome = match end {
             End::Complete { server_keeps, request_done } => {
-                if server_keeps {
+                if let (true, Line::Http1(connection)) = (server_keeps, line) {
                     pool.put_idle(index, worker, connection);
                 }
                 Outcome::Answered { request_done }
             }
             End::Switched => {
-                report.outcome = Outcome::Switched(Box::new((connection, slot)));
-                remember(service, pool, index, client);
-                return report;
+                if let Line::Http1(connection) = line {
+                    report.outcome = Outcome::Switched(Box::new((connection, slot)));
+                    remember(service, pool, index, client);
+                    return report;
+                }
+                Outcome::Broken
             }
             End::Failed(Failure::ClientGone) => Outcome::Gone,
             End::Failed(failure) => Outcome::Status(failure.status()),

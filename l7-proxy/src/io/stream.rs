@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_rustls::{client, server};
 
+use super::Channel;
+
 /// A connection of a client or to a server.
 #[derive(Debug)]
 pub enum Stream {
@@ -22,16 +24,29 @@ pub enum Stream {
     Accepted(Box<server::TlsStream<TcpStream>>),
     /// To a server, with TLS.
     Connected(Box<client::TlsStream<TcpStream>>),
+    /// A stream of HTTP/2 that has become a tunnel to a server.
+    Channel(Box<Channel>),
 }
 
 impl Stream {
-    /// The socket below.
+    /// The socket below, where it is this connection's alone.
     #[must_use]
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Accepted(tls) => tls.get_ref().0,
-            Self::Connected(tls) => tls.get_ref().0,
+            Self::Plain(socket) => Some(socket),
+            Self::Accepted(tls) => Some(tls.get_ref().0),
+            Self::Connected(tls) => Some(tls.get_ref().0),
+            Self::Channel(_) => None,
+        }
+    }
+
+    /// What was agreed upon within TLS.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Accepted(tls) => tls.get_ref().1.alpn_protocol(),
+            Self::Connected(tls) => tls.get_ref().1.alpn_protocol(),
+            Self::Plain(_) | Self::Channel(_) => None,
         }
     }
 }
@@ -43,6 +58,7 @@ macro_rules! within {
             Stream::Plain($inner) => $call,
             Stream::Accepted($inner) => $call,
             Stream::Connected($inner) => $call,
+            Stream::Channel($inner) => $call,
         }
     };
 }
@@ -83,6 +99,7 @@ impl AsyncWrite for Stream {
             Self::Plain(inner) => inner.is_write_vectored(),
             Self::Accepted(inner) => inner.is_write_vectored(),
             Self::Connected(inner) => inner.is_write_vectored(),
+            Self::Channel(inner) => inner.is_write_vectored(),
         }
     }
 }

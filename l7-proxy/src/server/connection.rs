@@ -85,6 +85,8 @@ pub struct To<'a> {
     pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// TLS that is spoken then.
     pub tls: Option<&'a ToServers>,
+    /// Whether HTTP/2 is to be agreed upon within it.
+    pub http2: bool,
 }
 
 /// Connects to a server. `source` and `ends` say where from.
@@ -107,7 +109,7 @@ pub async fn connect(to: &To<'_>, source: Source, ends: &Ends) -> Result<Connect
     }
     let stream = match to.tls {
         None => Stream::Plain(stream),
-        Some(tls) => Stream::Connected(tls.connect(stream).await.map_err(ConnectError::Refused)?),
+        Some(tls) => Stream::Connected(tls.connect(stream, to.http2).await.map_err(ConnectError::Refused)?),
     };
     Ok(Connection::new(stream, server, address))
 }
@@ -159,7 +161,8 @@ impl Connection {
         }
         // The kernel knows sooner than the runtime, which looks only when the worker has nothing to do.
         let peek = |socket: &TcpStream| SockRef::from(socket).peek(&mut [std::mem::MaybeUninit::uninit(); 1]);
-        matches!(peek(self.stream.socket()), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let quiet = |socket| matches!(peek(socket), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.stream.socket().is_some_and(quiet)
     }
 
     /// Gives back memory that a connection that waits does not need.

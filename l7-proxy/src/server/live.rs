@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::Connection;
+use super::{
+    Connection,
+    links::{Leave, Link},
+};
 use crate::spec::{Outliers, ServerState};
 
 /// Idle connections that each worker keeps to a server at most.
@@ -41,12 +44,18 @@ pub struct Live {
 struct OfWorker {
     /// Connections that wait for a next request, the latest last.
     idle: Mutex<Vec<Connection>>,
+    /// Connections of HTTP/2.
+    links: Mutex<Vec<Link>>,
     /// Tells those under way that the server was halted.
     halted: Notify,
     /// Answers by the first digit of their status.
     answers: [AtomicU64; 6],
     /// Connections that could not be made, and answers that failed.
     failures: [AtomicU64; 2],
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request or connection that is under way; it counts until it is dropped.
@@ -218,7 +227,7 @@ impl Live {
         careful: bool,
         suits: impl Fn(&Connection) -> bool,
     ) -> Option<Connection> {
-        let mut idle = self.of(worker).idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.of(worker).idle);
         while let Some(at) = idle.iter().rposition(&suits) {
             if careful && !idle[at].is_sure() {
                 return None;
@@ -239,30 +248,49 @@ impl Live {
         connection.idle_since = super::now();
         connection.used = connection.used.saturating_add(1);
         connection.forget_memory();
-        let mut idle = self.of(worker).idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.of(worker).idle);
         if idle.len() < IDLE_KEPT {
             idle.push(connection);
         }
     }
 
+    /// A connection of HTTP/2 that `suits` and takes one more request.
+    pub(super) fn take_link(&self, worker: usize, suits: impl Fn(&Link) -> bool) -> Option<Leave> {
+        let mut links = lock(&self.of(worker).links);
+        links.retain_mut(|link| link.goes_on(u64::MAX));
+        links.iter_mut().filter(|link| suits(link)).find_map(Link::request)
+    }
+
+    /// Keeps a connection of HTTP/2 for further requests.
+    pub(super) fn put_link(&self, worker: usize, link: Link) {
+        lock(&self.of(worker).links).push(link);
+    }
+
+    /// A connection of HTTP/2 gets no further request; those under way go on.
+    pub fn leave_link(&self, worker: usize, number: u64) {
+        lock(&self.of(worker).links).retain(|link| link.number != number);
+    }
+
     /// Ends connections that servers have ended, or that have waited for longer than `most` milliseconds.
     pub fn sweep_idle(&self, worker: usize, most: u64) {
-        let mut idle = self.of(worker).idle.lock().unwrap_or_else(PoisonError::into_inner);
+        lock(&self.of(worker).links).retain_mut(|link| link.goes_on(most));
+        let mut idle = lock(&self.of(worker).idle);
         idle.retain(|connection| {
             connection.is_open() && connection.idle_for() < most && connection.is_fresh()
         });
     }
 
-    /// Connections that wait, over all workers.
+    /// Connections that wait, over all workers, and those of HTTP/2.
     #[must_use]
     pub fn idle(&self) -> usize {
-        let count = |worker: &OfWorker| worker.idle.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let count = |worker: &OfWorker| lock(&worker.idle).len() + lock(&worker.links).len();
         self.workers.iter().map(count).sum()
     }
 
     fn drop_idle(&self) {
         for worker in &self.workers {
-            worker.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            lock(&worker.idle).clear();
+            lock(&worker.links).clear();
         }
     }
 }

@@ -2,11 +2,13 @@
 
 mod choose;
 mod connection;
+mod links;
 mod live;
 mod pool;
 
 pub use choose::{Choice, Wish, hash};
 pub use connection::{ConnectError, Connection, connect};
+pub use links::Leave;
 pub use live::{Live, Slot};
 pub use pool::{Ends, Pool, Server, Way};
 

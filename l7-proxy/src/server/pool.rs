@@ -1,10 +1,11 @@
 //! A group of servers as one service leads to it.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -12,11 +13,13 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    ConnectError, Connection, Live, Slot, connect,
+    ConnectError, Connection, Leave, Live, Slot, connect,
     connection::{To, source_address},
+    links::Link,
 };
 use crate::spec::{
-    Algorithm, HashBy, Outliers, ProxyProtocolVersion, Retries, ServerState, ServerTls, Source,
+    Algorithm, HashBy, Outliers, ProxyProtocolVersion, Retries, ServerProtocol, ServerState, ServerTls,
+    Source,
 };
 use crate::tls::ToServers;
 
@@ -82,6 +85,8 @@ pub struct Pool {
     pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// TLS towards the servers.
     pub tls: Option<ToServers>,
+    /// Whether the servers are spoken to in HTTP/2.
+    pub http2: bool,
     /// What it was made of.
     pub tls_told: Option<ServerTls>,
 }
@@ -111,6 +116,7 @@ impl Pool {
             outliers: spec.outliers,
             proxy_protocol: spec.proxy_protocol,
             tls: None,
+            http2: spec.protocol == ServerProtocol::Http2,
             tls_told: spec.tls.clone(),
         }
     }
@@ -149,11 +155,46 @@ impl Pool {
     pub async fn connect(&self, index: usize, way: &Way<'_>) -> Result<Connection, ConnectError> {
         let at = self.servers[index].at(way.ends.local.port());
         // Rare and large, TLS above all: what every request carries with it stays small.
-        let to = To { server: at, proxy_protocol: self.proxy_protocol, tls: self.tls.as_ref() };
+        let http2 = way.http2;
+        let to = To { server: at, proxy_protocol: self.proxy_protocol, tls: self.tls.as_ref(), http2 };
         match tokio::time::timeout(way.timeout, Box::pin(connect(&to, way.source, way.ends))).await {
             Ok(connected) => connected,
             Err(_) => Err(ConnectError::Timeout),
         }
+    }
+
+    /// Leave for one request over a connection of HTTP/2 to a server, which is made if there is none.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn link(&self, index: usize, way: &Way<'_>) -> Result<Leave, ConnectError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let server = &self.servers[index];
+        let at = server.at(way.ends.local.port());
+        let source = source_address(way.source, way.ends).filter(|source| source.is_ipv4() == at.is_ipv4());
+        // A connection that says whose it is carries nobody else's requests.
+        let shared = self.proxy_protocol.is_none();
+        if shared
+            && let Some(found) =
+                server.live.take_link(way.worker, |link| link.server == at && link.source == source)
+        {
+            return Ok(found);
+        }
+        let connection = self.connect(index, way).await?;
+        if self.tls.is_some() && connection.stream.alpn() != Some(b"h2") {
+            return Err(ConnectError::Refused(io::Error::other("it does not speak HTTP/2")));
+        }
+        let begun = Link::begin(connection, NUMBER.fetch_add(1, Relaxed));
+        let mut link = match tokio::time::timeout(way.timeout, Box::pin(begun)).await {
+            Ok(link) => link?,
+            Err(_) => return Err(ConnectError::Timeout),
+        };
+        let leave =
+            link.request().ok_or_else(|| ConnectError::Refused(io::Error::other("it takes no request")))?;
+        if shared {
+            server.live.put_link(way.worker, link);
+        }
+        Ok(leave)
     }
 
     /// Gives a place back, and tells one that waits for it.
@@ -194,6 +235,8 @@ pub struct Way<'a> {
     pub timeout: Duration,
     /// Which worker makes them.
     pub worker: usize,
+    /// Whether they are to speak HTTP/2.
+    pub http2: bool,
 }
 
 /// The two ends of a client's connection.

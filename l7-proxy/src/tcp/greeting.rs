@@ -34,6 +34,9 @@ pub fn greeting(bytes: &[u8]) -> Greeting {
                     return Greeting::Other;
                 }
                 message.extend_from_slice(&after[..length.min(after.len())]);
+                if message.first().is_some_and(|&first| first != CLIENT_HELLO) {
+                    return Greeting::Other;
+                }
                 if let Some(length) = message_length(&message) {
                     if length > MOST_BYTES {
                         return Greeting::Other;
@@ -41,9 +44,6 @@ pub fn greeting(bytes: &[u8]) -> Greeting {
                     if let Some(hello) = message.get(4..4 + length) {
                         return name(hello).map_or(Greeting::Other, Greeting::Name);
                     }
-                }
-                if message.first().is_some_and(|&first| first != CLIENT_HELLO) {
-                    return Greeting::Other;
                 }
                 rest = after.get(length..).unwrap_or_default();
                 if after.len() <= length {
@@ -164,6 +164,9 @@ mod tests {
         let mut bytes = hello("web.example");
         bytes[5 + 4 + 34 + 1 + 32] = 0xff;
         assert_eq!(greeting(&bytes), Greeting::Other, "a length that leads outside");
+        let mut other = hello("web.example");
+        other[5] = 2;
+        assert_eq!(greeting(&other), Greeting::Other, "a server's greeting, of the same form");
         let mut endless = vec![22, 3, 1, 0x40, 0, 1, 0, 0x40, 0];
         endless.resize(MOST_BYTES, 0);
         assert_eq!(greeting(&endless), Greeting::Other);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     front::Door,
-    http::{Client, Unreached, Which, reach},
+    http::{Client, Line, Unreached, Which, reach},
     io::{Deadline, Out, Stream, fill},
     log::{Record, Served, Stopwatch},
     model::Service,
@@ -93,7 +93,7 @@ impl Connection<'_> {
             tried: 0,
         };
         let timeout = service.timeouts.connect.get();
-        let way = Way { source: service.source, ends: &client.ends, timeout, worker };
+        let way = Way { source: service.source, ends: &client.ends, timeout, worker, http2: false };
         let reached = match reach(pool, service, &way, &mut wish, Which::Fresh).await {
             Ok(reached) => reached,
             Err(Unreached::Queue) => return (*b"sQ", Passed::default()),
@@ -104,7 +104,7 @@ impl Connection<'_> {
         self.retries = reached.tries;
         let server = &pool.servers[reached.index];
         service.state.served(persistence, &pool.name, client.ip(), &server.name, now());
-        let connection = reached.connection;
+        let Line::Http1(connection) = reached.line else { return (*b"SC", Passed::default()) };
         let mut server_side =
             Party { stream: connection.stream, input: connection.input, output: connection.output };
         let mut client_side = Party { stream, input, output: Out::default() };

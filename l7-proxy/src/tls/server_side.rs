@@ -18,6 +18,8 @@ use crate::spec::{Problem, ServerTls, ServerVerification};
 #[derive(Clone)]
 pub struct ToServers {
     connector: TlsConnector,
+    /// The same, for HTTP/2.
+    http2: TlsConnector,
     name: Option<ServerName<'static>>,
 }
 
@@ -28,8 +30,8 @@ impl std::fmt::Debug for ToServers {
 }
 
 impl ToServers {
-    /// TLS as `told`; `alpn` is what is spoken within.
-    pub(crate) fn new(told: &ServerTls, alpn: &[&[u8]], problems: &mut Vec<Problem>) -> Option<Self> {
+    /// TLS as `told`.
+    pub(crate) fn new(told: &ServerTls, problems: &mut Vec<Problem>) -> Option<Self> {
         let name = match told.server_name.clone().map(ServerName::try_from).transpose() {
             Ok(name) => name,
             Err(error) => {
@@ -38,21 +40,23 @@ impl ToServers {
             }
         };
         let config = config(told).map_err(|message| problems.push(Problem::new("tls", message))).ok()?;
-        let mut config = config;
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Some(Self { connector: TlsConnector::from(Arc::new(config)), name })
+        let mut http2 = config.clone();
+        http2.alpn_protocols = vec![b"h2".to_vec()];
+        let (connector, http2) = (TlsConnector::from(Arc::new(config)), TlsConnector::from(Arc::new(http2)));
+        Some(Self { connector, http2, name })
     }
 
-    /// Agrees on TLS with a server.
+    /// Agrees on TLS with a server, and on HTTP/2 within if that is wanted.
     ///
     /// # Errors
     /// Why they do not agree.
-    pub async fn connect(&self, socket: TcpStream) -> io::Result<Box<TlsStream<TcpStream>>> {
+    pub async fn connect(&self, socket: TcpStream, http2: bool) -> io::Result<Box<TlsStream<TcpStream>>> {
         let name = match &self.name {
             Some(name) => name.clone(),
             None => ServerName::IpAddress(socket.peer_addr()?.ip().to_canonical().into()),
         };
-        self.connector.connect(name, socket).await.map(Box::new)
+        let connector = if http2 { &self.http2 } else { &self.connector };
+        connector.connect(name, socket).await.map(Box::new)
     }
 }
 

@@ -93,6 +93,9 @@ impl Scan {
                 return Err(Fault::LineEnd);
             }
             let empty = newline == self.line + 1;
+            if !self.begun && !empty && !is_token_byte(buffer[self.line]) {
+                return Err(Fault::StartLine);
+            }
             self.line = newline + 1;
             self.seen = newline + 1;
             if empty && self.begun {
@@ -215,6 +218,16 @@ impl Answer {
         self.status = code.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
         self.reason = (first_end - reason.len(), first_end);
         if (100..600).contains(&self.status) { Ok(()) } else { Err(Fault::StartLine) }
+    }
+
+    /// Begins a head that did not come as text (HTTP/2); its lines are then put one by one.
+    pub fn begin(&mut self, status: u16) {
+        self.fields.clear();
+        self.status = status;
+        self.version = Version::V1_1;
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        self.fields.text.extend_from_slice(reason.unwrap_or_default().as_bytes());
+        self.reason = (0, self.fields.text.len());
     }
 
     /// The words after the code; empty where there are none.

@@ -208,8 +208,8 @@ impl H1 {
 
     /// Sees to it that the end of the connection is not taken for the end of an answer without a length.
     pub(super) fn break_off(&mut self) {
-        if self.coding == Coding::UntilClose {
-            let _ = SockRef::from(self.stream.socket()).set_linger(Some(Duration::ZERO));
+        if let (Coding::UntilClose, Some(socket)) = (self.coding, self.stream.socket()) {
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
 

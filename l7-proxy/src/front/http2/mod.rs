@@ -2,7 +2,6 @@
 //! Frames, flow control and header compression are the h2 crate's, within limits that a client cannot exceed
 //! without losing its connection.
 
-mod channel;
 mod fields;
 mod guard;
 mod side;

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::{channel::Channel, fields};
+use super::fields;
 use crate::{
     http::{From, Lines, Side, SideFault, may_trail, with_date},
+    io::Channel,
     wire::{Answer, Fields, Framing, Known, Piece, Sink},
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Buf;
 
-use super::{Down, ENOUGH, End, Failure, Running, Up};
+use super::{Down, ENOUGH, End, Failure, MOST_INFORMATIONAL, Running, Up};
 use crate::{
     http::{From, Lines, Side, keeps_alive},
     io::fill,
@@ -18,9 +18,6 @@ use crate::{
 /// Bytes read at once: of heads, and of bodies that are longer.
 const ROOM_HEAD: usize = 8 * 1024;
 const ROOM_BODY: usize = 64 * 1024;
-
-/// Answers that may precede the final one.
-const MOST_INFORMATIONAL: u32 = 64;
 
 impl<S: Side> Running<'_, S> {
     /// Passes on what can be of the answer; whether anything could.

@@ -8,7 +8,7 @@ mod up;
 use std::{
     future::poll_fn,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub(crate) use text::{chunk_begin, may_trail, put_trailers, status_line};
@@ -22,7 +22,10 @@ use crate::{
 };
 
 /// What a server may have sent before it is flushed to the client, and the other way round.
-const ENOUGH: usize = 32 * 1024;
+pub(super) const ENOUGH: usize = 32 * 1024;
+
+/// Answers that may precede the final one.
+pub(crate) const MOST_INFORMATIONAL: u32 = 64;
 
 /// How an exchange has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +106,32 @@ enum Down {
     Flush,
 }
 
+/// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     ClientWrite,
     RequestBody,
     Response,
     ResponseBody,
+}
+
+impl Phase {
+    /// For how long.
+    pub(super) fn timeout(self, service: &Service) -> Duration {
+        let timeouts = &service.timeouts;
+        let timeout = match self {
+            Self::ClientWrite => timeouts.client_write,
+            Self::RequestBody => timeouts.request_body,
+            Self::Response => timeouts.response,
+            Self::ResponseBody => timeouts.response_body,
+        };
+        timeout.get()
+    }
+
+    /// Whether it is the client that is waited for.
+    pub(super) fn is_clients(self) -> bool {
+        matches!(self, Self::ClientWrite | Self::RequestBody)
+    }
 }
 
 /// One request and its answer.
@@ -213,20 +236,10 @@ impl<S: Side> Running<'_, S> {
         let phase = self.phase();
         if self.phase != Some(phase) || before != self.progress() {
             self.phase = Some(phase);
-            let timeouts = &self.x.service.timeouts;
-            let timeout = match phase {
-                Phase::ClientWrite => timeouts.client_write,
-                Phase::RequestBody => timeouts.request_body,
-                Phase::Response => timeouts.response,
-                Phase::ResponseBody => timeouts.response_body,
-            };
-            self.x.deadline.set(timeout.get());
+            self.x.deadline.set(phase.timeout(self.x.service));
         }
         self.x.deadline.poll(context).map(|()| {
-            self.failure(match phase {
-                Phase::ClientWrite | Phase::RequestBody => Failure::ClientSlow,
-                Phase::Response | Phase::ResponseBody => Failure::ServerSlow,
-            })
+            self.failure(if phase.is_clients() { Failure::ClientSlow } else { Failure::ServerSlow })
         })
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use self::service::Context;
 use super::Ready;
-use crate::spec::{Problem, ServerProtocol, Spec};
+use crate::spec::{Mode, Problem, ServerProtocol, Spec};
 
 /// Prepares everything that `spec` says. Servers that are in `before` too keep what is known of them.
 ///
@@ -71,8 +71,8 @@ fn pools(spec: &Spec, problems: &mut Vec<Problem>) {
         if pool.name.is_empty() || !names.insert(&pool.name) {
             wrong("its name must be given and be unique");
         }
-        if pool.protocol == ServerProtocol::Http2 {
-            wrong("protocol \"http2\": HTTP/2 towards servers is not spoken yet; use \"http1\"");
+        if pool.protocol == ServerProtocol::Http2 && pool.mode == Some(Mode::Tcp) {
+            wrong("protocol \"http2\" is for mode http");
         }
         let mut servers = BTreeSet::new();
         for server in &pool.servers {
@@ -99,7 +99,7 @@ mod tests {
                 { "name": "a", "listen": ["127.0.0.1:80"], "mode": "http", "pool": "x", "error_pages": { "503": "/nowhere" } },
                 { "name": "a", "listen": ["127.0.0.1:80"], "mode": "http", "routes": [{ "paths": ["/"] }],
                   "headers": { "set_request": [{ "name": "Host", "value": "x" }, { "name": "A B", "value": "" }] } }],
-              "pools": [{ "name": "p", "protocol": "http2", "servers": [] }] }"#,
+              "pools": [{ "name": "p", "mode": "tcp", "protocol": "http2", "servers": [] }] }"#,
         );
         for part in [
             "pool p: protocol \"http2\"",

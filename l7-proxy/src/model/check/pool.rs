@@ -8,7 +8,7 @@ use super::service::Context;
 use crate::{
     model::Action,
     server::{Live, Pool, Server, hash},
-    spec::{self, Mode, Problem},
+    spec::{self, Mode, Problem, ServerProtocol},
     tls::ToServers,
 };
 
@@ -33,11 +33,18 @@ impl Context<'_> {
                 format!("pool \"{name}\" has mode tcp, which cannot serve mode http"),
             ));
         }
+        if self.service.mode == Mode::Tcp
+            && told.mode != Some(Mode::Http)
+            && told.protocol == ServerProtocol::Http2
+        {
+            problems
+                .push(Problem::new(place, format!("pool \"{name}\" speaks HTTP/2, which needs mode http")));
+        }
         let servers = told.servers.iter().map(|server| self.server(told, server)).collect();
         let algorithm = told.algorithm.unwrap_or(self.service.algorithm);
         let mut pool = Pool::new(told, servers, algorithm, self.service.hash_by.clone());
         let mut found = Vec::new();
-        pool.tls = told.tls.as_ref().and_then(|tls| ToServers::new(tls, &[], &mut found));
+        pool.tls = told.tls.as_ref().and_then(|tls| ToServers::new(tls, &mut found));
         problems.extend(found.into_iter().map(|problem| problem.within(&format!("pool {name}"))));
         let pool = Arc::new(pool);
         pools.insert(name.to_owned(), Arc::clone(&pool));

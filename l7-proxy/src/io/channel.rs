@@ -1,4 +1,4 @@
-//! A stream as a connection of bytes: WebSockets over HTTP/2 (RFC 8441), CONNECT.
+//! A stream of HTTP/2 as a connection of bytes: WebSockets over HTTP/2 (RFC 8441), CONNECT.
 
 use std::{
     io,
@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const MOST: usize = 16 * 1024;
 
 /// A stream.
-pub(super) struct Channel {
+#[derive(Debug)]
+pub struct Channel {
     body: RecvStream,
     send: SendStream<Bytes>,
     rest: Bytes,
@@ -22,7 +23,9 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(body: RecvStream, send: SendStream<Bytes>) -> Self {
+    /// A stream whose heads have passed.
+    #[must_use]
+    pub fn new(body: RecvStream, send: SendStream<Bytes>) -> Self {
         Self { body, send, rest: Bytes::new(), ended: false }
     }
 }

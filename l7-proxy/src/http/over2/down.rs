@@ -1,0 +1,179 @@
+//! From the server to the client.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use h2::RecvStream;
+use http::Response;
+
+use super::{Down, ENOUGH, End, Failure, Running, Up, head};
+use crate::{
+    http::{From, Lines, MOST_INFORMATIONAL, Side},
+    wire::{Fault, Framing, Known, Sink, answer_framing, base64},
+};
+
+/// The lines of an answer, while the client's side is put to.
+macro_rules! lines {
+    ($x:expr, $set_cookie:expr) => {
+        Lines {
+            from: From::Server($x.answer),
+            service: $x.service,
+            client: $x.client,
+            intent: Some($x.intent),
+            set_cookie: $set_cookie,
+            server: Some($x.server),
+        }
+    };
+}
+
+impl<S: Side> Running<'_, S> {
+    /// Passes on what can be of the answer; whether anything could.
+    pub(super) fn answer(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
+        let mut moved = false;
+        loop {
+            let enough = self.x.side.waiting() >= ENOUGH || matches!(self.down, Down::Flush);
+            if !enough && self.take_answer(context)? {
+                moved = true;
+                continue;
+            }
+            if self.x.side.waiting() == 0 && !matches!(self.down, Down::Flush) {
+                return Ok(moved);
+            }
+            match self.x.side.poll_flush(context) {
+                Poll::Pending => return Ok(moved),
+                Poll::Ready(Ok(())) => moved = true,
+                Poll::Ready(Err(_)) => return Err(self.failure(Failure::ClientGone)),
+            }
+            if matches!(self.down, Down::Flush) {
+                let request_done = matches!(self.up, Up::Done);
+                return Err(End::Complete { server_keeps: true, request_done });
+            }
+            if !enough {
+                return Ok(moved);
+            }
+        }
+    }
+
+    /// Takes a step in what is there of the answer; whether there was one to take.
+    fn take_answer(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
+        match &mut self.down {
+            Down::Head(response) => {
+                if let Poll::Ready(Some(Ok(early))) = response.poll_informational(context) {
+                    self.x.told.answered = true;
+                    self.informational += 1;
+                    if self.informational > MOST_INFORMATIONAL {
+                        return Err(self.failure(Failure::ServerFault(Fault::StartLine)));
+                    }
+                    head::answer(&early, self.x.answer);
+                    let x = &mut self.x;
+                    x.side.informational(&lines!(x, None));
+                    return Ok(true);
+                }
+                match Pin::new(response).poll(context) {
+                    Poll::Pending => Ok(false),
+                    Poll::Ready(Ok(response)) => {
+                        self.x.told.answered = true;
+                        self.head(response)
+                    }
+                    Poll::Ready(Err(error)) => Err(self.lost(&error)),
+                }
+            }
+            Down::Body(body) => match body.poll_data(context) {
+                Poll::Pending => Ok(false),
+                Poll::Ready(Some(Ok(data))) => {
+                    let _ = body.flow_control().release_capacity(data.len());
+                    if let Some(left) = &mut self.left {
+                        match left.checked_sub(data.len() as u64) {
+                            Some(rest) => *left = rest,
+                            None => return Err(self.failure(Failure::ServerFault(Fault::Length))),
+                        }
+                    }
+                    if !data.is_empty() {
+                        self.x.side.data(data);
+                    }
+                    Ok(true)
+                }
+                Poll::Ready(Some(Err(_))) => Err(self.failure(Failure::ServerGone)),
+                Poll::Ready(None) => match body.poll_trailers(context) {
+                    Poll::Pending => Ok(false),
+                    Poll::Ready(Ok(_)) if self.left.is_some_and(|left| left > 0) => {
+                        Err(self.failure(Failure::ServerFault(Fault::Length)))
+                    }
+                    Poll::Ready(Ok(trailers)) => {
+                        self.x.side.end(trailers.map(|map| head::fields(&map)).as_ref());
+                        self.down = Down::Flush;
+                        Ok(true)
+                    }
+                    Poll::Ready(Err(_)) => Err(self.failure(Failure::ServerGone)),
+                },
+            },
+            Down::Flush => Ok(false),
+        }
+    }
+
+    /// The head of the final answer has come.
+    fn head(&mut self, response: Response<RecvStream>) -> Result<bool, End> {
+        head::answer(&response, self.x.answer);
+        let status = self.x.answer.status;
+        let body = response.into_body();
+        let x = &mut self.x;
+        x.told.status = status;
+        x.told.head_at = Some(Instant::now());
+        let set_cookie = x.cookie.map(|(line, value)| line.set(value, x.client.secure));
+        if self.tunnel && (200..300).contains(&status) {
+            if x.intent.upgrade.is_some() {
+                // A client of HTTP/1.1 is told in its own words (RFC 6455 §4.2.2).
+                x.told.status = 101;
+                shake_hands(x.answer, x.intent.asked.fields);
+                x.side.switched(&lines!(x, set_cookie.as_deref()), x.answer);
+            } else {
+                x.side.head(&lines!(x, set_cookie.as_deref()), Framing::None);
+            }
+            self.down = Down::Body(body);
+            return Err(End::Switched);
+        }
+        let framing = match answer_framing(x.intent.method, x.answer) {
+            Ok(Framing::UntilClose) if body.is_end_stream() => Framing::None,
+            Ok(Framing::UntilClose) => Framing::Chunked,
+            Ok(framing) => framing,
+            Err(fault) => return Err(self.failure(Failure::ServerFault(fault))),
+        };
+        x.side.head(&lines!(x, set_cookie.as_deref()), framing);
+        self.left = match framing {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        };
+        self.down = if framing == Framing::None {
+            x.side.end(None);
+            Down::Flush
+        } else {
+            Down::Body(body)
+        };
+        Ok(true)
+    }
+}
+
+/// Makes of an answer that opens a tunnel the one by which HTTP/1.1 does.
+fn shake_hands(answer: &mut crate::wire::Answer, asked: &crate::wire::Fields) {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let lines: Vec<(Vec<u8>, Vec<u8>)> = answer
+        .fields
+        .iter()
+        .filter(|(known, ..)| *known != Known::ContentLength)
+        .map(|(_, name, value)| (name.to_vec(), value.to_vec()))
+        .collect();
+    answer.begin(101);
+    answer.fields.line(b"Upgrade", b"websocket");
+    answer.fields.line(b"Connection", b"Upgrade");
+    for (name, value) in lines {
+        answer.fields.line(&name, &value);
+    }
+    if let Some(key) = asked.named(b"sec-websocket-key").next() {
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
+        answer.fields.line(b"Sec-WebSocket-Accept", base64(digest.as_ref()).as_bytes());
+    }
+}

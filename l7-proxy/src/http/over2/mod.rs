@@ -1,0 +1,187 @@
+//! One request and its answer between a client, whichever HTTP it speaks, and a server that speaks HTTP/2
+//! (RFC 9113): a stream of a connection that is shared with others.
+
+mod down;
+mod head;
+mod up;
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, client::SendRequest};
+
+use super::{
+    Client, End, Failure, Intent, Side, Told,
+    exchange::{ENOUGH, Phase},
+};
+use crate::{
+    io::{Channel, Deadline},
+    model::{CookieLine, Service},
+    wire::{Answer, Fault, Framing, Method},
+};
+
+/// One request and its answer.
+pub(super) struct Over2<'a, S> {
+    pub(super) side: &'a mut S,
+    pub(super) halted: &'a tokio::sync::Notify,
+    pub(super) answer: &'a mut Answer,
+    pub(super) deadline: &'a mut Deadline,
+    pub(super) service: &'a Service,
+    pub(super) client: &'a Client,
+    pub(super) intent: &'a Intent<'a>,
+    pub(super) cookie: Option<(&'a CookieLine, &'a str)>,
+    pub(super) server: SocketAddr,
+    pub(super) told: &'a mut Told,
+}
+
+/// What becomes of the request's body.
+enum Up {
+    /// It is passed on.
+    Body,
+    /// It was, or there is none.
+    Done,
+    /// The server takes no more of it.
+    Off,
+}
+
+/// What is to come of the answer.
+enum Down {
+    Head(ResponseFuture),
+    Body(RecvStream),
+    Flush,
+}
+
+/// An exchange under way.
+struct Running<'a, S> {
+    x: Over2<'a, S>,
+    send: SendStream<Bytes>,
+    up: Up,
+    /// What came of the body and was not sent.
+    pending: Bytes,
+    down: Down,
+    /// Bytes of the body that are to come, where its length was said.
+    left: Option<u64>,
+    /// Whether the stream is to become a tunnel.
+    tunnel: bool,
+    informational: u32,
+    sent: u64,
+    phase: Option<Phase>,
+}
+
+impl<S: Side> Over2<'_, S> {
+    /// Runs it to its end. `text` is the request's head as it would be written to a server of HTTP/1.1. Where the
+    /// stream has become a tunnel, it is given back.
+    pub(super) async fn run(
+        self,
+        requests: SendRequest<Bytes>,
+        text: &[u8],
+        secure: bool,
+        tunnel: bool,
+    ) -> (End, Option<Channel>) {
+        let halted = self.halted.notified();
+        let mut halted = std::pin::pin!(halted);
+        let timeout = self.service.timeouts.response.get();
+        let Some(request) = head::request(text, self.intent, secure, tunnel) else {
+            return (End::Failed(Failure::ClientFault(Fault::Target)), None);
+        };
+        let opened = tokio::time::timeout(timeout, requests.ready()).await;
+        let Ok(Ok(mut requests)) = opened else {
+            let failure = if opened.is_err() { Failure::ServerSlow } else { Failure::ServerGone };
+            return (End::Failed(failure), None);
+        };
+        let tunnel = tunnel || self.intent.method == Method::Connect;
+        let ended = self.intent.framing == Framing::None && !tunnel;
+        let Ok((response, send)) = requests.send_request(request, ended) else {
+            return (End::Failed(Failure::ServerGone), None);
+        };
+        // From here on the server may have it, unless it says that it has not.
+        self.told.sent = true;
+        let mut running = Running {
+            up: if self.intent.framing == Framing::None { Up::Done } else { Up::Body },
+            x: self,
+            send,
+            pending: Bytes::new(),
+            down: Down::Head(response),
+            left: None,
+            tunnel,
+            informational: 0,
+            sent: 0,
+            phase: None,
+        };
+        let end = poll_fn(|context| {
+            let polled = running.poll(context);
+            if polled.is_pending() && halted.as_mut().poll(context).is_ready() {
+                return Poll::Ready(running.failure(Failure::Halted));
+            }
+            polled
+        })
+        .await;
+        running.x.deadline.clear();
+        let Running { send, down, .. } = running;
+        match (end, down) {
+            (End::Switched, Down::Body(body)) => (end, Some(Channel::new(body, send))),
+            _ => (end, None),
+        }
+    }
+}
+
+impl<S: Side> Running<'_, S> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let before = self.progress();
+        loop {
+            let moved = match self.request(context).and_then(|up| Ok(self.answer(context)? | up)) {
+                Ok(moved) => moved,
+                Err(end) => return Poll::Ready(end),
+            };
+            if !moved {
+                break;
+            }
+        }
+        if matches!(self.up, Up::Done) && self.x.side.poll_gone(context).is_ready() {
+            return Poll::Ready(self.failure(Failure::ClientGone));
+        }
+        let phase = self.phase();
+        if self.phase != Some(phase) || before != self.progress() {
+            self.phase = Some(phase);
+            self.x.deadline.set(phase.timeout(self.x.service));
+        }
+        self.x.deadline.poll(context).map(|()| {
+            self.failure(if phase.is_clients() { Failure::ClientSlow } else { Failure::ServerSlow })
+        })
+    }
+
+    /// A number that changes with everything that is read or written.
+    fn progress(&self) -> (u64, u64, u64, u32) {
+        (self.sent, self.x.told.received, self.x.side.written(), self.informational)
+    }
+
+    fn phase(&self) -> Phase {
+        match (&self.down, &self.up) {
+            (Down::Flush, _) => Phase::ClientWrite,
+            _ if self.x.side.waiting() > 0 => Phase::ClientWrite,
+            (Down::Body(_), _) => Phase::ResponseBody,
+            (Down::Head(_), Up::Body) if self.pending.is_empty() => Phase::RequestBody,
+            (Down::Head(_), _) => Phase::Response,
+        }
+    }
+
+    fn failure(&self, failure: Failure) -> End {
+        if matches!(self.down, Down::Head(_)) { End::Failed(failure) } else { End::Broken(failure) }
+    }
+
+    /// What an error of the stream means.
+    fn lost(&mut self, error: &h2::Error) -> End {
+        // RFC 9113 §8.7: it says that nothing was done with it.
+        let is_untouched = error.is_remote()
+            && (error.reason() == Some(Reason::REFUSED_STREAM)
+                || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR)));
+        if is_untouched && matches!(self.down, Down::Head(_)) {
+            self.x.told.sent = false;
+        }
+        self.failure(Failure::ServerGone)
+    }
+}
