@@ -201,3 +201,39 @@ fn connections_are_told_line_by_line() {
     assert!(line.starts_with(&format!("127.0.0.1:{port} [")), "{line}");
     assert!(line.contains("] web web/s0 0/") && line.ends_with(" 5 -- 0/0/0/0/0 0/0\n"), "{line}");
 }
+
+#[test]
+fn a_reset_is_passed_on_as_one() {
+    // What was cut off must not look complete, on either side.
+    let came = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let seen = std::sync::Arc::clone(&came);
+    let server = Server::script(move |client, number| {
+        client.until("hello");
+        if number == 0 {
+            let mut byte = [0];
+            *seen.lock().unwrap() =
+                Some(std::io::Read::read(&mut client.stream, &mut byte).map_err(|e| e.kind()));
+        } else {
+            client.send(b"half");
+            socket2::SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        }
+    });
+    let proxy = Proxy::start(&[server.address], TCP);
+    let mut client = proxy.connect();
+    client.send(b"hello");
+    eventually("it is passed on", || server.count() == 1);
+    socket2::SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(client);
+    eventually("the server has seen it", || came.lock().unwrap().is_some());
+    assert_eq!(*came.lock().unwrap(), Some(Err(std::io::ErrorKind::ConnectionReset)));
+    let mut client = proxy.connect();
+    client.send(b"hello");
+    let error = loop {
+        match std::io::Read::read(&mut client.stream, &mut [0; 16]) {
+            Ok(0) => panic!("it looks whole"),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}

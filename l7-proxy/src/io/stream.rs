@@ -4,9 +4,11 @@ use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -37,6 +39,14 @@ impl Stream {
             Self::Accepted(tls) => Some(tls.get_ref().0),
             Self::Connected(tls) => Some(tls.get_ref().0),
             Self::Channel(_) => None,
+        }
+    }
+
+    /// Sees to it that the end of the connection is a reset: who is at its other end should not take it for the
+    /// end of what was to be said.
+    pub fn break_off(&self) {
+        if let Some(socket) = self.socket() {
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
 

@@ -87,6 +87,8 @@ pub struct Passed {
     pub up: u64,
     /// From the server to the client.
     pub down: u64,
+    /// Whether it ended with a reset: the other side should not take that for the end of what was to be said.
+    pub reset: bool,
 }
 
 /// One direction.
@@ -96,6 +98,20 @@ struct Way {
     shut: bool,
     flushed: bool,
     passed: u64,
+}
+
+/// What broke a direction.
+struct Broken {
+    of_source: bool,
+    reset: bool,
+}
+
+impl Broken {
+    /// `of_source` where it was read from.
+    fn by(of_source: bool) -> impl Fn(io::Error) -> Self {
+        // TLS that ends without saying so, as many clients do, is no reset.
+        move |error| Self { of_source, reset: error.kind() != io::ErrorKind::UnexpectedEof }
+    }
 }
 
 /// Passes bytes on until both sides have finished, or one of the `times` or `told` ends it.
@@ -113,18 +129,22 @@ where
     let mut up = Way::new(std::mem::take(&mut client.input));
     let mut down = Way::new(std::mem::take(&mut server.input));
     let mut told = std::pin::pin!(told.notified());
-    let mut seen = None;
+    let (mut seen, mut reset) = (None, false);
     let ended = poll_fn(|context| {
         // What was to be said before goes first.
         begin(&mut client.output, &mut client.stream, context, Ended::Client)?;
         begin(&mut server.output, &mut server.stream, context, Ended::Server)?;
         if server.output.is_empty() {
-            up.poll(&mut client.stream, &mut server.stream, context)
-                .map_err(|of_source| if of_source { Ended::Client } else { Ended::Server })?;
+            up.poll(&mut client.stream, &mut server.stream, context).map_err(|broken| {
+                reset = broken.reset;
+                if broken.of_source { Ended::Client } else { Ended::Server }
+            })?;
         }
         if client.output.is_empty() {
-            down.poll(&mut server.stream, &mut client.stream, context)
-                .map_err(|of_source| if of_source { Ended::Server } else { Ended::Client })?;
+            down.poll(&mut server.stream, &mut client.stream, context).map_err(|broken| {
+                reset = broken.reset;
+                if broken.of_source { Ended::Server } else { Ended::Client }
+            })?;
         }
         if up.shut && down.shut {
             return Poll::Ready(Ok(Ended::Both));
@@ -146,7 +166,7 @@ where
     .await
     .unwrap_or_else(|ended: Ended| ended);
     deadline.clear();
-    (ended, Passed { up: up.passed, down: down.passed })
+    (ended, Passed { up: up.passed, down: down.passed, reset })
 }
 
 /// Writes what waits before the relay begins.
@@ -167,8 +187,8 @@ impl Way {
         Self { pending, ended: false, shut: false, flushed: true, passed: 0 }
     }
 
-    /// Passes on what can be. The error says whether it was the source's.
-    fn poll<R, W>(&mut self, from: &mut R, to: &mut W, context: &mut Context<'_>) -> Result<(), bool>
+    /// Passes on what can be.
+    fn poll<R, W>(&mut self, from: &mut R, to: &mut W, context: &mut Context<'_>) -> Result<(), Broken>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -176,7 +196,7 @@ impl Way {
         while !self.shut {
             match self.write(to, context) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Err(_)) => return Err(false),
+                Poll::Ready(Err(error)) => return Err(Broken::by(false)(error)),
                 Poll::Ready(Ok(())) => {}
             }
             if self.ended {
@@ -189,20 +209,20 @@ impl Way {
             }
             let read = SCRATCH.with_borrow_mut(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut *from).poll_read(context, &mut buffer)).map_err(|_| true)?;
-                self.pass(buffer.filled(), to, context).map_err(|_| false)?;
+                ready!(Pin::new(&mut *from).poll_read(context, &mut buffer)).map_err(Broken::by(true))?;
+                self.pass(buffer.filled(), to, context).map_err(Broken::by(false))?;
                 Poll::Ready(Ok(buffer.filled().len()))
             });
             match read {
                 Poll::Pending => {
                     return match self.write(to, context) {
-                        Poll::Ready(Err(_)) => Err(false),
+                        Poll::Ready(Err(error)) => Err(Broken::by(false)(error)),
                         _ => Ok(()),
                     };
                 }
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(of_source)) => return Err(of_source),
+                Poll::Ready(Err(broken)) => return Err(broken),
             }
         }
         Ok(())

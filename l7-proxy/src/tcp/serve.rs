@@ -116,6 +116,10 @@ impl Connection<'_> {
         let (ended, passed) =
             relay(&mut client_side, &mut server_side, times, halted, &mut Deadline::default()).await;
         pool.release(reached.slot);
+        if passed.reset {
+            client_side.stream.break_off();
+            server_side.stream.break_off();
+        }
         if ended == Ended::Server {
             server.live.count_broken(worker);
         }

@@ -3,7 +3,6 @@
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
 use crate::front::Entry;
@@ -208,8 +207,8 @@ impl H1 {
 
     /// Sees to it that the end of the connection is not taken for the end of an answer without a length.
     pub(super) fn break_off(&mut self) {
-        if let (Coding::UntilClose, Some(socket)) = (self.coding, self.stream.socket()) {
-            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        if self.coding == Coding::UntilClose {
+            self.stream.break_off();
         }
     }
 

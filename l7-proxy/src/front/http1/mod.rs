@@ -292,6 +292,10 @@ impl Session {
         let halted = pool.servers[index].live.halted(self.door.worker);
         let (ended, passed) = relay(&mut client, &mut server, times, halted, &mut self.deadline).await;
         pool.release(slot);
+        if passed.reset {
+            client.stream.break_off();
+            server.stream.break_off();
+        }
         let mut report = Report { ended: ended.letters(), ..report };
         report.told.received += passed.up;
         let status = report.told.status;

@@ -188,6 +188,9 @@ impl Stream<'_> {
         let (ended, passed) =
             relay(&mut client_side, &mut server_side, times, halted, &mut self.deadline).await;
         pool.release(slot);
+        if passed.reset {
+            server_side.stream.break_off();
+        }
         let mut report = Report { ended: ended.letters(), ..report };
         report.told.received += passed.up;
         let status = report.told.status;
