@@ -35,6 +35,10 @@ pub(crate) fn check() -> Result<()> {
             "format of fuzz targets",
             shell::cargo(["fmt", "--manifest-path=lb-common/fuzz/Cargo.toml", "--check"]),
         ),
+        (
+            "format of the proxy's fuzz targets",
+            shell::cargo(["fmt", "--manifest-path=l7-proxy/fuzz/Cargo.toml", "--check"]),
+        ),
         ("clippy, host", shell::cargo(["clippy", "--workspace", "--all-targets", "--", "--deny=warnings"])),
         // Targets that a plain `cargo test` leaves out must be named, or `--all-targets` leaves them out too.
         (

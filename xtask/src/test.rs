@@ -23,6 +23,9 @@ use crate::{
 /// Makes tests fail instead of skipping themselves.
 const DENY_SKIPS_VARIABLE: &str = "LB_DENY_SKIPS";
 
+/// Where fuzz targets are.
+const FUZZED: [&str; 2] = ["lb-common/fuzz", "l7-proxy/fuzz"];
+
 /// What the tests as root see of our environment.
 const VARIABLES: [&str; 4] = [BINARIES_VARIABLE, DENY_SKIPS_VARIABLE, "RUST_BACKTRACE", "RUST_TEST_THREADS"];
 
@@ -128,7 +131,15 @@ fn host(options: &Options) -> Result<Tally> {
 
 /// Each fuzz target for a while; one that comes to the end has passed.
 fn fuzz(seconds: u32) -> Result<Tally> {
-    let folder = shell::workspace().join("lb-common/fuzz/fuzz_targets");
+    let mut tally = Tally::default();
+    for folder in FUZZED {
+        tally += fuzz_in(folder, seconds)?;
+    }
+    Ok(tally)
+}
+
+fn fuzz_in(fuzzed: &str, seconds: u32) -> Result<Tally> {
+    let folder = shell::workspace().join(fuzzed).join("fuzz_targets");
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut names = Vec::new();
     for entry in entries {
@@ -145,7 +156,7 @@ fn fuzz(seconds: u32) -> Result<Tally> {
     for name in names {
         // The fuzzed code has no `unsafe`: a sanitizer would find nothing, and would need a nightly compiler.
         let mut cargo =
-            shell::cargo(["fuzz", "run", "--fuzz-dir=lb-common/fuzz", "--sanitizer=none", "--target-dir"]);
+            shell::cargo(["fuzz", "run", "--sanitizer=none", "--fuzz-dir", fuzzed, "--target-dir"]);
         cargo
             .arg(shell::target().join("fuzz"))
             .arg(&name)
