@@ -3,6 +3,7 @@
 pub mod greeting;
 mod relay;
 mod serve;
+mod splice;
 
-pub use relay::{Ended, Party, Passed, Times, relay};
+pub use relay::{Ended, Party, Passed, Plain, Times, relay};
 pub use serve::serve;

@@ -15,11 +15,13 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     sync::Notify,
     time::Instant,
 };
 
-use crate::io::{Deadline, Out};
+use super::splice::{Failed, Splice, Step};
+use crate::io::{Channel, Deadline, Out, Stream};
 
 /// Bytes that are read at once.
 const ROOM: usize = 64 * 1024;
@@ -91,9 +93,38 @@ pub struct Passed {
     pub reset: bool,
 }
 
+/// A connection that may be a socket and nothing else.
+pub trait Plain {
+    /// The socket, where what it carries is what is said.
+    fn plain(&self) -> Option<&TcpStream>;
+}
+
+impl Plain for Stream {
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket),
+            _ => None,
+        }
+    }
+}
+
+impl<T: Plain> Plain for &mut T {
+    fn plain(&self) -> Option<&TcpStream> {
+        (**self).plain()
+    }
+}
+
+impl Plain for Channel {
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
 /// One direction.
 struct Way {
     pending: BytesMut,
+    /// In use while large pieces come and both sides are plain.
+    splice: Option<Splice>,
     ended: bool,
     shut: bool,
     flushed: bool,
@@ -123,8 +154,8 @@ pub async fn relay<C, S>(
     deadline: &mut Deadline,
 ) -> (Ended, Passed)
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    S: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Plain + Unpin,
+    S: AsyncRead + AsyncWrite + Plain + Unpin,
 {
     let mut up = Way::new(std::mem::take(&mut client.input));
     let mut down = Way::new(std::mem::take(&mut server.input));
@@ -184,14 +215,14 @@ fn begin<S: AsyncWrite + Unpin>(
 
 impl Way {
     fn new(pending: BytesMut) -> Self {
-        Self { pending, ended: false, shut: false, flushed: true, passed: 0 }
+        Self { pending, splice: None, ended: false, shut: false, flushed: true, passed: 0 }
     }
 
     /// Passes on what can be.
     fn poll<R, W>(&mut self, from: &mut R, to: &mut W, context: &mut Context<'_>) -> Result<(), Broken>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: AsyncRead + Plain + Unpin,
+        W: AsyncWrite + Plain + Unpin,
     {
         while !self.shut {
             match self.write(to, context) {
@@ -204,6 +235,22 @@ impl Way {
                     Poll::Pending => return Ok(()),
                     // That it is gone already is no failure: it has been told all.
                     Poll::Ready(_) => self.shut = true,
+                }
+                continue;
+            }
+            if let (Some(splice), Some(source), Some(target)) = (&mut self.splice, from.plain(), to.plain()) {
+                match splice.poll(source, target, context) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Ok(Step::Passed(passed))) => {
+                        self.passed += passed as u64;
+                        if splice.is_for_few(passed) {
+                            self.splice = None;
+                        }
+                    }
+                    Poll::Ready(Ok(Step::End)) => self.ended = true,
+                    Poll::Ready(Ok(Step::Few)) => self.splice = None,
+                    Poll::Ready(Err(Failed::Source(error))) => return Err(Broken::by(true)(error)),
+                    Poll::Ready(Err(Failed::Target(error))) => return Err(Broken::by(false)(error)),
                 }
                 continue;
             }
@@ -221,6 +268,10 @@ impl Way {
                     };
                 }
                 Poll::Ready(Ok(0)) => self.ended = true,
+                // As much as fits: there is likely to be more. What could not be passed on goes first.
+                Poll::Ready(Ok(ROOM)) if from.plain().is_some() && to.plain().is_some() => {
+                    self.splice = Some(Splice::default());
+                }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(broken)) => return Err(broken),
             }
