@@ -77,6 +77,8 @@ pub struct Options {
     pub xdp_mode: Wanted,
     /// Where metrics are told over TCP.
     pub metrics: Option<SocketAddr>,
+    /// Where the admin interface is served over TCP, and what protects it there.
+    pub api: Option<admin::remote::Options>,
     /// Where changes are written down that lbctl asks for.
     pub audit: PathBuf,
     /// What becomes of other configurations.
@@ -119,6 +121,13 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         }
         None => None,
     };
+    let api = options.api.as_ref().map(admin::remote::Api::open).transpose().map_err(|why| anyhow!(why))?;
+    // A VIP must not take their packets away from them.
+    let conflicts = listeners::conflicts(&config)?;
+    if !conflicts.is_empty() {
+        let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
+        bail!("{}", conflicts.join("; "));
+    }
     let mut found = Found::look(&options.takeover)?;
     let links = match find_links(&netlink, &options.interfaces, found.pins.as_ref()).await {
         Ok(links) => links,
@@ -172,6 +181,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             links: &links,
             hangup: &hangup,
             metrics,
+            api,
             manager: Arc::clone(&manager),
         };
         // A bug in there must not keep the addresses from being taken off.
@@ -434,11 +444,13 @@ async fn serve(
         links,
         hangup,
         metrics,
+        api,
         manager,
         audit,
     } = reload;
     let reload::Options { text, watch, history } = options.clone();
     let handle = handle.with_history(history.clone()).with_audit(admin::Audit::new(audit));
+    let handle = handle.with_access(api.as_ref().map(admin::remote::Api::access));
     let placed = config.with_addresses(&findings);
     let (names, names_wanted) = watch::channel(Arc::new(names::Wanted::of(&config)));
     let (findings_news, findings) = watch::channel(Arc::new(findings));
@@ -474,6 +486,7 @@ async fn serve(
         () = names::run(names_wanted, findings_news) => bail!("the search for servers' addresses ended"),
         () = reloader.run(reloads, hangup) => bail!("the reader of the configuration ended"),
         () = metrics::serve::serve(metrics, handle.clone()) => bail!("the metrics' server ended"),
+        () = admin::remote::serve(api, handle.clone()) => bail!("the API ended"),
         () = admin::serve(socket, handle) => bail!("the admin interface ended"),
     }
 }
@@ -491,6 +504,7 @@ struct Reload<'a> {
     links: &'a [Link],
     hangup: &'a Notify,
     metrics: Option<TcpListener>,
+    api: Option<admin::remote::Api>,
     manager: Arc<Manager>,
     audit: &'a Path,
 }

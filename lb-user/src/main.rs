@@ -8,10 +8,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::{
-    admin::{self, audit},
+    admin::{self, access::Files, audit},
     app,
     config::{self, Checked, Diagnostic, Severity},
     datapath::attach::Wanted,
@@ -60,6 +60,22 @@ struct Arguments {
     /// Tell metrics (OpenMetrics) over HTTP here as well: whoever can reach it can read them.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+
+    /// Serve what lbctl asks for over TCP as well, with TLS and tokens: takes --api-cert and --api-tokens.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    api: Option<SocketAddr>,
+
+    /// PEM file with the certificate for --api, its chain, and its key unless --api-key says otherwise.
+    #[arg(long, value_name = "FILE", requires = "api")]
+    api_cert: Option<PathBuf>,
+
+    /// PEM file with the key of that certificate.
+    #[arg(long, value_name = "FILE", requires = "api")]
+    api_key: Option<PathBuf>,
+
+    /// File with the tokens for --api, which `lbctl token new` writes.
+    #[arg(long, value_name = "FILE", requires = "api")]
+    api_tokens: Option<PathBuf>,
 
     /// Folder in a BPF file system where links and maps are pinned, so that they outlive this process.
     #[arg(long, value_name = "DIR", default_value = takeover::DEFAULT_PINS)]
@@ -173,6 +189,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         socket: arguments.socket.clone(),
         xdp_mode: arguments.xdp_mode,
         metrics: arguments.metrics,
+        api: api(arguments)?,
         audit: arguments.audit.clone(),
         reload: reload::Options { text, watch: arguments.watch_config, history },
         takeover,
@@ -182,6 +199,20 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     runtime.shutdown_background();
     outcome?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The API over TCP, which is never without protection.
+fn api(arguments: &Arguments) -> Result<Option<admin::remote::Options>> {
+    let Some(address) = arguments.api else { return Ok(None) };
+    let (Some(certificate), Some(tokens)) = (&arguments.api_cert, &arguments.api_tokens) else {
+        bail!(
+            "--api needs --api-cert and --api-tokens: without TLS and tokens anyone who reaches {address} could change \
+             this balancer (lbctl cert selfsign and lbctl token new make them)"
+        );
+    };
+    let key = arguments.api_key.as_ref().unwrap_or(certificate).clone();
+    let files = Files { certificate: certificate.clone(), key, tokens: tokens.clone() };
+    Ok(Some(admin::remote::Options { address, files }))
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -255,6 +286,19 @@ mod tests {
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_api_is_never_without_protection() {
+        let at = "lb-user --iface eth0 --api [::]:9443";
+        for more in ["", " --api-cert c.pem", " --api-tokens t", " --api-key k --api-tokens t"] {
+            let refused = api(&parse(&format!("{at}{more}")).unwrap()).unwrap_err().to_string();
+            assert!(refused.starts_with("--api needs --api-cert and --api-tokens"), "{refused}");
+        }
+        let whole = parse(&format!("{at} --api-cert c.pem --api-tokens t")).unwrap();
+        assert_eq!(api(&whole).unwrap().unwrap().files.key, PathBuf::from("c.pem"));
+        assert!(api(&parse("lb-user --iface eth0").unwrap()).unwrap().is_none());
+        assert!(parse("lb-user --iface eth0 --api-tokens t").is_err());
     }
 
     #[test]

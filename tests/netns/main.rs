@@ -3,6 +3,7 @@
 //! Each test is a sentence about what holds; R-numbers are those of the operators' requirements. Tests need
 //! root and a built `lb-user`; see [`lb_tests::privilege`] for what happens without.
 
+mod api;
 mod bed;
 mod churn;
 mod config;

@@ -35,6 +35,7 @@ pub mod pattern;
 pub mod privilege;
 pub mod process;
 pub mod relay;
+pub mod schema;
 pub mod server;
 pub mod stack;
 pub mod streams;

@@ -189,7 +189,7 @@ async fn perform(
         Op::History => encode(&handle.history()),
         Op::Config => config(handle).await,
         Op::Metrics => {
-            let text = metrics::render(&*handle.status().await, &metrics::Process::this());
+            let text = metrics::render(&*handle.status().await, &metrics::Process::this(), &handle.counts);
             Ok(Reply { body: Either::Left(Full::from(text)), kind: metrics::CONTENT_TYPE, etag: None })
         }
         Op::OpenApi => encode(&openapi::document()),

@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     future::Future,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -42,13 +43,28 @@ impl Drop for Request<'_> {
     }
 }
 
+/// One of the connections.
+#[derive(Debug)]
+struct Member {
+    task: AbortHandle,
+    busy: Busy,
+    /// Where it comes from, if that is anywhere.
+    from: Option<IpAddr>,
+}
+
+impl Member {
+    fn is_idle(&self) -> bool {
+        !self.task.is_finished() && !self.busy.0.load(Relaxed)
+    }
+}
+
 /// The connections.
 #[derive(Debug)]
 pub struct Crowd {
     most: usize,
     tasks: JoinSet<()>,
     /// The oldest first.
-    members: VecDeque<(AbortHandle, Busy)>,
+    members: VecDeque<Member>,
 }
 
 impl Crowd {
@@ -61,12 +77,20 @@ impl Crowd {
     /// Waits until there may be one more: not at all if one of those there can go.
     pub async fn admit(&mut self) {
         while self.tasks.len() >= self.most {
-            let idle = self.members.iter().find(|(task, busy)| !task.is_finished() && !busy.0.load(Relaxed));
-            if let Some((task, _)) = idle {
-                task.abort();
+            // Some may be on their way out already.
+            if self.members.len() >= self.tasks.len() {
+                self.dismiss(|_| true);
             }
             self.gone().await;
         }
+    }
+
+    /// Has the oldest idle one of a kind go, if there is one.
+    fn dismiss(&mut self, of_the_kind: impl Fn(&Member) -> bool) -> bool {
+        let place = self.members.iter().position(|member| member.is_idle() && of_the_kind(member));
+        let Some(member) = place.and_then(|place| self.members.remove(place)) else { return false };
+        member.task.abort();
+        true
     }
 
     /// Waits until one is gone; for ever if there is none.
@@ -74,14 +98,39 @@ impl Crowd {
         if self.tasks.join_next().await.is_none() {
             std::future::pending::<()>().await;
         }
-        self.members.retain(|(task, _)| !task.is_finished());
+        self.members.retain(|member| !member.task.is_finished());
     }
 
     /// One more.
     pub fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, connection: impl FnOnce(Busy) -> F) {
+        self.add(None, connection);
+    }
+
+    /// One more from an address, which may have `share` of them: beyond that its own oldest idle one goes, and if it has
+    /// none, so does the new one. Gives whether it stays.
+    pub fn spawn_from<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        from: IpAddr,
+        share: usize,
+        connection: impl FnOnce(Busy) -> F,
+    ) -> bool {
+        let of_it = |member: &Member| member.from == Some(from);
+        let count = self.members.iter().filter(|member| of_it(member)).count();
+        if count >= share && !self.dismiss(of_it) {
+            return false;
+        }
+        self.add(Some(from), connection);
+        true
+    }
+
+    fn add<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        from: Option<IpAddr>,
+        connection: impl FnOnce(Busy) -> F,
+    ) {
         let busy = Busy::default();
         let task = self.tasks.spawn(connection(busy.clone()));
-        self.members.push_back((task, busy));
+        self.members.push_back(Member { task, busy, from });
     }
 }
 
@@ -113,6 +162,32 @@ mod tests {
         let mut over =
             gone.iter_mut().map(|told| told.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         assert_eq!([over.next(), over.next(), over.next()], [Some(false), Some(true), Some(false)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_often_takes_the_place_of_its_own_kind() {
+        let mut crowd = Crowd::new(8);
+        let [many, other] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        let (tell, mut told) = oneshot::channel::<()>();
+        assert!(crowd.spawn_from(other, 2, |_| async move {
+            let _tell = tell;
+            std::future::pending().await
+        }));
+        for _ in 0..100 {
+            crowd.admit().await;
+            assert!(crowd.spawn_from(many, 2, |_| std::future::pending()));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(told.try_recv(), Err(oneshot::error::TryRecvError::Empty), "the other is still there");
+        let mut busy = Crowd::new(8);
+        for expected in [true, true, false] {
+            let stays = busy.spawn_from(many, 2, |busy| async move {
+                let _request = busy.begin();
+                std::future::pending().await
+            });
+            assert_eq!(stays, expected);
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

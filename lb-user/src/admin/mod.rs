@@ -11,20 +11,25 @@
 //! [`StatusRequest`] and makes do with the last published one when that takes too long. What is to change goes to the loop,
 //! or to who reads the configuration, as a [`Command`] or [`ReloadRequest`].
 
+pub mod access;
 pub mod api;
 pub mod audit;
+pub mod counts;
 pub mod crowd;
 pub mod error;
 pub mod eyes;
 pub mod flows;
+pub mod guard;
 pub mod maps;
 pub mod openapi;
 pub mod query;
+pub mod remote;
 pub mod role;
 pub mod routes;
 pub mod server;
 pub mod socket;
 pub mod steer;
+pub mod token;
 pub mod version;
 
 use std::{sync::Arc, time::Duration};
@@ -37,7 +42,9 @@ use tokio::{
 };
 
 pub use self::{
+    access::Access,
     audit::Audit,
+    counts::Counts,
     role::Role,
     server::serve,
     socket::Socket,
@@ -189,6 +196,8 @@ pub struct Handle {
     connections: Option<Connections>,
     history: Option<History>,
     audit: Option<Audit>,
+    access: Option<Arc<Access>>,
+    counts: Arc<Counts>,
 }
 
 /// What reaches others through a [`Handle`].
@@ -219,6 +228,8 @@ impl Handle {
             connections: None,
             history: None,
             audit: None,
+            access: None,
+            counts: Arc::default(),
         };
         (handle, Requests { status, commands, reloads })
     }
@@ -245,6 +256,24 @@ impl Handle {
     #[must_use]
     pub fn with_history(self, history: History) -> Self {
         Self { history: Some(history), ..self }
+    }
+
+    /// The same, with what protects the API over TCP.
+    #[must_use]
+    pub fn with_access(self, access: Option<Arc<Access>>) -> Self {
+        Self { access, ..self }
+    }
+
+    /// Reads tokens and certificate again, if there are any; gives what is wrong with them.
+    #[must_use]
+    pub fn read_access_again(&self) -> Vec<String> {
+        self.access.as_ref().map(|access| access.read_again()).unwrap_or_default()
+    }
+
+    /// What is counted of the interface.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Changes a server's state or weight; gives the servers that the request was for.

@@ -7,15 +7,20 @@ use std::{
 };
 
 use http_body_util::Either;
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{Request, body::Incoming, header::HeaderMap, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::UnixStream, time::sleep};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    time::sleep,
+};
 use tracing::{debug, warn};
 
 use super::{
     Handle, Role, Socket,
     api::{self, Caller},
     audit::Who,
+    counts::Way,
     crowd::{Busy, Crowd},
     error::Refusal,
 };
@@ -44,6 +49,7 @@ pub async fn serve(socket: Socket, handle: Handle) {
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok(stream) => {
+                    handle.counts.connected(Way::Socket);
                     let caller = caller(&stream, socket.owner());
                     connections.spawn(|busy| connection(stream, caller, busy, handle.clone()));
                 }
@@ -70,13 +76,27 @@ async fn connection(stream: UnixStream, caller: Caller, busy: Busy, handle: Hand
     if caller.standing.is_err() {
         warn!("admin socket: {} is refused", caller.who);
     }
+    exchange(stream, Way::Socket, busy, &handle, |_| caller.clone(), || true).await;
+}
+
+/// Requests and answers on one connection, within limits. `caller` says who asks, by the head of a request; `still`, whether
+/// who is being told of packets may be told of more.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    way: Way,
+    busy: Busy,
+    handle: &Handle,
+    caller: impl Fn(&HeaderMap) -> Caller,
+    still: impl Fn() -> bool,
+) {
     // Whether what is sent at present has no end by itself.
     let endless = AtomicBool::new(false);
-    let service = service_fn(|request| {
-        let (handle, caller, endless, busy) = (&handle, &caller, &endless, &busy);
+    let service = service_fn(|request: Request<Incoming>| {
+        let (caller, endless, busy) = (caller(request.headers()), &endless, &busy);
         async move {
             let in_hand = busy.begin();
-            let response = api::respond(request, caller, handle).await;
+            let response = api::respond(request, &caller, handle).await;
+            handle.counts.answered(way, response.status());
             let goes_on = matches!(response.body(), Either::Right(_));
             endless.store(goes_on, Relaxed);
             if goes_on {
@@ -94,17 +114,17 @@ async fn connection(stream: UnixStream, caller: Caller, busy: Busy, handle: Hand
         outcome = connection => match outcome {
             Ok(()) => {}
             // The client's affair: it hung up, was too slow or did not speak HTTP.
-            Err(error) => debug!("admin socket: {error}"),
+            Err(error) => debug!("admin interface: {error}"),
         },
-        () = too_long(&endless) => debug!("admin socket: connection cut after {CONNECTION_TIMEOUT:?}"),
+        () = too_long(&endless, still) => debug!("admin interface: connection cut after {CONNECTION_TIMEOUT:?}"),
     }
 }
 
-/// Until a connection has lived for long enough; one that is being told of packets may.
-async fn too_long(endless: &AtomicBool) {
+/// Until a connection has lived for long enough; one that is being told of packets may, as long as it may be told.
+async fn too_long(endless: &AtomicBool, still: impl Fn() -> bool) {
     loop {
         sleep(CONNECTION_TIMEOUT).await;
-        if !endless.load(Relaxed) {
+        if !endless.load(Relaxed) || !still() {
             return;
         }
     }

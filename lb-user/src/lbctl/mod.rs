@@ -28,6 +28,7 @@ pub mod status;
 pub mod table;
 pub mod tar;
 pub mod terms;
+pub mod token;
 pub mod trace;
 pub mod units;
 pub mod verify;
@@ -161,6 +162,9 @@ enum Command {
     /// Make certificates.
     #[command(after_help = EXIT_CODES, subcommand)]
     Cert(cert::Word),
+    /// Make and list tokens for lb-user --api.
+    #[command(after_help = EXIT_CODES, subcommand)]
+    Token(token::Word),
     /// Print a script that has a shell complete lbctl's commands.
     #[command(after_help = EXIT_CODES)]
     Completions(documents::Completions),
@@ -222,6 +226,7 @@ fn run(at: &At, command: &Command) -> Result<(), Failure> {
         Command::Verify(options) => verify::run(at, options),
         Command::Explain(options) => explain::run(options),
         Command::Cert(word) => cert::run(word),
+        Command::Token(word) => token::run(word),
         Command::SupportBundle(options) => bundle::run(at, options),
         Command::Completions(wanted) => documents::completions(Arguments::command(), *wanted),
         Command::Man(wanted) => documents::man(Arguments::command(), wanted),
@@ -321,6 +326,8 @@ mod tests {
             "lbctl vip disable web --if-match 0123456789abcdef-01234567",
             "lbctl rollback 7 --dry-run",
             "lbctl openapi",
+            "lbctl token new --role operator --name ci --days 90 --file t",
+            "lbctl token list -o json",
             "lbctl --api https://lb:9443 --token-file t --ca ca.pem status",
             "lbctl pool list",
             "lbctl pool show web -o json",
@@ -348,6 +355,8 @@ mod tests {
             "lbctl vip",
             "lbctl vip show",
             "lbctl conn list --limit 0",
+            "lbctl token new --name ci",
+            "lbctl token new --role root --name ci",
             "lbctl conn kill",
             "lbctl cert selfsign",
             "lbctl cert selfsign --fqdn lb.example --days 0",

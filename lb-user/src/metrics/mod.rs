@@ -8,6 +8,7 @@ mod text;
 use std::{fs, io};
 
 use self::text::{Kind, Text};
+use crate::admin::counts::{CLASSES, Counts, Way};
 use crate::snapshot::{Health, PoolHealth, ServerStatus, Snapshot, Traffic, VipStatus};
 
 /// The content type that goes with it.
@@ -44,9 +45,10 @@ impl Process {
 
 /// All metrics.
 #[must_use]
-pub fn render(snapshot: &Snapshot, process: &Process) -> String {
+pub fn render(snapshot: &Snapshot, process: &Process, api: &Counts) -> String {
     let mut text = Text::default();
     daemon(&mut text, snapshot, process);
+    admin(&mut text, api);
     tables(&mut text, snapshot);
     reasons(&mut text, snapshot);
     vips(&mut text, &snapshot.vips);
@@ -82,6 +84,27 @@ fn daemon(text: &mut Text, snapshot: &Snapshot, process: &Process) {
     text.sample("process_cpu_seconds_total", &[], process.cpu);
     text.family("process_open_fds", Kind::Gauge, "Open file descriptors.");
     text.sample("process_open_fds", &[], process.files);
+}
+
+fn admin(text: &mut Text, api: &Counts) {
+    text.family(
+        "lb_api_requests",
+        Kind::Counter,
+        "Requests to the admin interface, by way and class of answer.",
+    );
+    for way in Way::ALL {
+        for (class, count) in CLASSES.iter().zip(api.answers(way)) {
+            text.sample("lb_api_requests_total", &[("way", way.name()), ("status", class)], count);
+        }
+    }
+    text.family("lb_api_connections", Kind::Counter, "Connections to the admin interface.");
+    for way in Way::ALL {
+        text.sample("lb_api_connections_total", &[("way", way.name())], api.connections(way));
+    }
+    text.family("lb_api_logins_refused", Kind::Counter, "Requests without a good token.");
+    text.sample("lb_api_logins_refused_total", &[], api.logins_refused());
+    text.family("lb_api_handshakes_failed", Kind::Counter, "TLS handshakes that failed or took too long.");
+    text.sample("lb_api_handshakes_failed_total", &[], api.handshakes_failed());
 }
 
 fn tables(text: &mut Text, snapshot: &Snapshot) {

@@ -41,7 +41,7 @@ fn checked(text: &str) -> HashMap<&str, &str> {
 
 #[test]
 fn the_text_is_what_the_specification_asks_for() {
-    let text = render(&snapshot(), &PROCESS);
+    let text = render(&snapshot(), &PROCESS, &Counts::default());
     let samples = checked(&text);
     for (sample, value) in [
         ("lb_build_info{version=\"0.1.0\"}", "1"),
@@ -59,6 +59,8 @@ fn the_text_is_what_the_specification_asks_for() {
         ("lb_events_total{event=\"tag-evicted\"}", "12"),
         ("lb_reload_ok", "1"),
         ("process_cpu_seconds_total", "1.5"),
+        ("lb_api_requests_total{way=\"tcp\",status=\"4xx\"}", "0"),
+        ("lb_api_logins_refused_total", "0"),
     ] {
         assert_eq!(samples.get(sample), Some(&value), "{sample} in\n{text}");
     }
@@ -67,7 +69,7 @@ fn the_text_is_what_the_specification_asks_for() {
 #[test]
 fn a_reload_that_failed_shows() {
     let last_reload = Some(LastReload { time: 9, problem: Some("no".into()), confirm_until: Some(10) });
-    let text = render(&Snapshot { last_reload, ..snapshot() }, &PROCESS);
+    let text = render(&Snapshot { last_reload, ..snapshot() }, &PROCESS, &Counts::default());
     let samples = checked(&text);
     assert_eq!((samples["lb_reload_ok"], samples["lb_reload_time_seconds"]), ("0", "9"));
     assert_eq!(samples["lb_reload_unconfirmed"], "1");
@@ -77,7 +79,7 @@ fn a_reload_that_failed_shows() {
 fn names_cannot_break_the_text() {
     let mut odd = snapshot();
     odd.vips[0].name = "a\"} 7\nb\\".into();
-    let text = render(&odd, &PROCESS);
+    let text = render(&odd, &PROCESS, &Counts::default());
     assert_eq!(checked(&text).get(r#"lb_vip_degraded{vip="a\"} 7\nb\\"}"#), Some(&"1"));
 }
 

@@ -198,7 +198,14 @@ impl Reloader<'_> {
             };
             // Those that leave the file as it is in use when they are refused.
             let harmless = terms.dry_run || matches!(wish, Wish::Confirm | Wish::Discard | Wish::Edit(..));
+            // Whatever becomes of the configuration: who is not to be let in any more must not wait for it.
+            let reads = matches!(wish, Wish::Apply | Wish::Commit(_)) && !terms.dry_run;
+            let problems = if reads { self.handle.read_access_again() } else { Vec::new() };
             let outcome = self.fulfil(wish, terms, &mut trial).await;
+            let outcome = outcome.map(|mut told| {
+                told.warnings.extend(problems);
+                told
+            });
             self.tell(harmless, &outcome, trial.as_ref());
             if let Some(answer) = answer {
                 // Who asked may have given up.
