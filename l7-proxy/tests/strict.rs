@@ -104,6 +104,16 @@ fn what_can_be_read_in_two_ways_is_refused() {
     ] {
         assert_eq!(status(&proxy, request.as_bytes()), expected, "{request:?}");
     }
+    // What can become nothing good is told at once: to wait for its end is how it is noticed.
+    let patient = Proxy::start(&[server.address], r#", "timeouts": { "request_header": "1h" }"#);
+    for request in [
+        "GET / HTTP/1.1\rHost: a\r\r",
+        "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb",
+        "GET / HTTP/1.1\nHost: a\n",
+        " GET",
+    ] {
+        assert_eq!(status(&patient, request.as_bytes()), 400, "{request:?}");
+    }
     // Chunks that turn out malformed may have begun their way; nothing else has.
     for request in server.requests() {
         assert!(header(&request, "transfer-encoding").is_some(), "{request}");
@@ -224,13 +234,14 @@ fn what_must_not_be_sent_twice_is_not_sent_over_a_connection_that_may_be_about_t
     });
     let proxy = Proxy::start(&[server.address], "");
     let address = proxy.address;
-    let together = Arc::new(Barrier::new(20));
-    let clients: Vec<_> = (0..20)
+    let (many, rounds) = if std::env::var_os("LB_TEST_FULL").is_some() { (100, 20) } else { (20, 3) };
+    let together = Arc::new(Barrier::new(many));
+    let clients: Vec<_> = (0..many)
         .map(|_| {
             let together = Arc::clone(&together);
             thread::spawn(move || {
                 let mut client = Client::connect(address);
-                for _ in 0..3 {
+                for _ in 0..rounds {
                     together.wait();
                     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
                     let (head, _) = client.message();

@@ -106,6 +106,12 @@ impl Scan {
                 return Err(Fault::StartLine);
             }
         }
+        // A line that ends with CR alone would be waited for in vain.
+        let from = self.seen.saturating_sub(1);
+        let mut ends = memchr::memchr_iter(b'\r', &buffer[from..]);
+        if ends.any(|at| buffer.get(from + at + 1).is_some_and(|&next| next != b'\n')) {
+            return Err(Fault::LineEnd);
+        }
         self.seen = buffer.len();
         match buffer[self.line..] {
             [] | [b'\r'] => {}
