@@ -7,6 +7,7 @@ use std::{
     net::TcpStream,
     os::unix::net::UnixStream,
     path::Path,
+    process::Command,
     sync::Barrier,
     thread,
     time::Duration,
@@ -18,7 +19,8 @@ use lb_tests::{
     folder::Folder,
     needs_balancer,
     netns::Netns,
-    process, schema,
+    process::{self, Running},
+    schema,
     server::Purpose,
     streams::Streams,
     topology::Layout,
@@ -196,7 +198,7 @@ impl Visitor<'_> {
     fn token(&self, role: &str) {
         let file = self.folder.file("tokens");
         let file = file.to_str().expect("a path");
-        let mut new = std::process::Command::new(binary("lbctl"));
+        let mut new = Command::new(binary("lbctl"));
         new.args(["token", "new", "--role", role, "--name", role, "--file", file]);
         let made = process::output("lbctl token", &mut new, PATIENCE);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -209,12 +211,21 @@ impl Visitor<'_> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("chmod");
     }
 
-    /// `lbctl` with the token of a role, from the other host.
-    fn lbctl(&self, role: &str, arguments: &[&str]) -> Result<String, String> {
+    fn command(&self, role: &str, arguments: &[&str]) -> Command {
         let mut command = self.ns.command(binary("lbctl"));
         command.args(["--api", &self.url]).arg("--token-file").arg(self.folder.file(role));
         command.arg("--ca").arg(self.folder.file("cert.pem")).args(arguments);
-        let output = process::output("lbctl", &mut command, PATIENCE);
+        command
+    }
+
+    /// `lbctl` with the token of a role, which goes on.
+    fn start(&self, role: &str, arguments: &[&str]) -> Running {
+        Running::start("lbctl", &mut self.command(role, arguments))
+    }
+
+    /// `lbctl` with the token of a role, from the other host.
+    fn lbctl(&self, role: &str, arguments: &[&str]) -> Result<String, String> {
+        let output = process::output("lbctl", &mut self.command(role, arguments), PATIENCE);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
@@ -226,7 +237,7 @@ const PORT: u16 = 9443;
 fn remote(bed: &Bed) -> (Installation<'_>, Visitor<'_>) {
     let address = bed.net.lb_addresses()[0].of(Family::V4);
     let folder = Folder::new();
-    let mut make = std::process::Command::new(binary("lbctl"));
+    let mut make = Command::new(binary("lbctl"));
     make.args(["cert", "selfsign", "--fqdn", &address.to_string(), "--out"]).arg(folder.file("cert.pem"));
     assert!(process::output("lbctl cert", &mut make, PATIENCE).status.success());
     let visitor = Visitor { ns: &bed.net.client().ns, url: format!("https://{address}:{PORT}"), folder };
@@ -276,7 +287,10 @@ fn from_another_host_a_token_says_who_may_do_what_until_it_is_revoked() {
     let sockets = balancer.lbctl(&["sockets"]).expect("sockets");
     assert!(sockets.contains(&format!(":{PORT}")), "{sockets}");
 
-    // A line that goes is a token that goes; a file that is wrong changes nothing.
+    // A line that goes is a token that goes, and with it who watches by it; a file that is wrong changes nothing.
+    let mut watch = visitor.start("admin", &["trace", "host", "192.0.2.99"]);
+    let log = || balancer.log();
+    wait::until_true(PATIENCE, "somebody to watch", || log().matches("packets are watched").count() == 2);
     let tokens = visitor.folder.file("tokens");
     let lines = fs::read_to_string(&tokens).expect("tokens");
     fs::write(&tokens, "nonsense").expect("write");
@@ -287,6 +301,7 @@ fn from_another_host_a_token_says_who_may_do_what_until_it_is_revoked() {
     fs::write(&tokens, without.join("\n")).expect("write");
     let _ = balancer.lbctl(&["reload"]).expect("a reload");
     assert!(may_not("admin", &["status"]).contains("not known"));
+    let _ = watch.wait(PATIENCE);
     let _ = may("viewer", &["status"]);
     let _ = balancer.stop();
 }

@@ -23,7 +23,7 @@ use super::{
     guard::{Fate, Guard},
     token::{Digest, Token, Tokens, Wrong},
 };
-use crate::reload::unix_time;
+use crate::{config::outside, reload::unix_time};
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -56,7 +56,8 @@ impl Access {
     /// # Errors
     /// When one cannot be used, when others may read or write what they must not, or nobody could get in.
     pub fn open(files: Files) -> Result<Self, String> {
-        let acceptor = acceptor(&files)?;
+        let (acceptor, odd) = acceptor(&files)?;
+        odd.iter().for_each(|line| warn!("API: {line}"));
         let tokens = tokens(&files.tokens)?;
         if tokens.all().is_empty() {
             let file = files.tokens.display();
@@ -72,9 +73,9 @@ impl Access {
         })
     }
 
-    /// Reads the files again. Gives what is wrong with them; what is wrong stays as it was.
+    /// Reads the files again. Gives what is wrong or odd about them; what is wrong stays as it was.
     pub fn read_again(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let (mut problems, mut told) = (Vec::new(), Vec::new());
         match tokens(&self.files.tokens) {
             Ok(tokens) => {
                 if tokens.all().is_empty() {
@@ -85,13 +86,17 @@ impl Access {
             Err(why) => problems.push(format!("API: {why}; the tokens stay as they were")),
         }
         match acceptor(&self.files) {
-            Ok(acceptor) => *lock(&self.acceptor) = acceptor,
+            Ok((acceptor, odd)) => {
+                *lock(&self.acceptor) = acceptor;
+                told.extend(odd.into_iter().map(|line| format!("API: {line}")));
+            }
             Err(why) => problems.push(format!("API: {why}; the certificate stays as it was")),
         }
         if problems.is_empty() {
             info!("API: tokens and certificate were read again");
         }
         problems.iter().for_each(|problem| error!("{problem}"));
+        problems.append(&mut told);
         problems
     }
 
@@ -154,8 +159,8 @@ fn tokens(file: &Path) -> Result<Tokens, String> {
     Tokens::parse(&text).map_err(|why| format!("{}: {why}", file.display()))
 }
 
-/// TLS with what is in the files.
-fn acceptor(files: &Files) -> Result<TlsAcceptor, String> {
+/// TLS with what is in the files, and what is odd about them.
+fn acceptor(files: &Files) -> Result<(TlsAcceptor, Vec<String>), String> {
     let certificate = &files.certificate;
     let pem = fs::read(certificate).map_err(|error| cannot_read(certificate, &error))?;
     let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
@@ -163,6 +168,9 @@ fn acceptor(files: &Files) -> Result<TlsAcceptor, String> {
     if chain.is_empty() {
         return Err(format!("there is no certificate in {} (PEM)", certificate.display()));
     }
+    let now = i64::try_from(unix_time()).unwrap_or(i64::MAX);
+    let odd = outside::aged(&certificate.display().to_string(), &chain[0], now);
+    let odd = odd.into_iter().map(|(_, line)| line).collect();
     let key = PrivateKeyDer::from_pem_slice(private(&files.key)?.as_bytes());
     let key = key.map_err(|_| format!("there is no private key in {} (PEM)", files.key.display()))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -172,7 +180,7 @@ fn acceptor(files: &Files) -> Result<TlsAcceptor, String> {
         .with_single_cert(chain, key)
         .map_err(|error| format!("{} and its key: {error}", certificate.display()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok((TlsAcceptor::from(Arc::new(config)), odd))
 }
 
 /// A file with something to protect: others must neither read it nor change it, and the group must not change it.

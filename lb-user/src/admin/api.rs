@@ -29,7 +29,7 @@ use crate::{
     config::secrets,
     metrics,
     reload::unix_time,
-    snapshot::Snapshot,
+    snapshot::{PoolStatus, Snapshot, VipStatus},
     trace::{Eyes, Lines},
 };
 
@@ -160,29 +160,28 @@ async fn perform(
     match route.op {
         Op::Trace => {
             let lines = eyes::trace(query, eyes_of(handle)?).await?;
-            return Ok(Reply { body: Either::Right(lines), kind: "application/jsonl", etag: None });
+            Ok(Reply { body: Either::Right(lines), kind: "application/jsonl", etag: None })
         }
-        Op::Why => return encode(&eyes::why(query, eyes_of(handle)?).await?),
-        Op::Connections => return encode(&flows::list(query, handle).await?),
-        Op::EndConnections => return done(flows::end(query, terms, handle).await?),
-        _ => {}
-    }
-    match route.op {
-        Op::Vip | Op::Pool | Op::Server => {
-            let name = query.need(if route.op == Op::Pool { "pool" } else { "vip" })?;
-            let server = if route.op == Op::Server { query.need("server")? } else { String::new() };
-            query.finish()?;
-            return one(route.op, &*handle.status().await, &name, &server);
+        Op::Why => encode(&eyes::why(query, eyes_of(handle)?).await?),
+        Op::Connections => encode(&flows::list(query, handle).await?),
+        Op::EndConnections => done(flows::end(query, terms, handle).await?),
+        Op::Vip => one(query, handle, |query, snapshot| encode(vip(&query.need("vip")?, snapshot)?)).await,
+        Op::Pool => one(query, handle, |query, snapshot| encode(pool(&query.need("pool")?, snapshot)?)).await,
+        Op::Server => {
+            let find = |query: &mut Query, snapshot: &Snapshot| {
+                let (vip_name, name) = (query.need("vip")?, query.need("server")?);
+                let server = vip(&vip_name, snapshot)?.servers.iter().find(|server| server.name == name);
+                let nothing = || Refusal::Nothing(format!("VIP {vip_name:?} has no server {name:?}"));
+                encode(server.ok_or_else(nothing)?)
+            };
+            one(query, handle, find).await
         }
         Op::Reload | Op::Edit | Op::Confirm | Op::Discard | Op::Rollback => {
             let wish = wish(route.op, &mut query, &terms, body)?;
             query.finish()?;
             let told = handle.reload(wish, terms).await?;
-            return Ok(encode(&told)?.tagged(told.etag));
+            Ok(encode(&told)?.tagged(told.etag))
         }
-        _ => query.finish()?,
-    }
-    match route.op {
         Op::SetServer => done(handle.set_server(read(body)?, terms).await?),
         Op::SetVip => done(handle.set_vip(read(body)?, terms).await?),
         Op::Maps => encode(&Maps::of(&*eyes_of(handle)?.insight().await?)),
@@ -193,11 +192,30 @@ async fn perform(
             Ok(Reply { body: Either::Left(Full::from(text)), kind: metrics::CONTENT_TYPE, etag: None })
         }
         Op::OpenApi => encode(&openapi::document()),
-        _ => {
-            let snapshot = handle.status().await;
-            Ok(encode(&*snapshot)?.tagged(snapshot.etag.clone()))
-        }
+        Op::Status => one(query, handle, |_, snapshot| encode(snapshot)).await,
     }
+}
+
+/// All or one of what the balancer has at the same moment as the `ETag` says.
+async fn one(
+    mut query: Query,
+    handle: &Handle,
+    find: impl FnOnce(&mut Query, &Snapshot) -> Result<Reply, Refusal>,
+) -> Result<Reply, Refusal> {
+    let snapshot = handle.status().await;
+    let reply = find(&mut query, &snapshot)?;
+    query.finish()?;
+    Ok(reply.tagged(snapshot.etag.clone()))
+}
+
+fn vip<'a>(name: &str, snapshot: &'a Snapshot) -> Result<&'a VipStatus, Refusal> {
+    let nothing = || Refusal::Nothing(format!("there is no VIP {name:?}; /v1/status has all"));
+    snapshot.vips.iter().find(|vip| vip.name == name).ok_or_else(nothing)
+}
+
+fn pool<'a>(name: &str, snapshot: &'a Snapshot) -> Result<&'a PoolStatus, Refusal> {
+    let nothing = || Refusal::Nothing(format!("there is no pool {name:?}; /v1/status has all"));
+    snapshot.pools.iter().find(|pool| pool.name == name).ok_or_else(nothing)
 }
 
 /// The configuration in use.
@@ -207,23 +225,6 @@ async fn config(handle: &Handle) -> Result<Reply, Refusal> {
     let number = handle.history.as_ref().and_then(|history| history.number_of(&what.text));
     let config = Config { file, number, text: secrets::text_without(&what.text) };
     Ok(encode(&config)?.tagged(version.to_string()))
-}
-
-/// One thing of all that there are.
-fn one(op: Op, snapshot: &Snapshot, name: &str, server: &str) -> Result<Reply, Refusal> {
-    let nothing = |what: &str| Refusal::Nothing(format!("there is no {what} {name:?}; /v1/status has all"));
-    let vip = || snapshot.vips.iter().find(|vip| vip.name == name).ok_or_else(|| nothing("VIP"));
-    let reply = match op {
-        Op::Pool => {
-            encode(snapshot.pools.iter().find(|pool| pool.name == name).ok_or_else(|| nothing("pool"))?)?
-        }
-        Op::Server => {
-            let found = vip()?.servers.iter().find(|other| other.name == server);
-            encode(found.ok_or_else(|| Refusal::Nothing(format!("VIP {name:?} has no server {server:?}")))?)?
-        }
-        _ => encode(vip()?)?,
-    };
-    Ok(reply.tagged(snapshot.etag.clone()))
 }
 
 /// What a request wants done about the configuration file.

@@ -27,17 +27,23 @@ impl Query {
     /// The query of a request for a row of the table.
     ///
     /// # Errors
-    /// When it is none, or says something that the row does not have.
+    /// When it is none, or says something twice or that the row does not have.
     pub fn of(route: &Route, text: Option<&str>) -> Result<Self, Refusal> {
         let query = Self::parse(text)?;
-        let known = |name: &str| route.parameters().any(|parameter| parameter.name == name);
-        let Some((name, _)) = query.0.iter().find(|(name, _)| !known(name)) else { return Ok(query) };
-        let names: Vec<_> = route.parameters().map(|parameter| parameter.name).collect();
-        let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
-        Err(Refusal::BadRequest(format!(
-            "{name:?} is not understood in the query of {}; {names} is",
-            route.path
-        )))
+        for (place, (name, _)) in query.0.iter().enumerate() {
+            if !route.parameters().any(|parameter| parameter.name == name) {
+                let names: Vec<_> = route.parameters().map(|parameter| parameter.name).collect();
+                let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+                let path = route.path;
+                return Err(Refusal::BadRequest(format!(
+                    "{name:?} means nothing to {path}, which takes {names}"
+                )));
+            }
+            if query.0[..place].iter().any(|(other, _)| other == name) {
+                return Err(Refusal::BadRequest(format!("{name} is given twice")));
+            }
+        }
+        Ok(query)
     }
 
     /// The value of a name that must be there.
@@ -71,9 +77,7 @@ impl Query {
     pub fn finish(self) -> Result<(), Refusal> {
         match self.0.first() {
             None => Ok(()),
-            Some((name, _)) => {
-                Err(Refusal::BadRequest(format!("{name:?} is given twice, or not understood here")))
-            }
+            Some((name, _)) => Err(Refusal::BadRequest(format!("{name:?} is not understood here"))),
         }
     }
 }
@@ -114,6 +118,7 @@ pub fn encode(pairs: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::routes;
 
     #[test]
     fn what_is_encoded_comes_back() {
@@ -126,6 +131,20 @@ mod tests {
         assert_eq!((query.take("empty").as_deref(), query.take("n")), (Some(""), None));
         query.finish().unwrap();
         Query::parse(None).unwrap().finish().unwrap();
+    }
+
+    #[test]
+    fn a_query_says_only_what_its_row_has_and_that_once() {
+        let row = |path| routes::find(&hyper::Method::POST, path).unwrap();
+        assert!(Query::of(row("/v1/vip"), Some("dry_run=true")).is_ok());
+        for (path, text, why) in [
+            ("/v1/vip", "dry_run=true&dry_run=false", "dry_run is given twice"),
+            ("/v1/vip", "force=1", "\"force\" means nothing to /v1/vip, which takes dry_run"),
+            ("/v1/rollback", "numer=1", "which takes number, dry_run"),
+        ] {
+            let error = Query::of(row(path), Some(text)).unwrap_err().body().error.message;
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tracing::{debug, warn};
 
@@ -33,6 +33,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// No connection lives longer, however slowly its client reads; but for one that watches packets.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a connection has lived for long enough.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -122,9 +125,11 @@ pub(super) async fn exchange(
 
 /// Until a connection has lived for long enough; one that is being told of packets may, as long as it may be told.
 async fn too_long(endless: &AtomicBool, still: impl Fn() -> bool) {
+    let begin = Instant::now();
     loop {
-        sleep(CONNECTION_TIMEOUT).await;
-        if !endless.load(Relaxed) || !still() {
+        sleep(LOOK_EVERY).await;
+        let over = if endless.load(Relaxed) { !still() } else { begin.elapsed() >= CONNECTION_TIMEOUT };
+        if over {
             return;
         }
     }

@@ -9,14 +9,22 @@ use crate::admin::role::Role;
 pub(crate) fn folder() -> (tempfile::TempDir, Files, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    write(&place("cert.pem"), &(made.cert.pem() + &made.signing_key.serialize_pem()));
+    write(&place("cert.pem"), &certificate(4096));
     let made: Vec<_> =
         Role::ALL.iter().map(|role| Token::make(&format!("the-{role}"), *role, None).unwrap()).collect();
     let lines: Vec<_> = made.iter().map(|(line, _)| line.as_str()).collect();
     write(&place("tokens"), &lines.join("\n"));
     let files = Files { certificate: place("cert.pem"), key: place("cert.pem"), tokens: place("tokens") };
     (folder, files, made.into_iter().map(|(_, secret)| secret).collect())
+}
+
+/// A certificate that is valid to the end of a year, with its key.
+fn certificate(year: i32) -> String {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let mut parameters = rcgen::CertificateParams::new(names).unwrap();
+    parameters.not_after = rcgen::date_time_ymd(year, 12, 31);
+    let key = rcgen::KeyPair::generate().unwrap();
+    parameters.self_signed(&key).unwrap().pem() + &key.serialize_pem()
 }
 
 fn write(file: &Path, text: &str) {
@@ -77,6 +85,9 @@ fn a_line_that_is_gone_is_a_token_that_is_revoked_and_a_bad_file_changes_nothing
     assert!(access.admit(&bearer(&secrets[0]), FROM).is_ok());
     assert!(matches!(access.admit(&bearer(&secrets[2]), FROM), Err(Refusal::Unauthorized { .. })));
     assert!(!access.has(&token.digest));
+    write(&files.certificate, &certificate(2020));
+    let odd = access.read_again();
+    assert!(odd.len() == 1 && odd[0].contains("expired"), "it is used, and said: {odd:?}");
     write(&files.certificate, "");
     assert!(access.read_again()[0].contains("the certificate stays as it was"));
 }

@@ -144,7 +144,7 @@ fn problems(mention: &Mention, content: Content, now: i64) -> Vec<(Severity, Str
 
 /// What is to be said about the age of a certificate. It is no reason to refuse: with it, most of a configuration is
 /// better than nothing.
-fn aged(shown: &str, certificate: &[u8], now: i64) -> Vec<(Severity, String)> {
+pub(crate) fn aged(shown: &str, certificate: &[u8], now: i64) -> Vec<(Severity, String)> {
     let Some((from, until)) = validity::of(certificate) else {
         return vec![(Severity::Error, format!("{shown}: a certificate in it cannot be read"))];
     };
