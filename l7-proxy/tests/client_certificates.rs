@@ -12,7 +12,8 @@ use common::{
     tls::{Authority, Folder, Secure, connect},
 };
 use l7_proxy::process::Listeners;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, server::WebPkiClientVerifier};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 const LINES: [&str; 8] = [
     "x-ssl-client",
@@ -199,4 +200,52 @@ fn a_ticket_from_before_does_not_stand_for_a_certificate() {
     let refused = connect(&config, proxy.address, "a.example")
         .map_or(true, |mut stream| ask(&mut stream, "").is_none());
     assert!(refused, "it came in with a ticket");
+}
+
+#[test]
+fn a_server_that_asks_for_one_is_shown_ours() {
+    let (authority, ours, folder) = (Authority::new(), Authority::new(), Folder::new());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ours.pem().as_bytes()).unwrap()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let (certificate, key) = authority.issue(&["server.example"]);
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let config = Arc::new(config);
+    let server = Server::script(move |client, _| {
+        let tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(tls, client.stream.try_clone().unwrap());
+        let mut seen = Vec::new();
+        let mut bytes = [0; 4_096];
+        while find(&seen, b"\r\n\r\n").is_none() {
+            match stream.read(&mut bytes) {
+                Ok(read) if read > 0 => seen.extend_from_slice(&bytes[..read]),
+                _ => return,
+            }
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+    });
+    let ca = folder.write("ca.pem", &authority.pem());
+    let shown = folder.write("shown.pem", &ours.combined(&["proxy.example"]));
+    let pool = |more: &str| {
+        format!(
+            r#", "tls": {{ "server_name": "server.example", "verify": {{ "authorities": "{}" }}{more} }}"#,
+            ca.display()
+        )
+    };
+    let get = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let with = pool(&format!(r#", "certificate": "{}""#, shown.display()));
+    let proxy = Proxy::start_with(&[server.address], "", &with, "");
+    assert!(proxy.ask(get).starts_with("HTTP/1.1 200 "));
+    let proxy = Proxy::start_with(&[server.address], "", &pool(""), "");
+    let answer = proxy.ask(get);
+    assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
 }

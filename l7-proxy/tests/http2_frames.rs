@@ -672,7 +672,9 @@ fn a_window_of_one_byte_is_kept_to() {
 #[test]
 fn frames_that_only_keep_us_busy_end_the_connection() {
     let server = Server::script(|client, _| drop(client.rest()));
-    let proxy = proxy(&server);
+    let admin = common::listener().local_addr().unwrap();
+    let proxy =
+        Proxy::start_with(&[server.address], r#", "h2c": true"#, "", &format!(r#", "admin": "{admin}""#));
     let calm = Expect::Connection(&[11]);
     let flood = |begin: Vec<u8>, frame: Vec<u8>| [begin, frame.repeat(5_000)].concat();
     run(
@@ -686,4 +688,9 @@ fn frames_that_only_keep_us_busy_end_the_connection() {
             ("empty CONTINUATION", flood(frame(HEADERS, 0, 1, &[]), frame(CONTINUATION, 0, 1, &[])), calm),
         ],
     );
+    common::eventually("each is counted", || {
+        let mut client = Client::connect(admin);
+        client.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.rest().contains("l7_refused_total{service=\"web\",limit=\"http2\"} 6\n")
+    });
 }

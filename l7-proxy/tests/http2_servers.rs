@@ -470,3 +470,41 @@ fn a_stalled_server_and_a_stalled_client_hold_little() {
     }
     assert!(written.load(Ordering::SeqCst) < 20_000_000);
 }
+
+#[test]
+fn a_server_that_is_about_to_end_finishes_what_it_has() {
+    // GOAWAY: requests under way are answered, later ones go over another connection.
+    let listener = common::listener();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections: Arc<AtomicUsize> = Arc::default();
+    let counter = Arc::clone(&connections);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            while let Ok((socket, _)) = listener.accept().await {
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(socket).await.unwrap();
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        // Each connection serves one request.
+                        connection.graceful_shutdown();
+                        tokio::spawn(async move {
+                            tokio::task::yield_now().await;
+                            let head = Response::builder().header("x-connection", number);
+                            respond.send_response(head.body(()).unwrap(), true).unwrap();
+                        });
+                    }
+                });
+            }
+        });
+    });
+    let proxy = Proxy::start_with(&[address], "", HTTP2, "");
+    for _ in 0..30 {
+        let answer =
+            proxy.ask("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    assert!(connections.load(Ordering::SeqCst) > 1);
+}

@@ -117,7 +117,8 @@ impl Session {
         let idle = service.timeouts.client_idle.get();
         let mut deadline = Deadline::default();
         deadline.set(idle);
-        let (mut served, mut ending) = (0_u32, false);
+        let counters = service.state.counters(self.door.worker);
+        let (mut served, mut ending, mut cut) = (0_u32, false, false);
         loop {
             tokio::select! {
                 biased;
@@ -128,14 +129,24 @@ impl Session {
                         return Poll::Ready(None);
                     }
                     if let Some(code) = out.ask(Guard::take_end) {
-                        connection.abrupt_shutdown(code.into());
+                        let reason = Reason::from(code);
+                        counters.refused(match reason {
+                            Reason::ENHANCE_YOUR_CALM => Refusal::Http2,
+                            _ => Refusal::Malformed,
+                        });
+                        connection.abrupt_shutdown(reason);
+                        cut = true;
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }
                     polled
                 }) => {
                     let Some(accepted) = accepted else { return Ok(()) };
-                    let (request, respond) = accepted?;
+                    let (request, respond) = match accepted {
+                        // That was counted.
+                        Err(_) if cut => return Ok(()),
+                        accepted => accepted?,
+                    };
                     served = served.saturating_add(1);
                     self.active.fetch_add(1, Relaxed);
                     let active = Active(Arc::clone(&self.active));
