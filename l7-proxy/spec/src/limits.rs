@@ -116,7 +116,7 @@ pub struct Http2Limits {
     /// Streams that we may have to reset for a client's mistakes ("made you reset"); then the connection ends.
     pub own_resets: u32,
     /// Frames in a second that carry nothing of a request or an answer (SETTINGS, PING, PRIORITY, RST_STREAM,
-    /// empty ones, unknown ones); then the connection ends.
+    /// empty ones, unknown ones); then the connection ends. RST_STREAM counts as five.
     pub control_frames: u32,
 }
 

@@ -24,6 +24,9 @@ const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const WITH_PRIORITY: u8 = 32;
 
+/// As how many frames of no use one that takes a request back counts.
+const RESET_COSTS: u32 = 5;
+
 /// Error codes (RFC 9113 §7).
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
@@ -169,8 +172,10 @@ impl Guard {
         if self.second != second {
             (self.second, self.idle) = (second, 0);
         }
-        self.idle += 1;
-        if self.idle == self.most_idle.saturating_add(1) {
+        let before = self.idle;
+        // A request that is taken back has cost a server work by then.
+        self.idle = before.saturating_add(if frame.kind == RESET { RESET_COSTS } else { 1 });
+        if before <= self.most_idle && self.idle > self.most_idle {
             self.end = Some(ENHANCE_YOUR_CALM);
         }
     }
@@ -328,5 +333,13 @@ mod tests {
             guard.came(&mut frame(DATA, 0, 1, b""));
         }
         assert_eq!((guard.take_end(), guard.take_end()), (Some(ENHANCE_YOUR_CALM), None));
+        let mut guard = Guard::new(10);
+        guard.came(&mut [0; PREFACE]);
+        guard.came(&mut frame(SETTINGS, 0, 0, &[]));
+        for _ in 0..6 {
+            guard.came(&mut frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82]));
+            guard.came(&mut frame(RESET, 0, 1, &[0, 0, 0, 8]));
+        }
+        assert_eq!(guard.take_end(), Some(ENHANCE_YOUR_CALM), "requests that are taken back one by one");
     }
 }
