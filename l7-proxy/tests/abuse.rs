@@ -7,14 +7,15 @@ mod common;
 use std::{
     fs,
     io::{ErrorKind, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
 use common::{
-    Client, Server, eventually, listener,
+    Client, Server, eventually,
     tls::{Authority, Folder},
 };
 
@@ -41,7 +42,12 @@ impl Apart {
     fn start(server: &Server, more: &str) -> Self {
         let folder = Folder::new();
         let certificate = folder.write("a.pem", &Authority::new().combined(&["a.example"]));
-        let [plain, secure] = [listener(), listener()].map(|listener| listener.local_addr().unwrap());
+        // An address of its own: ports of the usual one are taken by clients as they connect.
+        static COUNT: AtomicU8 = AtomicU8::new(1);
+        let process = std::process::id().to_be_bytes();
+        let own = IpAddr::from([127, process[2] | 1, process[3], COUNT.fetch_add(1, Ordering::SeqCst)]);
+        let [plain, secure] = [(); 2].map(|()| TcpListener::bind((own, 0)).unwrap());
+        let [plain, secure] = [plain, secure].map(|listener| listener.local_addr().unwrap());
         let (ip, port) = (server.address.ip(), server.address.port());
         let spec: PathBuf = folder.write(
             "spec.json",
