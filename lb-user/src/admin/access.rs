@@ -121,8 +121,10 @@ impl Access {
             Err(why) => why.to_owned(),
         };
         match lock(&self.guard).failed(from, now) {
-            Fate::Told => warn!("API: {from} is refused: {why}"),
-            Fate::Last(wait) => warn!("API: {from} is refused: {why}; no more of it for {wait} seconds"),
+            Fate::Told => {}
+            Fate::Last(wait) => {
+                warn!("API: {from} shows wrong tokens; no more is said of it for {wait} seconds")
+            }
             Fate::Ignored(wait) => return Err(Refusal::TooMany { wait }),
         }
         Err(Refusal::Unauthorized { why })

@@ -1,11 +1,11 @@
 //! Requests and their answers.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, pin::pin, time::Duration};
 
-use http_body_util::{BodyExt as _, Collected, Either, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::{
     Request, Response, StatusCode,
-    body::{Body, Bytes},
+    body::{Body, Buf as _, Bytes},
     header::{self, HeaderMap, HeaderName, HeaderValue},
     http::request::Parts,
 };
@@ -38,6 +38,9 @@ pub type Answer = Either<Full<Bytes>, Lines>;
 
 /// Largest body that is taken, in bytes.
 const MAX_BODY: usize = 64 * 1024;
+
+/// Of a larger one, so much is read before it is refused.
+const MOST_READ: usize = 1024 * 1024;
 
 /// A body has this long to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -274,6 +277,8 @@ async fn whole<B: Body>(headers: &HeaderMap, body: B) -> Result<Bytes, Refusal>
 where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let whole = timeout(BODY_TIMEOUT, collect(body)).await;
+    let whole = whole.map_err(|_| Refusal::Slow { within: BODY_TIMEOUT.as_secs() })??;
     if let Some(kind) = headers.get(header::CONTENT_TYPE) {
         let kind = kind.to_str().unwrap_or("?");
         let essence = kind.split(';').next().unwrap_or_default().trim();
@@ -281,15 +286,31 @@ where
             return Err(Refusal::Kind { is: kind.to_owned() });
         }
     }
-    let whole = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
-    let whole = whole.map_err(|_| Refusal::Slow { within: BODY_TIMEOUT.as_secs() })?;
-    whole.map(Collected::to_bytes).map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            Refusal::TooLarge { most: MAX_BODY }
-        } else {
-            Refusal::BadRequest(format!("the body cannot be read: {error}"))
+    Ok(whole)
+}
+
+/// What is too large is read for a while and dropped: to close over bytes that are still to be read would reset the
+/// connection, and with it goes the answer.
+async fn collect<B: Body>(body: B) -> Result<Bytes, Refusal>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut body = pin!(body);
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let unreadable =
+            |error: B::Error| Refusal::BadRequest(format!("the body cannot be read: {}", error.into()));
+        let Ok(mut data) = frame.map_err(unreadable)?.into_data() else { continue };
+        let size = data.remaining();
+        length += size;
+        if length > MOST_READ {
+            break;
         }
-    })
+        if length <= MAX_BODY {
+            bytes.extend_from_slice(&data.copy_to_bytes(size));
+        }
+    }
+    if length > MAX_BODY { Err(Refusal::TooLarge { most: MAX_BODY }) } else { Ok(bytes.into()) }
 }
 
 fn eyes_of(handle: &Handle) -> Result<&Eyes, Refusal> {

@@ -14,7 +14,7 @@ use std::{
 use hyper::{Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{api::Caller, role::Role};
 use crate::config::secrets;
@@ -153,7 +153,16 @@ impl Audit {
     pub fn write(&self, record: &Record) {
         let Record { who, from, what, status, .. } = record;
         let refused = record.refused.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-        info!("{who} asked for {what} from {from}: {status}{}", refused.lines().next().unwrap_or_default());
+        let line = format!(
+            "{who} asked for {what} from {from}: {status}{}",
+            refused.lines().next().unwrap_or_default()
+        );
+        // Who was not let in is more than the affair of who asked.
+        if matches!(*status, 401 | 403) {
+            warn!("{line}")
+        } else {
+            info!("{line}")
+        }
         let path = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = append(&path, record) {
             error!("cannot write the audit log {}: {error}; not told there: {record:?}", path.display());

@@ -119,20 +119,19 @@ impl<D: Datapath> Reconciler<D> {
             if said.state(&id) == Admin::Halt && self.steering.state(&id) != Admin::Halt {
                 effects.push(format!("{name}: its {open} open flows are reset"));
             }
+            let (was, is) = (self.steering.state(&id), said.state(&id));
             match (before, after) {
                 (true, false) => effects.push(format!("{name} takes no new flows any more")),
                 (false, true) => effects.push(format!("{name} takes new flows")),
+                (false, false) if was != is => {
+                    effects.push(format!("{name} takes no new flows as it is, and is {is} when it could"));
+                }
                 _ => {}
             }
             let weight = |steering: &Steering| steering.weight(&id).unwrap_or(server.weight);
             let (old, new) = (weight(&self.steering), weight(said));
             if old != new {
                 effects.push(format!("{name} has weight {new} instead of {old}"));
-            }
-            if said.state(&id) == Admin::Ready && self.steering.state(&id) != Admin::Ready && !after {
-                effects.push(format!(
-                    "{name} is back, and takes no new flows for another reason (lbctl status)"
-                ));
             }
         }
         if enabled == (true, false) {
@@ -235,6 +234,11 @@ mod tests {
         reconciler.on_server_request(&other, &Terms::default()).unwrap();
         reconciler.step(Duration::ZERO).unwrap();
         let dry = Terms::default().with_dry_run(true);
+        let again = reconciler.on_server_request(&other, &dry).unwrap().what;
+        assert_eq!(again[0].effects, ["nothing is different"]);
+        let halt = ServerRequest { state: Some(Admin::Halt), ..other.clone() };
+        let halted = reconciler.on_server_request(&halt, &dry).unwrap().what;
+        assert_eq!(halted[0].effects[1], "s2 takes no new flows as it is, and is halt when it could");
         let told = reconciler.on_server_request(&request("a", Some(Admin::Drain), None), &dry).unwrap().what;
         assert_eq!(told[0].effects[1], "no server takes new flows: they are dropped");
     }
