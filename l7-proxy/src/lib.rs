@@ -16,9 +16,11 @@
 //! | [`state`] | what is known of a service while the process runs |
 //! | [`log`] | a line for each request and connection |
 //! | [`wire`] | HTTP/1.1 as bytes: heads, framing, chunks; pure |
+//! | [`files`] | what files contain that specifications name |
 //! | [`io`] | sockets, buffers, timers; no HTTP |
 
 pub mod admin;
+pub mod files;
 pub mod front;
 pub mod http;
 pub mod io;

@@ -3,6 +3,7 @@
 
 use std::{
     io::Write,
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -10,10 +11,12 @@ use std::{
 
 use clap::Parser;
 use l7_proxy::{
+    front::Closing,
     model::check,
-    process::{Engine, Listeners},
-    spec::{Problem, Spec},
+    process::{Control, Engine, Listeners},
+    spec::{Problem, Span, Spec},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -30,11 +33,14 @@ const CANNOT: u8 = 71;
 #[command(version)]
 struct Arguments {
     /// What to serve: a file in JSON
-    #[arg(long, value_name = "FILE")]
-    spec: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "control")]
+    spec: Option<PathBuf>,
     /// Only say what is wrong with it
-    #[arg(long)]
+    #[arg(long, requires = "spec")]
     check: bool,
+    /// Serve what lb-user says, over the listening Unix socket that is standard input
+    #[arg(long, conflicts_with = "spec")]
+    control: bool,
 }
 
 fn main() -> ExitCode {
@@ -49,39 +55,103 @@ fn main() -> ExitCode {
                 .from_env_lossy(),
         )
         .init();
-    let spec = match read(&arguments.spec) {
+    // Each connection of a client may take another to a server. Who may not have more goes on with what there is.
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
+    match &arguments.spec {
+        Some(file) => alone(file, arguments.check),
+        None => looked_after(),
+    }
+}
+
+/// Serves what a file says.
+fn alone(file: &Path, check_only: bool) -> ExitCode {
+    let spec = match read(file) {
         Ok(spec) => spec,
-        Err(problems) => return tell(&arguments.spec, &problems),
+        Err(problems) => return tell(file, &problems),
     };
-    if arguments.check {
+    if check_only {
         return match check(&spec, None) {
             Ok(_) => ExitCode::SUCCESS,
-            Err(problems) => tell(&arguments.spec, &problems),
+            Err(problems) => tell(file, &problems),
         };
     }
     let engine = match Engine::start(&spec, Listeners::none()) {
         Ok(engine) => engine,
-        Err(problems) => return tell(&arguments.spec, &problems),
+        Err(problems) => return tell(file, &problems),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!("cannot start: {error}");
-            return ExitCode::from(CANNOT);
-        }
-    };
-    info!("serving {} services with {} workers", spec.services.len(), engine.current().ready().workers);
-    if let Err(error) = runtime.block_on(follow(&arguments.spec, &engine)) {
-        error!("cannot follow signals: {error}");
-        return ExitCode::from(CANNOT);
+    info!("serving {} services with {} workers", spec.services.len(), engine.workers());
+    match runtime().and_then(|runtime| runtime.block_on(follow(file, &engine))) {
+        Ok(()) => end(engine, None),
+        Err(error) => cannot(&format!("cannot follow signals: {error}")),
     }
-    let timeout = engine.current().ready().drain.timeout.get();
-    info!("ending: {} connections have {} s to finish", engine.connections(), timeout.as_secs());
-    match engine.drain(timeout) {
+}
+
+/// Serves what `lb-user` says, without a right to anything but what it hands over.
+fn looked_after() -> ExitCode {
+    // So that no program that might be started could have more rights either. Older kernels are no reason to stop.
+    let _ = rustix::thread::set_no_new_privs(true);
+    let _ = rustix::thread::set_name(c"l7-proxy");
+    l7_proxy::files::only_given();
+    let socket = rustix::stdio::stdin().try_clone_to_owned().map(UnixListener::from);
+    let is_listening = |socket: &UnixListener| socket.local_addr().is_ok();
+    let control = match socket {
+        Ok(socket) if is_listening(&socket) => Control::start(socket),
+        Ok(_) => return cannot("--control is for lb-user: standard input must be a listening Unix socket"),
+        Err(error) => Err(error),
+    };
+    let engine = Engine::start(&Spec::default(), Listeners::none());
+    match (control, engine) {
+        (Ok(control), Ok(engine)) => {
+            match runtime().and_then(|runtime| runtime.block_on(obey(control, &engine))) {
+                Ok(how) => end(engine, how),
+                Err(error) => cannot(&format!("cannot follow signals: {error}")),
+            }
+        }
+        (Err(error), _) => cannot(&format!("cannot start: {error}")),
+        (_, Err(problems)) => tell(Path::new("lb-user"), &problems),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn cannot(what: &str) -> ExitCode {
+    error!("{what}");
+    ExitCode::from(CANNOT)
+}
+
+/// Lets open connections finish, and ends. They have the time that the specification gives them, unless told otherwise.
+fn end(engine: Engine, how: Option<(Span, Closing)>) -> ExitCode {
+    let (timeout, how) = how.map_or_else(
+        || (engine.current().ready().drain.timeout.get(), Closing::Soon),
+        |(within, how)| (within.get(), how),
+    );
+    let open = engine.connections();
+    if open > 0 {
+        info!("ending: {open} connections have {} s to finish", timeout.as_secs());
+    }
+    match engine.drain(timeout, how) {
         0 => info!("ended"),
         left => warn!("ended with {left} connections open"),
     }
     ExitCode::SUCCESS
+}
+
+/// Answers `lb-user` until it, or a signal, says that this is the end; and how, if it says so.
+async fn obey(mut control: Control, engine: &Engine) -> std::io::Result<Option<(Span, Closing)>> {
+    let mut end = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            told = control.answer(engine) => if told.is_some() {
+                return Ok(told);
+            },
+            _ = end.recv() => return Ok(None),
+            _ = interrupt.recv() => return Ok(None),
+        }
+    }
 }
 
 /// Serves until the process is told to end.

@@ -338,7 +338,8 @@ fn the_end_is_announced_and_waits_for_streams() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let engine = proxy.engine.take().unwrap();
-        let draining = std::thread::spawn(move || engine.drain(common::PATIENCE));
+        let draining =
+            std::thread::spawn(move || engine.drain(common::PATIENCE, l7_proxy::front::Closing::Soon));
         assert_eq!(body(answer.await.unwrap()).await.0, "ok");
         drop(send);
         end.await.unwrap().unwrap();
@@ -354,7 +355,9 @@ fn a_connection_without_streams_does_not_hold_up_the_end() {
         let (mut send, _end) = connect(proxy.address).await;
         assert_eq!(get(&mut send, "/").await.status(), 200);
         let engine = proxy.engine.take().unwrap();
-        let draining = tokio::task::spawn_blocking(move || engine.drain(common::PATIENCE));
+        let draining = tokio::task::spawn_blocking(move || {
+            engine.drain(common::PATIENCE, l7_proxy::front::Closing::Soon)
+        });
         assert_eq!(draining.await.unwrap(), 0);
     });
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{Client, Proxy, Server, eventually, header, headers, listener, next_request, spec};
-use l7_proxy::process::Listeners;
+use l7_proxy::{front::Closing, process::Listeners};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
 
@@ -420,7 +420,7 @@ fn what_does_not_change_does_not_notice_a_change() {
     assert_eq!(tunnel.exactly(1), b"x");
     drop(tunnel);
     drop(client);
-    assert_eq!(engine.drain(common::PATIENCE), 0);
+    assert_eq!(engine.drain(common::PATIENCE, Closing::Soon), 0);
 }
 
 #[test]
@@ -434,16 +434,35 @@ fn the_end_waits_for_requests_but_not_for_ever() {
     let mut busy = proxy.connect();
     busy.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the server has the request", || server.count() == 1);
-    assert_eq!(proxy.engine.take().unwrap().drain(common::PATIENCE), 0);
+    assert_eq!(proxy.engine.take().unwrap().drain(common::PATIENCE, Closing::Soon), 0);
     let answer = busy.rest();
     assert!(answer.ends_with("ok") && header(&answer, "connection") == Some("close"), "{answer}");
+
+    // Who has just come is answered too; between two requests is a good moment to go.
+    let server = Server::script(|client, _| {
+        next_request(client);
+        client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        next_request(client);
+    });
+    let mut proxy = Proxy::start(&[server.address], "");
+    let (mut idle, mut fresh) = (proxy.connect(), proxy.connect());
+    idle.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (head, body) = idle.message();
+    assert!(head.contains("200") && body == b"ok");
+    let engine = proxy.engine.take().unwrap();
+    eventually("both are in", || engine.connections() == 2);
+    let draining = std::thread::spawn(move || engine.drain(common::PATIENCE, Closing::Soon));
+    assert_eq!(idle.rest(), "");
+    fresh.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(fresh.rest().ends_with("ok"));
+    assert_eq!(draining.join().unwrap(), 0);
 
     let never = Server::script(|client, _| drop(client.rest()));
     let mut proxy = Proxy::start(&[never.address], "");
     let mut busy = proxy.connect();
     busy.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the server has the request", || never.count() == 1);
-    assert_eq!(proxy.engine.take().unwrap().drain(Duration::from_millis(100)), 1);
+    assert_eq!(proxy.engine.take().unwrap().drain(Duration::from_millis(100), Closing::Soon), 1);
     assert_eq!(busy.rest(), "");
 }
 

@@ -6,6 +6,8 @@
 //!
 //! A [`Spec`] is then checked as a whole, with its files, before anything is served.
 
+mod channel;
+mod control;
 mod headers;
 mod limits;
 mod log;
@@ -15,11 +17,16 @@ mod problem;
 mod proxy_protocol;
 mod routes;
 mod service;
+mod status;
 mod tls;
 mod values;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
+pub use channel::{Channel, MOST_FILES};
+pub use control::{Ask, CONTROL_VERSION, Memory, Reply, ServerChange, StickyTable};
 pub use headers::{Forwarding, HeaderLine, Headers, Rewrite};
 pub use limits::{Http2Limits, Limits, ProcessLimits, Timeouts};
 pub use log::{Log, LogFormat, LogTarget};
@@ -29,6 +36,7 @@ pub use problem::Problem;
 pub use proxy_protocol::{ProxyProtocolIn, ProxyProtocolVersion};
 pub use routes::{Answer, HeaderMatch, Redirect, Route, Scheme, SniRoute};
 pub use service::{Algorithm, HashBy, Mode, Service, Source};
+pub use status::{CertificateStatus, PoolStatus, ServerStatus, ServiceStatus, Status};
 pub use tls::{
     ClientCertificates, ForwardedClientCertificate, ServerTls, ServerVerification, Tls, TlsVersion,
 };
@@ -78,6 +86,34 @@ impl Default for Drain {
 }
 
 impl Spec {
+    /// The files it names, each once.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let of_service = |service: &Service| {
+            let tls = service.tls.iter();
+            let of_tls = tls.flat_map(|tls| {
+                let clients = tls.client_certificates.iter().map(|clients| clients.authorities.clone());
+                tls.certificates.iter().cloned().chain(clients).collect::<Vec<_>>()
+            });
+            of_tls.chain(service.error_pages.values().cloned()).collect::<Vec<_>>()
+        };
+        let of_pool = |pool: &Pool| {
+            let of_tls = pool.tls.iter().flat_map(|tls| {
+                let authorities = match &tls.verify {
+                    ServerVerification::Authorities(file) => Some(file.clone()),
+                    ServerVerification::System | ServerVerification::None => None,
+                };
+                tls.certificate.clone().into_iter().chain(authorities)
+            });
+            of_tls.collect::<Vec<_>>()
+        };
+        let mut files: Vec<_> = self.services.iter().flat_map(of_service).collect();
+        files.extend(self.pools.iter().flat_map(of_pool));
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
     /// Reads a specification from JSON.
     ///
     /// # Errors

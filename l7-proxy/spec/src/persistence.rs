@@ -23,6 +23,29 @@ pub enum Persistence {
     LastSuccessful,
 }
 
+impl Persistence {
+    /// By the client's address, with this timeout or the usual one.
+    #[must_use]
+    pub fn source_ip(timeout: Option<Span>) -> Self {
+        Self::SourceIp { timeout: timeout.unwrap_or_else(half_an_hour), entries: many() }
+    }
+}
+
+impl CookiePersistence {
+    /// By a cookie of this name; everything else as if it were not given.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            http_only: yes(),
+            same_site: None,
+            secure: None,
+            domain: None,
+            path: root(),
+        }
+    }
+}
+
 fn half_an_hour() -> Span {
     Span::from_secs(1_800)
 }

@@ -60,6 +60,22 @@ pub struct Server {
     pub state: ServerState,
 }
 
+impl Server {
+    /// A server of which nothing else is given.
+    #[must_use]
+    pub fn new(name: &str, address: IpAddr) -> Self {
+        Self {
+            name: name.to_owned(),
+            address,
+            port: None,
+            weight: hundred(),
+            backup: false,
+            max_connections: None,
+            state: ServerState::default(),
+        }
+    }
+}
+
 fn hundred() -> u16 {
     100
 }

@@ -58,6 +58,14 @@ pub struct Redirect {
     pub status: u16,
 }
 
+impl Redirect {
+    /// To the same place by another scheme.
+    #[must_use]
+    pub fn to_scheme(scheme: Scheme) -> Self {
+        Self { scheme: Some(scheme), host: None, port: None, path: None, status: found() }
+    }
+}
+
 fn found() -> u16 {
     302
 }

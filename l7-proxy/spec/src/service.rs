@@ -20,6 +20,9 @@ pub struct Service {
     pub name: String,
     /// Addresses and ports.
     pub listen: Vec<SocketAddr>,
+    /// Whether nobody is let in: those who are in stay, but nothing is listened to.
+    #[serde(default)]
+    pub closed: bool,
     /// What clients speak.
     pub mode: Mode,
     /// Where requests and connections go that no route sends elsewhere. Without it, what no route matches is
@@ -140,4 +143,35 @@ pub enum HashBy {
     Cookie(String),
     /// Path and query.
     Uri,
+}
+
+impl Service {
+    /// A service that only listens; everything else is as if it were not given.
+    #[must_use]
+    pub fn new(name: &str, listen: Vec<SocketAddr>, mode: Mode) -> Self {
+        Self {
+            name: name.to_owned(),
+            listen,
+            closed: false,
+            mode,
+            pool: None,
+            fallback_pool: None,
+            server_port: None,
+            tls: None,
+            h2c: false,
+            proxy_protocol_in: None,
+            source: Source::default(),
+            algorithm: Algorithm::default(),
+            hash_by: HashBy::default(),
+            persistence: None,
+            redirect: None,
+            routes: Vec::new(),
+            sni_routes: Vec::new(),
+            headers: Headers::default(),
+            trusted_proxies: Vec::new(),
+            error_pages: BTreeMap::new(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+        }
+    }
 }

@@ -37,6 +37,22 @@ pub struct Tls {
     pub refuse_domain_fronting: bool,
 }
 
+impl Tls {
+    /// With these certificates; everything else as if it were not given.
+    #[must_use]
+    pub fn with_certificates(certificates: Vec<PathBuf>) -> Self {
+        Self {
+            certificates,
+            strict: false,
+            minimum_version: TlsVersion::default(),
+            alpn: None,
+            client_certificates: None,
+            handshake_timeout: handshake(),
+            refuse_domain_fronting: false,
+        }
+    }
+}
+
 fn handshake() -> Span {
     Span::from_secs(10)
 }

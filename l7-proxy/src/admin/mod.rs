@@ -7,7 +7,7 @@ mod status;
 
 pub use metrics::metrics;
 pub use serve::Admin;
-pub use status::{Status, status};
+pub use status::status;
 
 use crate::{model::Ready, process::Phase, spec::ServerState};
 

@@ -1,78 +1,12 @@
 //! A picture of the state, as JSON.
 
-use serde::Serialize;
-
 use crate::{
-    model::Ready,
+    model::{Ready, Service},
     process::Phase,
     server::now,
-    spec::{Mode, ServerState},
+    spec::{CertificateStatus, PoolStatus, ServerStatus, ServiceStatus, Status},
+    state::Counters,
 };
-
-/// What the process is at.
-#[derive(Debug, Serialize)]
-pub struct Status {
-    /// `serving`, `grace` or `draining`.
-    pub phase: &'static str,
-    /// Services in the order of the specification.
-    pub services: Vec<ServiceStatus>,
-}
-
-/// A service.
-#[derive(Debug, Serialize)]
-pub struct ServiceStatus {
-    /// Name.
-    pub name: String,
-    /// What is spoken.
-    pub mode: Mode,
-    /// Connections of clients at the moment.
-    pub connections: u32,
-    /// Pools it leads to.
-    pub pools: Vec<PoolStatus>,
-    /// Certificates that are shown.
-    pub certificates: Vec<CertificateStatus>,
-}
-
-/// A pool of a service.
-#[derive(Debug, Serialize)]
-pub struct PoolStatus {
-    /// Name.
-    pub name: String,
-    /// Its servers.
-    pub servers: Vec<ServerStatus>,
-}
-
-/// A server of a pool, as one service sees it.
-#[derive(Debug, Serialize)]
-pub struct ServerStatus {
-    /// Name.
-    pub name: String,
-    /// Whether it may be used.
-    pub state: ServerState,
-    /// Whether it gets nothing for a while, for having failed.
-    pub paused: bool,
-    /// Share.
-    pub weight: u16,
-    /// Requests or connections under way.
-    pub active: u32,
-    /// Connections that wait for a next request.
-    pub idle: usize,
-    /// Requests or connections it got so far.
-    pub total: u64,
-    /// How long its answers took lately, in microseconds; 0 where none came.
-    pub latency_us: u64,
-}
-
-/// A certificate.
-#[derive(Debug, Serialize)]
-pub struct CertificateStatus {
-    /// The file.
-    pub file: String,
-    /// Names it is for.
-    pub names: Vec<String>,
-    /// Seconds since 1970 at which it expires.
-    pub expires: i64,
-}
 
 /// The name of a phase.
 pub(super) fn phase_name(phase: Phase) -> &'static str {
@@ -91,6 +25,10 @@ pub fn status(ready: &Ready, phase: Phase) -> Status {
         name: service.name.clone(),
         mode: service.mode,
         connections: service.state.clients.connections(),
+        accepted: sum(service, "connections"),
+        requests: sum(service, "requests"),
+        received: sum(service, "received_bytes"),
+        sent: sum(service, "sent_bytes"),
         pools: service
             .pools()
             .into_iter()
@@ -122,5 +60,11 @@ pub fn status(ready: &Ready, phase: Phase) -> Status {
             certificates.all().iter().map(one).collect()
         }),
     });
-    Status { phase: phase_name(phase), services: services.collect() }
+    Status { phase: phase_name(phase).to_owned(), services: services.collect() }
+}
+
+/// A counter of a service over all workers.
+fn sum(service: &Service, counter: &str) -> u64 {
+    let all = service.state.all_counters().iter().flat_map(Counters::all);
+    all.filter(|(name, ..)| *name == counter).map(|(.., count)| count).sum()
 }

@@ -15,7 +15,19 @@ use crate::{log::Log, model::Service};
 pub struct Entry {
     service: ArcSwap<Service>,
     closing: AtomicBool,
-    told: watch::Sender<bool>,
+    told: watch::Sender<Closing>,
+}
+
+/// Whether connections are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closing {
+    /// They are not.
+    No,
+    /// Where the protocol has a word for it, and else with their next answer: nobody finds a connection closed that they
+    /// were just about to use.
+    Gently,
+    /// When they have done what they are at.
+    Soon,
 }
 
 impl Entry {
@@ -25,7 +37,7 @@ impl Entry {
         Self {
             service: ArcSwap::new(service),
             closing: AtomicBool::new(false),
-            told: watch::Sender::new(false),
+            told: watch::Sender::new(Closing::No),
         }
     }
 
@@ -40,10 +52,10 @@ impl Entry {
         self.service.store(service);
     }
 
-    /// Connections are to end when they have done what they are at.
-    pub fn close(&self) {
+    /// Connections are to end.
+    pub fn close(&self, how: Closing) {
         self.closing.store(true, Relaxed);
-        self.told.send_replace(true);
+        self.told.send_replace(how);
     }
 
     /// Whether connections are to end.
@@ -54,7 +66,7 @@ impl Entry {
 
     /// Tells when connections are to end.
     #[must_use]
-    pub fn closing(&self) -> watch::Receiver<bool> {
+    pub fn closing(&self) -> watch::Receiver<Closing> {
         self.told.subscribe()
     }
 }

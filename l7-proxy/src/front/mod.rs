@@ -7,7 +7,7 @@ mod http2;
 mod report;
 
 pub use connection::welcome;
-pub use entry::{Door, Entry};
+pub use entry::{Closing, Door, Entry};
 
 /// What is spoken within TLS, the preferred one first.
 pub(crate) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];

@@ -1,11 +1,11 @@
 //! Answers of our own.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use bytes::Bytes;
 
-use crate::spec::Problem;
 use crate::wire::{Answer, HeadLimits, Known, Version};
+use crate::{files, spec::Problem};
 
 /// Largest file with an answer that is taken.
 const MOST_BYTES: usize = 1 << 20;
@@ -85,7 +85,7 @@ impl Page {
 /// such files are written with editors.
 fn read_file(path: &Path) -> Result<Page, String> {
     let shown = path.display();
-    let text = fs::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let text = files::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     if text.len() > MOST_BYTES {
         return Err(format!("{shown} is larger than 1 MiB"));
     }

@@ -20,15 +20,15 @@ use super::{
 };
 use crate::{
     admin::Admin,
-    front::Entry,
+    front::{Closing, Entry},
     log::{Log, Writer},
     model::{Ready, check},
     server::now,
     spec::{Problem, ServerState, Spec},
 };
 
-/// Sockets that were opened, by their address.
-type Opened = Vec<(SocketAddr, Vec<TcpListener>)>;
+/// Sockets that were opened, by their address, and copies of them.
+type Opened = Vec<(SocketAddr, Vec<TcpListener>, Vec<TcpListener>)>;
 
 /// Workers, and what they serve.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ struct State {
     entries: BTreeMap<String, Arc<Entry>>,
     /// Which service each address is listened to for.
     listening: BTreeMap<SocketAddr, String>,
+    /// Copies of the sockets there, for a process that comes after this one.
+    copies: BTreeMap<SocketAddr, Vec<TcpListener>>,
     admin: Option<Admin>,
     /// The address that was asked for: a port of 0 has become another.
     admin_told: Option<SocketAddr>,
@@ -111,6 +113,7 @@ impl Engine {
         let wanted: BTreeMap<SocketAddr, String> = ready
             .services
             .iter()
+            .filter(|service| !service.spec.closed)
             .flat_map(|service| service.listen.iter().map(|address| (*address, service.name.clone())))
             .collect();
         let new = wanted.iter().filter(|(address, _)| !state.listening.contains_key(address));
@@ -145,7 +148,7 @@ impl Engine {
         state.entries.retain(|name, entry| {
             let stays = ready.services.iter().any(|service| service.name == *name);
             if !stays {
-                entry.close();
+                entry.close(Closing::Soon);
             }
             stays
         });
@@ -165,8 +168,8 @@ impl Engine {
     ) -> Result<Opened, Vec<Problem>> {
         let (mut opened, mut problems) = (Opened::new(), Vec::new());
         for (&address, name) in new {
-            match listeners.take(address, self.workers.len()) {
-                Ok(sockets) => opened.push((address, sockets)),
+            match listeners.take(address, self.workers.len()).and_then(with_copies) {
+                Ok((sockets, copies)) => opened.push((address, sockets, copies)),
                 Err(error) => problems.push(Problem::new(
                     format!("service {name}"),
                     format!("cannot listen to {address}: {error}"),
@@ -186,7 +189,8 @@ impl Engine {
 
     /// Has workers listen to what is wanted, and to nothing else.
     fn listen(&self, state: &mut State, wanted: &BTreeMap<SocketAddr, String>, opened: Opened) {
-        let State { entries, listening, .. } = state;
+        let State { entries, listening, copies, .. } = state;
+        copies.retain(|address, _| wanted.contains_key(address));
         listening.retain(|address, _| {
             let stays = wanted.contains_key(address);
             if !stays {
@@ -202,7 +206,8 @@ impl Engine {
                 before.clone_from(name);
             }
         }
-        for (address, sockets) in opened {
+        for (address, sockets, of_them) in opened {
+            copies.insert(address, of_them);
             let name = &wanted[&address];
             let Some(entry) = entries.get(name) else { continue };
             for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
@@ -231,6 +236,23 @@ impl Engine {
         let none =
             || Problem::new(format!("pool {pool}"), format!("has no server \"{server}\" that is used"));
         found.then_some(()).ok_or_else(none)
+    }
+
+    /// Copies of all listening sockets, for a process that is to serve in place of this one.
+    ///
+    /// # Errors
+    /// When there may be no more open files.
+    pub fn copies(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+        let state = self.state();
+        let all =
+            state.copies.iter().flat_map(|(address, sockets)| sockets.iter().map(|one| (*address, one)));
+        all.map(|(address, socket)| Ok((address, socket.try_clone()?))).collect()
+    }
+
+    /// How many threads serve.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
     }
 
     /// What is served.
@@ -262,16 +284,17 @@ impl Engine {
         self.current.set_phase(Phase::Grace);
     }
 
-    /// Accepts nothing new, has connections end when they have done what they are at, and ends those that are
+    /// Accepts nothing new, has connections end (see [`Closing`]), and ends those that are
     /// still there after `timeout`; how many those were.
-    pub fn drain(mut self, timeout: Duration) -> usize {
+    pub fn drain(mut self, timeout: Duration, how: Closing) -> usize {
         self.current.set_phase(Phase::Draining);
         {
             let mut state = self.state();
+            state.copies.clear();
             for address in std::mem::take(&mut state.listening).into_keys() {
                 self.workers.iter().for_each(|worker| worker.tell(Order::Unlisten(address)));
             }
-            state.entries.values().for_each(|entry| entry.close());
+            state.entries.values().for_each(|entry| entry.close(how));
         }
         let until = Instant::now() + timeout;
         let mut abandons = Vec::new();
@@ -289,6 +312,12 @@ impl Engine {
         self.writer.end();
         left
     }
+}
+
+/// Sockets with a copy of each.
+fn with_copies(sockets: Vec<TcpListener>) -> io::Result<(Vec<TcpListener>, Vec<TcpListener>)> {
+    let copies = sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+    Ok((sockets, copies))
 }
 
 /// Connections of clients that the limit of open files leaves: each may need one to a server, and some files

@@ -4,12 +4,14 @@
 //! specifications with [`Engine::apply`], and ends it with [`Engine::drain`]. Listeners are opened by
 //! [`Listeners`], or handed over to it by whoever opened them.
 
+mod control;
 mod current;
 mod engine;
 mod files;
 mod listeners;
 mod worker;
 
+pub use control::Control;
 pub use current::{Current, Phase};
 pub use engine::Engine;
 pub use listeners::Listeners;

@@ -12,10 +12,12 @@ pub use links::Leave;
 pub use live::{Live, Slot};
 pub use pool::{Ends, Pool, Server, Way};
 
-/// Milliseconds on a clock that only this process knows; what [`Live`] reckons in.
+/// Milliseconds on a clock that only this process knows; what [`Live`] reckons in. It began long before the process did, so
+/// that what others remember of former times has a place on it.
 #[must_use]
 pub fn now() -> u64 {
     use std::{sync::LazyLock, time::Instant};
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+    const BEFORE: u64 = 400 * 86_400_000;
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(BEFORE)
 }

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use crate::spec::StickyTable;
+
 /// Who is with which server.
 #[derive(Debug, Default)]
 pub struct Sticky {
@@ -95,6 +97,43 @@ impl Sticky {
         }
     }
 
+    /// Everything that is remembered, for a process that comes after this one. The names of services are left to the
+    /// caller.
+    #[must_use]
+    pub fn tables(&self, now: u64) -> Vec<StickyTable> {
+        let pools = self.lock();
+        let tables = pools.iter().map(|(pool, table)| {
+            let client = |(age, client): (&(u64, u64), &IpAddr)| {
+                let server = table.clients.get(client)?.server.to_string();
+                Some((*client, server, now.saturating_sub(age.0)))
+            };
+            StickyTable {
+                service: String::new(),
+                pool: pool.clone(),
+                last: table.last.clone(),
+                clients: table.by_age.iter().filter_map(client).collect(),
+            }
+        });
+        tables.collect()
+    }
+
+    /// Remembers what a process before this one did, beside what is known already. A client's `timeout` and the number of
+    /// clients that are kept are minded when they are looked for.
+    pub fn remember(&self, table: &StickyTable, now: u64) {
+        if let Some(last) = &table.last
+            && self.last(&table.pool).is_none()
+        {
+            self.set_last(&table.pool, last);
+        }
+        for (client, server, ago) in &table.clients {
+            let known = self.lock().get(&table.pool).is_some_and(|table| table.clients.contains_key(client));
+            if !known {
+                let seen = now.saturating_sub(*ago);
+                self.put(&table.pool, *client, server, Duration::MAX, u32::MAX, seen);
+            }
+        }
+    }
+
     /// Clients that are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -134,6 +173,25 @@ mod tests {
         assert_eq!(sticky.find("other", client(1), timeout, 4), None);
         sticky.put("p", client(4), "c", timeout, 9, 5_000);
         assert_eq!(sticky.len(), 1, "those that are over make place");
+    }
+
+    #[test]
+    fn what_is_remembered_can_be_handed_over() {
+        let (before, after) = (Sticky::default(), Sticky::default());
+        let client = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let timeout = Duration::from_secs(1);
+        before.put("p", client(1), "a", timeout, 9, 500);
+        before.put("p", client(2), "b", timeout, 9, 900);
+        before.set_last("q", "c");
+        after.put("p", client(2), "newer", timeout, 9, 10_000);
+        for table in before.tables(1_000) {
+            after.remember(&table, 10_000);
+        }
+        let find = |last, now| after.find("p", client(last), timeout, now);
+        assert_eq!(find(1, 10_499).as_deref(), Some("a"));
+        assert_eq!(find(1, 10_500), None, "it goes on ageing");
+        assert_eq!(find(2, 10_000).as_deref(), Some("newer"));
+        assert_eq!(after.last("q").as_deref(), Some("c"));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The certificates of a service.
 
 use std::{
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,7 +9,10 @@ use rustls::{SignatureScheme, sign::CertifiedKey};
 use rustls_pki_types::CertificateDer;
 
 use super::{der, names::Names, pem, provider};
-use crate::spec::Problem;
+use crate::{
+    files::{Stamp, stamp},
+    spec::Problem,
+};
 
 /// A certificate with its chain and key.
 #[derive(Debug)]
@@ -32,14 +34,6 @@ pub struct Certificates {
     strict: bool,
     /// What the files looked like before they were read.
     stamps: Mutex<Vec<Option<Stamp>>>,
-}
-
-/// What changes with a file.
-type Stamp = (u64, i64, i64, u64);
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
 }
 
 impl Certificates {

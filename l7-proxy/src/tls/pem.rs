@@ -20,7 +20,7 @@ pub(super) struct Parts {
 /// What is wrong, with the name of the file.
 pub(super) fn read(path: &Path) -> Result<Parts, String> {
     let shown = path.display();
-    let text = std::fs::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let text = crate::files::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     parse(&text).map_err(|what| format!("{shown}: {what}"))
 }
 

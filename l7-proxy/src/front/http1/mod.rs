@@ -6,10 +6,10 @@ mod side;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use self::h1::{Came, H1};
-use super::{Door, report::Over};
+use super::{Closing, Door, report::Over};
 use crate::{
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, decide, serve as pass},
     io::{Deadline, Stream},
@@ -75,12 +75,18 @@ pub(super) async fn serve(
         let came = {
             let Session { h1, service, deadline, .. } = &mut session;
             let more = h1.has_more();
+            let first = service.timeouts.request_header.get();
             let head = h1.read_head(&mut request, service, deadline);
             tokio::select! {
                 biased;
                 came = head => came,
-                // A client that has begun a request gets its answer.
-                _ = closing.wait_for(|closing| *closing), if !more => Came::Closing,
+                // A client that has begun a request gets its answer, and one that has just come may begin one.
+                () = async {
+                    let _ = closing.wait_for(|closing| *closing == Closing::Soon).await;
+                    if served == 0 {
+                        sleep(first).await;
+                    }
+                }, if !more => Came::Closing,
             }
         };
         if came == Came::Closing && session.h1.has_more() {

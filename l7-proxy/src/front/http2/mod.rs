@@ -25,7 +25,7 @@ use h2::{
 use tokio::time::Instant;
 
 use self::guard::Guard;
-use super::Door;
+use super::{Closing, Door};
 use crate::{
     http::Client,
     io::{Deadline, Gather, Stream, WriteOut},
@@ -164,7 +164,7 @@ impl Session {
                         ending = true;
                     }
                 }
-                _ = closing.wait_for(|closing| *closing), if !ending => {
+                _ = closing.wait_for(|closing| *closing > Closing::No), if !ending => {
                     connection.graceful_shutdown();
                     ending = true;
                     deadline.set(GOODBYE);

@@ -1,0 +1,125 @@
+//! What `lb-user` asks of the proxy it looks after, and what the proxy answers.
+//!
+//! They talk over a Unix socket ([`Channel`](crate::Channel)): one question, one answer. `lb-user` has the
+//! privileges: it opens listening sockets, reads files with keys, and hands both over. The proxy has none, and goes
+//! on serving when whoever asked has gone; the next one finds it by the same socket.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Problem, ServerState, Span, Spec, Status};
+
+/// What of this conversation both sides must understand alike. Another number: the proxy is replaced.
+pub const CONTROL_VERSION: u32 = 1;
+
+/// What the proxy is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Who is there? Answered with [`Reply::Hello`].
+    Hello,
+    /// So many bytes follow: the contents of a file that specifications name. None: there is no such file, for this
+    /// reason.
+    File {
+        /// Its name in specifications.
+        path: PathBuf,
+        /// Its length in bytes, or why it cannot be read.
+        contents: Result<u64, String>,
+    },
+    /// Listening sockets for these addresses come along, in this order.
+    Listeners(Vec<SocketAddr>),
+    /// What would be wrong with this?
+    Check(Box<Spec>),
+    /// Serve this from now on, in place of what is served. Refused as a whole where something is wrong.
+    Serve(Box<Spec>),
+    /// Servers are to be used otherwise from now on.
+    Servers(Vec<ServerChange>),
+    /// How is everything?
+    Status,
+    /// The same as OpenMetrics.
+    Metrics,
+    /// Copies of the listening sockets, please; answered with [`Reply::Listeners`].
+    HandBack,
+    /// What is remembered of clients; for the one who comes after.
+    Memory,
+    /// Remember this of clients.
+    Remember(Memory),
+    /// Accept nothing new, and end when all connections have.
+    End {
+        /// Or after this time.
+        within: Span,
+        /// Whether idle connections of clients may stay until their next request: somebody else serves in this place.
+        gently: bool,
+    },
+}
+
+/// How a server is to be used from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerChange {
+    /// Its pool.
+    pub pool: String,
+    /// Its name.
+    pub server: String,
+    /// How.
+    pub state: ServerState,
+}
+
+/// What the proxy answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Who it is.
+    Hello {
+        /// [`CONTROL_VERSION`] of it.
+        control: u32,
+        /// Its version, for people.
+        version: String,
+        /// Its number among the system's processes.
+        pid: u32,
+        /// Device and inode of the program it runs: another file may lie in its place by now.
+        program: Option<(u64, u64)>,
+        /// Threads that serve: each may have a listening socket of its own for each address.
+        workers: usize,
+    },
+    /// It is done.
+    Done,
+    /// This is wrong; nothing has changed.
+    Wrong(Vec<Problem>),
+    /// How everything is.
+    Status(Status),
+    /// Metrics, without the closing line.
+    Metrics(String),
+    /// Copies of listening sockets for these addresses come along, in this order; more follow unless it is the last.
+    Listeners {
+        /// The addresses; one may be there several times.
+        addresses: Vec<SocketAddr>,
+        /// Whether these were all.
+        last: bool,
+    },
+    /// What is remembered of clients.
+    Memory(Memory),
+}
+
+/// What is remembered of clients beyond what they say themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// For each service and pool: clients and their servers.
+    pub sticky: Vec<StickyTable>,
+    /// What was counted by those who came before: it is added to what is counted from now on.
+    #[serde(default)]
+    pub counted: Option<Status>,
+}
+
+/// Clients of a pool and the servers they stay with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StickyTable {
+    /// The service.
+    pub service: String,
+    /// The pool.
+    pub pool: String,
+    /// The server that all are with, where there is one for all.
+    pub last: Option<String>,
+    /// Address, server, and milliseconds since the client was last seen; those not seen for longest first.
+    pub clients: Vec<(std::net::IpAddr, String, u64)>,
+}
