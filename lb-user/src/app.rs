@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::FutureExt as _;
+use l7_spec::Span;
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Notify, mpsc, watch},
@@ -39,11 +40,11 @@ use crate::{
     },
     health::Checker,
     hops::{self, Scout},
-    listeners,
+    l7, listeners,
     lock::Lock,
     memory::{self, Notebook},
     metrics,
-    model::{Config, PortRange, Vip},
+    model::{Config, PortRange},
     names::{self, Findings},
     netlink::{
         Netlink,
@@ -53,7 +54,7 @@ use crate::{
     },
     notify::Manager,
     picture::{self, About},
-    plan::snat,
+    plan::{proxied, snat},
     reconcile::{self, Inbox, Reconciler},
     reload::{self, Followers, Reloader},
     signals::Signals,
@@ -83,12 +84,17 @@ pub struct Options {
     pub audit: PathBuf,
     /// What becomes of other configurations.
     pub reload: reload::Options,
+    /// The proxy for VIPs that the kernel cannot forward.
+    pub l7: l7::Options,
     /// What to go on with, and what to leave.
     pub takeover: takeover::Options,
 }
 
 /// How long a start that takes over looks for the ways to the servers.
 const FIND_SERVERS: Duration = Duration::from_secs(2);
+
+/// How long requests to proxied VIPs may take to finish when everything ends.
+const FAREWELL: Span = Span::from_secs(10);
 
 /// Messages that may wait for the loop, of each kind.
 const BACKLOG: usize = 1_024;
@@ -106,13 +112,20 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let own_ports = sysctl::ip_local_port_range()?;
     let snat_ports = snat::ports(config.snat_ports, own_ports).map_err(|problem| anyhow!(problem))?;
     let netlink = Netlink::open()?;
-    let mut conflicts = listeners::conflicts(&config)?;
+    let _lock = Lock::take()?;
+    // With its sockets, which then are ours and no others' on the VIPs' ports.
+    let proxy_before = l7::find(&options.l7.socket);
+    let proxy_before = proxy_before.unwrap_or_else(|error| {
+        warn!("the l7-proxy that was left does not answer ({error}); another one is started");
+        None
+    });
+    let of_vips = proxy_before.as_ref().map(l7::Found::sockets).unwrap_or_default();
+    let mut conflicts = listeners::conflicts(&config, &of_vips)?;
     conflicts.extend(vip_addresses::conflicts(&config, &netlink.addresses().await?, own_ports));
     if !conflicts.is_empty() {
         let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
         bail!("{}", conflicts.join("; "));
     }
-    let _lock = Lock::take()?;
     let socket = admin::Socket::bind(&options.socket).await?;
     let metrics = match options.metrics {
         Some(address) => {
@@ -123,16 +136,23 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     };
     let api = options.api.as_ref().map(admin::remote::Api::open).transpose().map_err(|why| anyhow!(why))?;
     // A VIP must not take their packets away from them.
-    let conflicts = listeners::conflicts(&config)?;
+    let conflicts = listeners::conflicts(&config, &of_vips)?;
     if !conflicts.is_empty() {
         let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
         bail!("{}", conflicts.join("; "));
+    }
+    let proxy_was_there = proxy_before.is_some();
+    let (proxy, proxy_thread) = l7::Keeper::start(options.l7.clone(), proxy_before)?;
+    if let Err(objections) = proxy.check(proxied::of_config(&config)).await {
+        proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
+        bail!("{}", l7::lines(&objections));
     }
     let mut found = Found::look(&options.takeover)?;
     let links = match find_links(&netlink, &options.interfaces, found.pins.as_ref()).await {
         Ok(links) => links,
         Err(error) => {
             found.give_up(&options.takeover);
+            proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
             return Err(error);
         }
     };
@@ -140,6 +160,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         Ok(started) => started,
         Err(error) => {
             found.give_up(&options.takeover);
+            proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
             return Err(error);
         }
     };
@@ -156,6 +177,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         tag_capacity: flows.tag_capacity(),
         reasons_before: found.reasons(),
         last_reload,
+        proxy: proxy.clone(),
     };
     if let Some(pins) = &found.pins {
         pins.settle(&links.iter().map(|link| link.index).collect::<Vec<_>>());
@@ -183,6 +205,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             metrics,
             api,
             manager: Arc::clone(&manager),
+            proxy: proxy.clone(),
         };
         // A bug in there must not keep the addresses from being taken off.
         let serving =
@@ -196,6 +219,9 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         }
     };
     manager.stopping();
+    let farewell = (!options.takeover.keep_forwarding).then_some(FAREWELL);
+    proxy.end(farewell).await;
+    let _ = proxy_thread.join();
     if options.takeover.keep_forwarding {
         info!("stopped; the program goes on forwarding");
         return outcome;
@@ -431,6 +457,7 @@ async fn serve(
     let flow_tables = Arc::new(flow_tables);
     let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
     let handle = handle.with_eyes(eyes).with_connections(Connections::of(Arc::clone(&flow_tables)));
+    let handle = handle.with_proxy(about.proxy.clone());
 
     let Reload {
         config,
@@ -447,6 +474,7 @@ async fn serve(
         api,
         manager,
         audit,
+        proxy,
     } = reload;
     let reload::Options { text, watch, history } = options.clone();
     let handle = handle.with_history(history.clone()).with_audit(admin::Audit::new(audit));
@@ -473,6 +501,7 @@ async fn serve(
         outcome,
         own_ports,
         handle: handle_of_reloader,
+        proxy,
         followers,
     };
     let orders = sweep::start(flow_tables, census_news)?;
@@ -507,6 +536,7 @@ struct Reload<'a> {
     api: Option<admin::remote::Api>,
     manager: Arc<Manager>,
     audit: &'a Path,
+    proxy: l7::Handle,
 }
 
 /// How large the flow tables are to be.
@@ -525,10 +555,6 @@ fn report(config: &Config, about: &About) {
     }
     if config.vips.is_empty() {
         info!("there are no VIPs; every packet is left to this host");
-    }
-    for vip in config.vips.iter().filter(|vip| !vip.mode.is_layer4()) {
-        let Vip { name, address, ports, mode, .. } = vip;
-        warn!("VIP {name} ({address} port {ports}) is not served yet: mode {mode} needs l7-proxy");
     }
     info!("ready");
 }

@@ -8,6 +8,7 @@ pub mod datapath;
 pub mod decap;
 pub mod health;
 pub mod hops;
+pub mod l7;
 pub mod lbctl;
 pub mod listeners;
 pub mod lock;

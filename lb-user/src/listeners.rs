@@ -65,12 +65,14 @@ pub fn sockets_of(process: &Path) -> io::Result<HashSet<u64>> {
     Ok(files.filter_map(number).collect())
 }
 
-/// Why `config` cannot be served beside what listens on this host: one line for each VIP and listener.
+/// Why `config` cannot be served beside what listens on this host: one for each VIP and listener. The sockets `of_vips`, by
+/// the kernel's number, are those through which proxied VIPs are served.
 ///
 /// # Errors
 /// When the kernel's tables cannot be read.
-pub fn conflicts(config: &Config) -> io::Result<Vec<Conflict>> {
-    let listeners = listening(Path::new("/proc/net"))?;
+pub fn conflicts(config: &Config, of_vips: &HashSet<u64>) -> io::Result<Vec<Conflict>> {
+    let mut listeners = listening(Path::new("/proc/net"))?;
+    listeners.retain(|listener| !of_vips.contains(&listener.inode));
     let all = find(config, &listeners).into_iter().map(|(vip, listener)| {
         let owner = process(listener.inode).unwrap_or_else(|| "a process".into());
         let Listener { protocol, address, port, .. } = listener;
@@ -136,6 +138,15 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
         }
         _ => None,
     }
+}
+
+/// The sockets of all processes of this name, as far as we may look.
+#[must_use]
+pub fn held_by(name: &str) -> HashSet<u64> {
+    let folders = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = folders
+        .filter(|folder| fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm.trim() == name));
+    named.filter_map(|folder| sockets_of(&folder).ok()).flatten().collect()
 }
 
 /// Name and number of the process that holds a socket, as far as we may look.

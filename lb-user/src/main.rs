@@ -15,9 +15,9 @@ use lb_user::{
     app,
     config::{self, Checked, Diagnostic, Severity},
     datapath::attach::Wanted,
-    decap,
+    decap, l7,
     lbctl::documents,
-    memory,
+    listeners, memory,
     netlink::{Netlink, sysctl},
     premises,
     reload::{
@@ -92,6 +92,14 @@ struct Arguments {
     /// File where every change that lbctl is used for is written down, with who made it.
     #[arg(long, value_name = "FILE", default_value = audit::DEFAULT)]
     audit: PathBuf,
+
+    /// The proxy that serves VIPs of modes http and tcp [default: l7-proxy beside lb-user, or where programs are].
+    #[arg(long, value_name = "FILE")]
+    l7_proxy: Option<PathBuf>,
+
+    /// User that the proxy runs as, by name or number [default: l7-proxy, or else nobody].
+    #[arg(long, value_name = "USER", default_value = "", hide_default_value = true)]
+    l7_user: String,
 
     /// Read the configuration file again whenever it changes.
     #[arg(long)]
@@ -169,7 +177,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         keep_forwarding: arguments.keep_forwarding,
     };
     if arguments.cleanup {
-        runtime()?.block_on(takeover::cleanup(&takeover))?;
+        runtime()?.block_on(takeover::cleanup(&takeover, &l7_options(arguments).socket))?;
         return Ok(ExitCode::SUCCESS);
     }
     let history = History::at(&arguments.history);
@@ -191,6 +199,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         metrics: arguments.metrics,
         api: api(arguments)?,
         audit: arguments.audit.clone(),
+        l7: l7_options(arguments),
         reload: reload::Options { text, watch: arguments.watch_config, history },
         takeover,
     };
@@ -213,6 +222,17 @@ fn api(arguments: &Arguments) -> Result<Option<admin::remote::Options>> {
     let key = arguments.api_key.as_ref().unwrap_or(certificate).clone();
     let files = Files { certificate: certificate.clone(), key, tokens: tokens.clone() };
     Ok(Some(admin::remote::Options { address, files }))
+}
+
+/// Where l7-proxy is found, and how it is started.
+fn l7_options(arguments: &Arguments) -> l7::Options {
+    let config = arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+    l7::Options {
+        socket: l7::Options::socket_beside(&arguments.socket),
+        program: arguments.l7_proxy.clone().or_else(l7::Options::usual_program),
+        user: arguments.l7_user.clone(),
+        folder: config.parent().unwrap_or(Path::new("")).to_owned(),
+    }
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -275,7 +295,10 @@ async fn look_around(arguments: &Arguments, file: &Path, checked: &Checked) -> b
 
 async fn host_findings(checked: &Checked) -> Result<Vec<Diagnostic>> {
     let netlink = Netlink::open()?;
-    let mut findings = premises::conflicts(checked, &netlink, sysctl::ip_local_port_range()?).await?;
+    let own_ports = sysctl::ip_local_port_range()?;
+    // A running balancer's proxy is where this configuration's would be.
+    let of_vips = listeners::held_by("l7-proxy");
+    let mut findings = premises::conflicts(checked, &netlink, own_ports, &of_vips).await?;
     findings.extend(premises::unreachable(checked, &netlink, &HashSet::new()).await);
     Ok(findings)
 }

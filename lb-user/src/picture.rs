@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::{
     datapath::Datapath,
     health::TargetId,
+    l7,
     model::{Check, Config, Pool, Server, Vip},
     plan::{Admin, hop_problem},
     reconcile::Reconciler,
@@ -38,16 +39,16 @@ pub struct About {
     pub tag_capacity: u64,
     /// Packets by reason that were counted for former programs; empty if there were none.
     pub reasons_before: Vec<(String, u64)>,
+    /// Leads to who looks after l7-proxy.
+    pub proxy: l7::Handle,
     /// Tells how the last reload went.
     pub last_reload: watch::Receiver<Option<LastReload>>,
 }
 
-/// Why a VIP of a proxied mode is not served.
-const NEEDS_PROXY: &str = "its mode needs l7-proxy, which serves nothing yet";
-
 /// The state of the balancer now. What the kernel does not tell counts as 0.
 #[must_use]
 pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
+    let proxy = about.proxy.report();
     Snapshot {
         version: env!("CARGO_PKG_VERSION").into(),
         etag: state.version().to_string(),
@@ -56,7 +57,7 @@ pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
         config_file: about.config_file.clone(),
         last_reload: about.last_reload.borrow().clone(),
         interfaces: about.interfaces.clone(),
-        vips: state.config.vips.iter().map(|vip| vip_status(state, vip)).collect(),
+        vips: state.config.vips.iter().map(|vip| vip_status(state, &proxy, vip)).collect(),
         reasons: reasons(&with(state.datapath.reasons().unwrap_or_default(), &about.reasons_before)),
         flows: state.census.alive,
         flow_capacity: about.flow_capacity,
@@ -96,14 +97,15 @@ fn pool_status(pool: &Pool, vips: Vec<String>) -> PoolStatus {
     }
 }
 
-fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
+fn vip_status<D: Datapath>(state: &Reconciler<D>, proxy: &l7::Report, vip: &Vip) -> VipStatus {
     let servers: Vec<_> = state
         .steering
         .servers_of(&state.config, vip)
         .iter()
-        .map(|server| server_status(state, vip, server))
+        .map(|server| server_status(state, proxy, vip, server))
         .collect();
-    let served = vip.mode.is_layer4();
+    let not_served = if vip.mode.is_layer4() { None } else { proxy.why_not(&vip.name) };
+    let of_proxy = proxy.status.services.iter().find(|service| service.name == vip.name);
     let needed = state.config.pool_of(vip).map_or(1, |pool| pool.min_healthy);
     VipStatus {
         name: vip.name.clone(),
@@ -117,14 +119,23 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip) -> VipStatus {
         check_port: check_port(vip),
         enabled: state.steering.is_enabled(&vip.name),
         pool: vip.pool.clone(),
-        served,
-        note: if served { too_few(&servers, needed) } else { Some(NEEDS_PROXY.into()) },
+        served: not_served.is_none(),
+        note: not_served.or_else(|| too_few(&servers, needed)),
         health: pool_health(&servers, needed),
-        traffic: servers
-            .iter()
-            .map(|server| &server.traffic)
-            .chain([&traffic(state.retired(&vip.name), 0)])
-            .sum(),
+        traffic: match of_proxy {
+            Some(service) => Traffic {
+                connections: service.accepted,
+                active: service.connections.into(),
+                bytes_in: service.received,
+                bytes_out: service.sent,
+                ..Traffic::default()
+            },
+            None => servers
+                .iter()
+                .map(|server| &server.traffic)
+                .chain([&traffic(state.retired(&vip.name), 0)])
+                .sum(),
+        },
         servers,
     }
 }
@@ -134,7 +145,12 @@ fn check_port(vip: &Vip) -> Option<u16> {
     (has_port && vip.pool.is_some()).then(|| probe_port(vip, &vip.health))
 }
 
-fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server) -> ServerStatus {
+fn server_status<D: Datapath>(
+    state: &Reconciler<D>,
+    proxy: &l7::Report,
+    vip: &Vip,
+    server: &Server,
+) -> ServerStatus {
     let id = TargetId { vip: vip.name.clone(), server: server.name.clone() };
     let health = state.health.get(&id);
     let reference = state.ids.server(&id);
@@ -148,7 +164,11 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
         weight: server.weight,
         weight_of_file: state.steering.weight(&id).and_then(|_| weight_of_file(state, vip, server)),
         backup: server.backup,
-        active: reference.is_some_and(|server| state.is_active(server)),
+        active: if vip.mode.is_layer4() {
+            reference.is_some_and(|server| state.is_active(server))
+        } else {
+            may_get_requests(&state.proxied.0, vip, server)
+        },
         state: state.steering.state(&id),
         health: health.map_or(Health::Unknown, |event| event.state),
         reason: health.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
@@ -158,8 +178,23 @@ fn server_status<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server)
             .address()
             .filter(|_| vip.mode.is_layer4())
             .and_then(|address| hop_problem(vip, state.surroundings.hops.get(&address))),
-        traffic: traffic(counters, active.copied().unwrap_or(0)),
+        traffic: match proxy.server(&vip.name, &server.name) {
+            Some(of_proxy) => {
+                Traffic { connections: of_proxy.total, active: of_proxy.active.into(), ..Traffic::default() }
+            }
+            None => traffic(counters, active.copied().unwrap_or(0)),
+        },
     }
+}
+
+/// Whether l7-proxy may send requests to a server. To a backup only while it has to.
+fn may_get_requests(spec: &l7_spec::Spec, vip: &Vip, server: &Server) -> bool {
+    let pool = spec.pools.iter().find(|pool| pool.name == vip.name);
+    let servers = pool.map_or(&[][..], |pool| &pool.servers);
+    let usable = |server: &&l7_spec::Server| server.state == l7_spec::ServerState::Up && server.weight > 0;
+    let mut found = servers.iter().filter(usable).filter(|other| other.name == server.name);
+    let regular = servers.iter().filter(usable).any(|other| !other.backup);
+    found.any(|found| !found.backup || !regular)
 }
 
 /// The weight that the configuration gives to a server, which may have another now.

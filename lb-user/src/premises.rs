@@ -61,8 +61,9 @@ pub async fn conflicts(
     checked: &Checked,
     netlink: &Netlink,
     own_ports: PortRange,
+    of_vips: &HashSet<u64>,
 ) -> Result<Vec<Diagnostic>> {
-    let mut conflicts = listeners::conflicts(&checked.config)?;
+    let mut conflicts = listeners::conflicts(&checked.config, of_vips)?;
     conflicts.extend(vip_addresses::conflicts(&checked.config, &netlink.addresses().await?, own_ports));
     let error =
         |conflict: &Conflict| checked.places.about_vip(Severity::Error, &conflict.vip, &conflict.problem);

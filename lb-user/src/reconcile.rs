@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use l7_spec::Spec;
 use lb_common::abi::{Counters, ServerRef, settings_flags};
 use tokio::{
     sync::{mpsc, watch},
@@ -31,6 +32,7 @@ use crate::{
         diff,
         ids::Exhausted,
         orders::{Fate, Sheet},
+        proxied,
         select::Settled,
     },
     snapshot::{Health, Snapshot},
@@ -71,6 +73,8 @@ pub struct Reconciler<D> {
     /// What the kernel had counted for others before an index was given to its server.
     inherited: HashMap<u16, Counters>,
     settled: Settled,
+    /// What l7-proxy is to serve, and which VIPs it was to let clients into.
+    pub(crate) proxied: (Spec, proxied::Open),
     rings: Rings,
     current: Desired,
     watched: bool,
@@ -100,6 +104,7 @@ impl<D: Datapath> Reconciler<D> {
             retired: HashMap::new(),
             inherited: HashMap::new(),
             settled: Settled::new(),
+            proxied: Default::default(),
             rings,
             current: Desired::default(),
             watched: false,
@@ -273,6 +278,10 @@ impl<D: Datapath> Reconciler<D> {
     pub fn plan(&mut self, now: Duration) -> Vec<Operation> {
         let mut settled = std::mem::take(&mut self.settled);
         let wanted = self.wanted(&self.steering, &mut settled);
+        let mut open = std::mem::take(&mut self.proxied.1);
+        let health = |id: &TargetId| self.health.get(id).map_or(Health::Unknown, |event| event.state);
+        let inputs = proxied::Inputs { config: &self.config, steering: &self.steering, health: &health };
+        self.proxied = (proxied::spec(&inputs, &mut settled, &mut open), open);
         self.settled = settled;
         let mut next = self.rings.advance(&wanted, now);
         if self.watched {
@@ -400,6 +409,7 @@ pub async fn run<D: Datapath>(
     orders: std::sync::mpsc::Sender<Orders>,
     publish: watch::Sender<Arc<Snapshot>>,
 ) {
+    let mut served = Spec::default();
     let began = Instant::now();
     let mut stale = true;
     let mut refused: Option<(Instant, Error)> = None;
@@ -465,6 +475,10 @@ pub async fn run<D: Datapath>(
                     debug!("{operations} map operations");
                     // Without a sweep there is nobody to go by them, and the census ends this loop.
                     let _ = orders.send(reconciler.orders());
+                    if served != reconciler.proxied.0 {
+                        served.clone_from(&reconciler.proxied.0);
+                        about.proxy.serve(served.clone());
+                    }
                     (stale, refused) = (false, None);
                 }
                 Err(error) => {
@@ -590,6 +604,7 @@ mod tests {
             tag_capacity: 2_000,
             reasons_before: Vec::new(),
             last_reload: watch::channel(None).1,
+            proxy: crate::l7::Handle::of_nobody(),
         }
     }
 

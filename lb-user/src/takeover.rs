@@ -4,7 +4,11 @@
 //! has: they are pinned ([`Pins`]), and what they mean is in a file ([`memory`]). The next start takes the flow tables,
 //! fills maps of its own from the file, and puts its program in the other's place between two packets.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, bail};
 use lb_common::abi::FACTS_VERSION;
@@ -16,6 +20,7 @@ use crate::{
         load,
         pins::{Kept, Pins},
     },
+    l7,
     lock::Lock,
     memory::{self, Facts, Memory, Notebook, Tables},
     netlink::Netlink,
@@ -177,7 +182,7 @@ fn netns() -> io::Result<u64> {
 ///
 /// # Errors
 /// When one is running, or the system refuses.
-pub async fn cleanup(options: &Options) -> Result<()> {
+pub async fn cleanup(options: &Options, proxy: &Path) -> Result<()> {
     app::require_root()?;
     let _lock = Lock::take()?;
     let netlink = Netlink::open()?;
@@ -193,6 +198,9 @@ pub async fn cleanup(options: &Options) -> Result<()> {
         }
         Err(error) if error.is_fatal() => bail!("{error}"),
         Err(_) => {}
+    }
+    if let Some(pid) = l7::end_left(proxy)? {
+        info!("ended l7-proxy (pid {pid})");
     }
     memory::forget(&options.state);
     Ok(())

@@ -24,6 +24,7 @@ mod openstack;
 mod passthrough;
 mod persistence;
 mod ports;
+mod proxied;
 mod refusal;
 mod reload;
 mod select;

@@ -3,8 +3,8 @@
 use std::{fs, os::unix::net::UnixDatagram, path::Path, time::Duration};
 
 use lb_tests::{
-    address::Family, client, daemon::Installation, folder::Folder, needs_balancer, streams::Streams,
-    topology::Layout,
+    address::Family, client, daemon::Installation, folder::Folder, http::curl, needs_balancer,
+    streams::Streams, topology::Layout,
 };
 
 use crate::bed::Bed;
@@ -36,12 +36,17 @@ fn the_units_capabilities_are_enough_and_the_manager_is_told() {
     let bed = Bed::new(Layout::default(), &[80]);
     let config = bed.config(&["snat"], 80, "");
     let socket = format!("NOTIFY_SOCKET={}", folder.file("notify").display());
-    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], config.text())
+    let proxied = bed.net.vip(222).of(Family::V4);
+    let config = format!(
+        "{}[vip.proxied]\naddress = \"{proxied}\"\nport = 80\nmode = \"http\"\nredirect = {{ scheme = \"https\" }}\n",
+        config.text()
+    );
+    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], &config)
         .xdp_mode("native")
         .option("--keep-forwarding")
         .under(&["env", &socket, "WATCHDOG_USEC=400000", "setpriv", "--no-new-privs", &bounding_set(&unit)]);
     let balancer = installation.start();
-    assert_eq!(until("READY=1"), "READY=1\nSTATUS=2 VIPs");
+    assert_eq!(until("READY=1"), "READY=1\nSTATUS=3 VIPs");
     let _ = (until("WATCHDOG=1"), until("WATCHDOG=1"));
     let _ = balancer.wait_all_up();
     let stream = Streams::start(&bed.net.client().ns, bed.target("snat", Family::V4, 80), 5);
@@ -56,5 +61,8 @@ fn the_units_capabilities_are_enough_and_the_manager_is_told() {
     stream.unbroken_except(None);
     let target = bed.target("snat", Family::V4, 80);
     let _ = client::requests(&bed.net.client().ns, target, 60).all_answered("snat");
+    // A port below 1024, served by a process without a capability.
+    let got = curl(&bed.net.client().ns, &[&format!("http://{proxied}/")]);
+    assert_eq!(got.status, 302, "{got:?}");
     assert!(!balancer.log().contains("WARN"), "{}", balancer.log());
 }

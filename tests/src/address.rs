@@ -85,6 +85,10 @@ impl Subnet {
     pub const BETWEEN: Self = Self { v4: [10, 30, 0], v6: 0x30 };
     /// Clients that reach the front through a router.
     pub const REMOTE: Self = Self { v4: [10, 40, 0], v6: 0x40 };
+    /// The network of `examples/flow.toml`.
+    pub const FLOW: Self = Self { v4: [10, 1, 0], v6: 0x51 };
+    /// The network of the servers of `examples/tas.toml`.
+    pub const TAS: Self = Self { v4: [10, 0, 4], v6: 0x52 };
     /// The network of `examples/openstack.toml`.
     pub const OPENSTACK: Self = Self { v4: [192, 168, 1], v6: 0x19 };
 

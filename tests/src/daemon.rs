@@ -31,7 +31,7 @@ pub fn binary(name: &str) -> PathBuf {
 /// The first program that is not built.
 #[must_use]
 pub fn missing_binary() -> Option<PathBuf> {
-    ["lb-user", "lbctl"].map(binary).into_iter().find(|path| !path.exists())
+    ["lb-user", "lbctl", "l7-proxy"].map(binary).into_iter().find(|path| !path.exists())
 }
 
 /// A running `lb-user`; killed on drop.

@@ -130,6 +130,17 @@ impl<'a> Installation<'a> {
         let _ = self.folder.write("lb.toml", config);
     }
 
+    /// Puts another file beside the configuration, by a relative path.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[track_caller]
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.file(name);
+        fs::create_dir_all(path.parent().expect("within the folder")).expect("make a folder");
+        self.folder.write(name, content)
+    }
+
     /// The administration socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -179,7 +190,7 @@ impl<'a> Installation<'a> {
     #[must_use]
     pub fn clean_up(&self) -> (ExitStatus, String) {
         let mut command = self.ns.command(binary("lb-user"));
-        let command = command.arg("--cleanup").args(self.places(&["--pins", "--state"]));
+        let command = command.arg("--cleanup").args(self.places(&["--pins", "--state", "--socket"]));
         Running::start("lb-user", command).wait(LIMIT)
     }
 

@@ -28,6 +28,7 @@ pub mod daemon;
 pub mod decapsulator;
 pub mod folder;
 pub mod frame;
+pub mod http;
 mod installation;
 pub mod netns;
 pub mod packet;

@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -102,8 +102,10 @@ impl Running {
     pub fn wait(&mut self, limit: Duration) -> (ExitStatus, String) {
         let what = format!("{} to end", self.what);
         let status = wait::until(limit, &what, || self.exited().ok_or_else(|| self.log()));
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
+        // What it has started may go on, and keep its streams open: then there is no end to wait for.
+        let until = Instant::now() + Duration::from_millis(500);
+        while self.readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
         }
         (status, self.log())
     }

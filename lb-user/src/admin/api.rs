@@ -191,7 +191,7 @@ async fn perform(
         Op::History => encode(&handle.history()),
         Op::Config => config(handle).await,
         Op::Metrics => {
-            let text = metrics::render(&*handle.status().await, &metrics::Process::this(), &handle.counts);
+            let text = handle.metrics().await;
             Ok(Reply { body: Either::Left(Full::from(text)), kind: metrics::CONTENT_TYPE, etag: None })
         }
         Op::OpenApi => encode(&openapi::document()),

@@ -53,6 +53,7 @@ pub use self::{
 };
 use crate::{
     connections::Connections,
+    l7, metrics,
     model::Config,
     reload::{
         changes::Change,
@@ -198,6 +199,7 @@ pub struct Handle {
     audit: Option<Audit>,
     access: Option<Arc<Access>>,
     counts: Arc<Counts>,
+    proxy: Option<l7::Handle>,
 }
 
 /// What reaches others through a [`Handle`].
@@ -230,6 +232,7 @@ impl Handle {
             audit: None,
             access: None,
             counts: Arc::default(),
+            proxy: None,
         };
         (handle, Requests { status, commands, reloads })
     }
@@ -244,6 +247,21 @@ impl Handle {
     #[must_use]
     pub fn with_connections(self, connections: Connections) -> Self {
         Self { connections: Some(connections), ..self }
+    }
+
+    /// The same, with what l7-proxy has counted.
+    #[must_use]
+    pub fn with_proxy(self, proxy: l7::Handle) -> Self {
+        Self { proxy: Some(proxy), ..self }
+    }
+
+    /// Everything that is counted, as OpenMetrics.
+    pub async fn metrics(&self) -> String {
+        let text = metrics::render(&*self.status().await, &metrics::Process::this(), &self.counts);
+        match &self.proxy {
+            Some(proxy) => metrics::with(&text, &proxy.metrics().await),
+            None => text,
+        }
     }
 
     /// The same, with a log of all changes.

@@ -56,6 +56,14 @@ pub fn render(snapshot: &Snapshot, process: &Process, api: &Counts) -> String {
     text.end()
 }
 
+/// A text of metrics with those of another. No family is in both.
+#[must_use]
+pub fn with(text: &str, other: &str) -> String {
+    const END: &str = "# EOF\n";
+    let parts = [text, other].map(|text| text.strip_suffix(END).unwrap_or(text));
+    parts.concat() + END
+}
+
 fn daemon(text: &mut Text, snapshot: &Snapshot, process: &Process) {
     text.family("lb_build", Kind::Info, "Version of lb-user.");
     text.sample("lb_build_info", &[("version", &snapshot.version)], 1);

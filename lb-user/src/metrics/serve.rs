@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{CONTENT_TYPE, Process, render};
+use super::CONTENT_TYPE;
 use crate::admin::{
     Handle,
     crowd::{Busy, Crowd},
@@ -99,7 +99,7 @@ async fn answer(request: &Request<Incoming>, handle: &Handle) -> Response<Full<B
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let text = render(&*handle.status().await, &Process::this(), handle.counts());
+    let text = handle.metrics().await;
     let mut response = Response::new(Full::from(text));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     response

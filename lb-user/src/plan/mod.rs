@@ -14,6 +14,7 @@ mod entries;
 pub mod ids;
 pub mod orders;
 pub mod packed;
+pub mod proxied;
 pub mod ring;
 pub mod select;
 pub mod snat;

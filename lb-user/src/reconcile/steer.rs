@@ -49,22 +49,10 @@ impl<D: Datapath> Reconciler<D> {
     /// Enables or disables VIPs; tells which ones.
     ///
     /// # Errors
-    /// When there is none of this name, or one that is not served.
+    /// When there is none of this name.
     pub fn steer_vip(&mut self, request: &VipRequest) -> Result<Vec<VipChange>, String> {
         let VipRequest { vip: wanted, enabled } = request;
-        let vips = self.vips_named(wanted)?;
-        if let [Vip { name, mode, .. }] = vips[..]
-            && !mode.is_layer4()
-        {
-            return Err(format!(
-                "VIP {name:?} is not served: mode {mode} needs l7-proxy, which serves nothing yet"
-            ));
-        }
-        let names: Vec<_> =
-            vips.iter().filter(|vip| vip.mode.is_layer4()).map(|vip| vip.name.clone()).collect();
-        if names.is_empty() {
-            return Err("no VIP is served: there is nothing to enable or disable".into());
-        }
+        let names: Vec<_> = self.vips_named(wanted)?.into_iter().map(|vip| vip.name.clone()).collect();
         let change = |vip: String| {
             self.steering.set_enabled(&vip, *enabled);
             VipChange { vip, enabled: *enabled, effects: Vec::new() }
@@ -192,7 +180,7 @@ mod tests {
             [VipChange { vip: "a".into(), enabled: false, effects: Vec::new() }]
         );
         reconciler.step(Duration::ZERO).unwrap();
-        assert_eq!(seen(&reconciler), [(false, false), (true, true), (true, false)]);
+        assert_eq!(seen(&reconciler), [(false, false), (true, true), (true, true)]);
         assert_eq!(vips(&reconciler)[0].health, PoolHealth::Healthy, "its servers are as well as before");
         let fates: Vec<_> = reconciler.orders().servers.iter().map(|sheet| sheet.fate).collect();
         assert_eq!(fates[1..], [Fate::Kept; 4], "flows go on");
@@ -201,12 +189,12 @@ mod tests {
         assert_eq!(seen(&reconciler)[0], (false, false));
         reconciler.configure(with(|text| text.replace("[vip.a]", "[vip.c]"))).unwrap();
         assert!(reconciler.facts().disabled.is_empty());
-        assert_eq!(reconciler.steer_vip(&request("*", false)).unwrap().len(), 2, "those that are served");
-        assert!(reconciler.steer_vip(&request("proxied", false)).unwrap_err().contains("is not served"));
-        let proxied = |text: String| text.replace("mode = \"snat\"", "mode = \"http\"");
-        let mut nothing = super::super::tests::reconciler();
-        nothing.configure(with(proxied)).unwrap();
-        assert!(nothing.steer_vip(&request("*", true)).unwrap_err().starts_with("no VIP is served"));
+        assert_eq!(reconciler.steer_vip(&request("*", false)).unwrap().len(), 3, "proxied ones too");
+        reconciler.step(Duration::ZERO).unwrap();
+        assert!(reconciler.proxied.0.services[0].closed);
+        let _ = reconciler.steer_vip(&request("proxied", true)).unwrap();
+        reconciler.step(Duration::ZERO).unwrap();
+        assert!(!reconciler.proxied.0.services[0].closed);
         assert!(reconciler.steer_vip(&request("a", true)).unwrap_err().contains("there is no VIP \"a\""));
     }
 }

@@ -27,10 +27,11 @@ use crate::{
     admin::{Adoption, Denial, Handle, How, ReloadRequest, Reloaded, Terms, Wish},
     config::{self, Diagnostic, Severity},
     health::{Checker, Place, Target, TargetId},
+    l7,
     model::{Address, Config, Found, HealthCheck, PortRange, Server, Vip},
     names::{Findings, Wanted},
     netlink::{Netlink, links::Link},
-    plan::snat,
+    plan::{proxied, snat},
     premises,
     snapshot::LastReload,
     vip_addresses::VipAddresses,
@@ -134,6 +135,8 @@ pub struct Reloader<'a> {
     pub own_ports: PortRange,
     /// Leads to the reconcile loop.
     pub handle: Handle,
+    /// Leads to who looks after l7-proxy.
+    pub proxy: l7::Handle,
     /// Who follows.
     pub followers: Followers<'a>,
 }
@@ -376,9 +379,15 @@ impl Reloader<'_> {
         snat::ports(checked.config.snat_ports, self.own_ports)?;
         let mut findings = premises::files_aside(&checked, PathBuf::from(&file), unix_time()).await;
         let netlink = self.followers.netlink;
-        let conflicts = premises::conflicts(&checked, netlink, self.own_ports).await;
+        let conflicts =
+            premises::conflicts(&checked, netlink, self.own_ports, &self.proxy.report().sockets).await;
         findings.extend(conflicts.map_err(|error| format!("{error:#}"))?);
         let lines = |findings: &[Diagnostic]| findings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        if findings.iter().all(|finding| finding.severity != Severity::Error)
+            && let Err(objections) = self.proxy.check(proxied::of_config(&checked.config)).await
+        {
+            findings.extend(objections.iter().map(|objection| objection.about(&checked)));
+        }
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
             return Err(lines(&findings).join("\n"));
         }
@@ -418,6 +427,7 @@ impl Reloader<'_> {
             }
         }
         self.want(Wanted::of(&config));
+        self.proxy.renew();
         self.followers.follow(&placed);
         self.placed = placed;
         let mut addresses = self.followers.addresses.lock().await;

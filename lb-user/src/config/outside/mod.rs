@@ -65,6 +65,12 @@ impl Places {
         self.diagnostic(severity, spot, format!("VIP {vip:?}: {problem}"))
     }
 
+    /// A finding about the file as a whole.
+    #[must_use]
+    pub fn about_file(&self, severity: Severity, problem: &str) -> Diagnostic {
+        self.diagnostic(severity, Spot { line: 1, column: 1 }, problem.to_owned())
+    }
+
     /// A finding about where a server is.
     #[must_use]
     pub fn about_server(&self, severity: Severity, pool: &str, server: &str, problem: &str) -> Diagnostic {

@@ -109,7 +109,7 @@ pub(super) fn build(
         pool: vip.pool.value().cloned(),
         server_port: vip.key(|keys| &keys.server_port).value().copied(),
         persistence: vip.key(|keys| &keys.persistence).value().cloned().unwrap_or(Persistence::None),
-        algorithm: vip.key(|keys| &keys.algorithm).value().copied().unwrap_or(Algorithm::Maglev),
+        algorithm: vip.key(|keys| &keys.algorithm).value().copied().unwrap_or_else(|| usual_algorithm(vip)),
         empty: options::empty(vip),
         max_new_flows: options::max_new_flows(vip),
         mss: options::mss(vip),
@@ -131,6 +131,12 @@ pub(super) fn build(
             .collect(),
         quic: vip.key(|keys| &keys.quic).value().cloned().unwrap_or_default(),
     })
+}
+
+/// In the kernel every balancer must choose alike for a flow; a proxy gives each server its turn.
+fn usual_algorithm(vip: &Inherited<'_>) -> Algorithm {
+    let proxied = vip.mode.value().is_some_and(|mode| PROXIED.contains(mode));
+    if proxied { Algorithm::RoundRobin } else { Algorithm::Maglev }
 }
 
 /// The check of a VIP's servers.

@@ -1,0 +1,483 @@
+//! The thread that has a proxy serve what is wanted, whatever becomes of the proxy.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use l7_spec::{Ask, Memory, Persistence, Reply, Span, Spec};
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
+
+use super::{
+    Found, Handle, Objection, Options, Report, Wish, files::Files, lines, objections, process, proxy::Proxy,
+    sockets::Sockets,
+};
+use crate::plan::proxied::server_changes;
+
+/// How often it looks whether the proxy is still there.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often the proxy is asked how everything is, and files are looked at.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the proxy is asked what it remembers of clients.
+const RECALL_EVERY: Duration = Duration::from_secs(10);
+
+/// After a proxy has ended by itself, another is started at once; if that ends too, after this time, doubled each time.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest such time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// How long connections may stay with a proxy that another has taken over from: as long as an idle WebSocket may.
+const FAREWELL: Span = Span::from_secs(3_600);
+
+/// A proxy that serves nothing is kept this long: it may be asked whether a configuration is right.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Has a proxy serve what is wanted.
+#[derive(Debug)]
+pub struct Keeper {
+    options: Options,
+    report: watch::Sender<Arc<Report>>,
+    wanted: Spec,
+    proxy: Option<Proxy>,
+    /// What it serves; `None` where that is not known.
+    served: Option<Spec>,
+    /// What it has refused.
+    refused: Option<Spec>,
+    /// Addresses whose sockets it has.
+    handed: BTreeSet<SocketAddr>,
+    /// Former ones that let their last clients finish.
+    leaving: Vec<Proxy>,
+    sockets: Sockets,
+    files: Files,
+    /// What the last proxy remembered and counted.
+    memory: Memory,
+    problem: Option<String>,
+    problems: BTreeMap<String, String>,
+    /// Proxies in a row that ended soon.
+    failures: u32,
+    began: Instant,
+    not_before: Option<Instant>,
+    asked: Instant,
+    recalled: Instant,
+    busy: Instant,
+}
+
+impl Keeper {
+    /// Starts the thread, with the proxy that was found.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn start(options: Options, found: Option<Found>) -> io::Result<(Handle, JoinHandle<()>)> {
+        let (wishes, told) = mpsc::channel();
+        let (report, reported) = watch::channel(Arc::default());
+        let mut keeper = Self::new(options, report);
+        if let Some(Found { proxy, sockets }) = found {
+            info!("l7-proxy (pid {}) goes on serving", proxy.pid);
+            keeper.handed = sockets.iter().map(|(address, _)| *address).collect();
+            keeper.sockets.adopt(sockets);
+            keeper.proxy = Some(proxy);
+        }
+        let thread = thread::Builder::new().name("l7".into()).spawn(move || keeper.run(&told))?;
+        Ok((Handle { wishes, report: reported }, thread))
+    }
+
+    fn new(options: Options, report: watch::Sender<Arc<Report>>) -> Self {
+        let now = Instant::now();
+        Self {
+            files: Files::of(&options.folder),
+            options,
+            report,
+            wanted: Spec::default(),
+            proxy: None,
+            served: None,
+            refused: None,
+            handed: BTreeSet::new(),
+            leaving: Vec::new(),
+            sockets: Sockets::default(),
+            memory: Memory::default(),
+            problem: None,
+            problems: BTreeMap::new(),
+            failures: 0,
+            began: now,
+            not_before: None,
+            asked: now,
+            recalled: now,
+            busy: now,
+        }
+    }
+
+    fn run(mut self, told: &mpsc::Receiver<Wish>) {
+        let mut told_what = false;
+        loop {
+            let idle = self.proxy.is_none() && self.leaving.is_empty() && self.wanted.services.is_empty();
+            let wish = if idle {
+                told.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
+            } else {
+                told.recv_timeout(TICK)
+            };
+            // What a start has found is left alone until it is known what is wanted.
+            told_what |= matches!(wish, Ok(Wish::Serve(_)));
+            match wish {
+                Ok(Wish::End(within, answer)) => return self.end(within, answer),
+                Ok(wish) => self.grant(wish),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            self.look();
+            if told_what {
+                self.make_it_so();
+            }
+            self.tell();
+        }
+    }
+
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Serve(spec) => self.wanted = *spec,
+            Wish::Check(spec, answer) => {
+                // Who asked may have given up.
+                let _ = answer.send(self.check(&spec));
+            }
+            Wish::Renew => {
+                self.failures = 0;
+                self.not_before = None;
+                if let Some(proxy) = &self.proxy
+                    && self.is_outdated(proxy)
+                {
+                    self.served = None;
+                }
+            }
+            Wish::Metrics(answer) => {
+                let metrics = self.ask(&Ask::Metrics);
+                let text = if let Some(Reply::Metrics(text)) = metrics { text } else { String::new() };
+                let _ = answer.send(text);
+            }
+            Wish::End(..) => {}
+        }
+    }
+
+    /// What would be wrong with `spec`.
+    fn check(&mut self, spec: &Spec) -> Result<(), Vec<Objection>> {
+        if spec.services.is_empty() {
+            return Ok(());
+        }
+        if self.proxy.is_none() {
+            self.begin().map_err(|problem| vec![Objection::of_all(problem)])?;
+        }
+        self.busy = Instant::now();
+        let mut files = spec.files();
+        files.extend(self.wanted.files());
+        files.sort_unstable();
+        files.dedup();
+        self.give_files(&files);
+        match self.ask(&Ask::Check(Box::new(spec.clone()))) {
+            Some(Reply::Done) => Ok(()),
+            Some(Reply::Wrong(problems)) => Err(objections(&problems)),
+            _ => Err(vec![Objection::of_all("l7-proxy, which would have to serve it, does not answer")]),
+        }
+    }
+
+    /// Sees whether the proxy is still there, and those that are leaving.
+    fn look(&mut self) {
+        self.leaving.retain_mut(|proxy| proxy.ended().is_none());
+        if let Some(how) = self.proxy.as_mut().and_then(Proxy::ended) {
+            error!("l7-proxy has ended ({how}); clients wait until the next one is there");
+            self.lose();
+        }
+    }
+
+    /// There is no proxy any more.
+    fn lose(&mut self) {
+        if let Some(mut proxy) = self.proxy.take() {
+            proxy.kill();
+        }
+        self.forget_proxy();
+        if self.began.elapsed() > LONGEST_PAUSE {
+            self.failures = 0;
+        }
+        let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        if self.failures > 0 {
+            self.not_before = Some(Instant::now() + pause);
+        }
+        self.failures += 1;
+    }
+
+    fn forget_proxy(&mut self) {
+        (self.served, self.refused) = (None, None);
+        self.handed.clear();
+        self.files.forget();
+    }
+
+    fn is_outdated(&self, proxy: &Proxy) -> bool {
+        let program = self.options.program.as_deref();
+        program.is_some_and(|program| !process::lies_at(proxy.program, program)) || !proxy.understands
+    }
+
+    /// Starts a proxy, which serves nothing yet.
+    fn begin(&mut self) -> Result<(), String> {
+        self.began = Instant::now();
+        let socket = self.options.socket.clone();
+        let proxy = self.begin_at(socket)?;
+        self.proxy = Some(proxy);
+        self.forget_proxy();
+        Ok(())
+    }
+
+    fn begin_at(&self, socket: PathBuf) -> Result<Proxy, String> {
+        let options = Options { socket, ..self.options.clone() };
+        let child = process::start(&options)?;
+        let proxy = Proxy::reach(&options.socket, child);
+        let proxy = proxy.map_err(|error| format!("l7-proxy was started and does not answer: {error}"))?;
+        info!("started l7-proxy (pid {})", proxy.pid);
+        Ok(proxy)
+    }
+
+    fn make_it_so(&mut self) {
+        if self.wanted.services.is_empty() && self.busy.elapsed() > IDLE {
+            return self.dismiss();
+        }
+        if self.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
+        if self.served.is_none()
+            && let Some(proxy) = &self.proxy
+            && self.is_outdated(proxy)
+        {
+            self.replace();
+        }
+        if self.proxy.is_none() && !self.wanted.services.is_empty() {
+            if let Err(problem) = self.begin() {
+                self.complain(problem);
+                return self.lose();
+            }
+            self.recall();
+        }
+        if self.proxy.is_some() {
+            self.serve();
+            self.ask_now_and_then();
+        }
+    }
+
+    /// What can be served of what is wanted: sockets are opened.
+    fn openable(&mut self) -> Spec {
+        let mut spec = self.wanted.clone();
+        let count = self.proxy.as_ref().map_or(1, |proxy| proxy.workers);
+        let mut problems = BTreeMap::new();
+        for service in spec.services.iter_mut().filter(|service| !service.closed) {
+            for address in &service.listen {
+                if let Err(error) = self.sockets.open(*address, count) {
+                    problems.insert(service.name.clone(), format!("cannot listen on {address}: {error}"));
+                    service.closed = true;
+                    break;
+                }
+            }
+        }
+        for (vip, problem) in problems.iter().filter(|(vip, what)| self.problems.get(*vip) != Some(what)) {
+            error!("VIP {vip}: {problem}; trying again");
+        }
+        self.problems = problems;
+        spec
+    }
+
+    /// Has the proxy serve what is wanted, if it does not.
+    fn serve(&mut self) {
+        let spec = self.openable();
+        if self.served.as_ref() == Some(&spec) || self.refused.as_ref() == Some(&spec) {
+            return;
+        }
+        self.busy = Instant::now();
+        let changes = self.served.as_ref().and_then(|served| server_changes(served, &spec));
+        let reply = match changes {
+            Some(changes) => self.ask(&Ask::Servers(changes)),
+            None => self.serve_anew(&spec),
+        };
+        match reply {
+            Some(Reply::Done) => {
+                (self.served, self.refused, self.problem) = (Some(spec), None, None);
+            }
+            Some(Reply::Wrong(problems)) => {
+                self.complain(lines(&objections(&problems)));
+                // What it serves now is not certain: sockets may have been closed here.
+                self.refused = Some(spec);
+            }
+            _ => {}
+        }
+    }
+
+    fn serve_anew(&mut self, spec: &Spec) -> Option<Reply> {
+        self.give_files(&spec.files());
+        let open = spec.services.iter().filter(|service| !service.closed);
+        let wanted: BTreeSet<_> = open.flat_map(|service| service.listen.iter().copied()).collect();
+        // First here: whoever closes last has to accept what has come.
+        self.sockets.keep(&wanted);
+        self.handed.retain(|address| wanted.contains(address));
+        let new: BTreeSet<_> = wanted.difference(&self.handed).copied().collect();
+        let sockets: Vec<_> = self.sockets.of(&new).collect();
+        let given = self.proxy.as_mut()?.give_sockets(&sockets);
+        if let Err(error) = given {
+            self.give_up(&error);
+            return None;
+        }
+        let reply = self.ask(&Ask::Serve(Box::new(spec.clone())));
+        if reply == Some(Reply::Done) {
+            self.handed = wanted;
+        }
+        reply
+    }
+
+    /// Hands over what the proxy does not have yet, or not as it is now.
+    fn give_files(&mut self, wanted: &[PathBuf]) {
+        for (path, contents) in self.files.news(wanted) {
+            let Some(proxy) = &mut self.proxy else { return };
+            if let Err(error) = proxy.give_file(&path, &contents) {
+                return self.give_up(&error);
+            }
+            self.refused = None;
+        }
+    }
+
+    fn ask_now_and_then(&mut self) {
+        if self.asked.elapsed() >= ASK_EVERY {
+            self.asked = Instant::now();
+            self.give_files(&self.wanted.files());
+            if let Some(Reply::Status(status)) = self.ask(&Ask::Status) {
+                self.memory.counted = Some(status);
+            }
+        }
+        let persists = |service: &l7_spec::Service| {
+            matches!(service.persistence, Some(Persistence::SourceIp { .. } | Persistence::LastSuccessful))
+        };
+        if self.recalled.elapsed() >= RECALL_EVERY && self.wanted.services.iter().any(persists) {
+            self.recalled = Instant::now();
+            if let Some(Reply::Memory(memory)) = self.ask(&Ask::Memory) {
+                self.memory.sticky = memory.sticky;
+            }
+        }
+    }
+
+    /// Tells a new proxy what the one before it knew.
+    fn recall(&mut self) {
+        let spec = self.openable();
+        if self.serve_anew(&spec) == Some(Reply::Done) {
+            self.served = Some(spec);
+            self.ask(&Ask::Remember(self.memory.clone()));
+        }
+    }
+
+    /// Has another proxy take the place of the one that serves; it lets its clients finish.
+    fn replace(&mut self) {
+        let socket = self.options.socket.with_extension("next.sock");
+        let next = match self.begin_at(socket.clone()) {
+            Ok(next) => next,
+            Err(problem) => {
+                warn!("l7-proxy stays as it is: {problem}");
+                self.served = Some(Spec::default());
+                return;
+            }
+        };
+        let memory = self.ask(&Ask::Memory);
+        let status = self.ask(&Ask::Status);
+        if let (Some(Reply::Memory(memory)), Some(Reply::Status(status))) = (memory, status) {
+            self.memory = Memory { counted: Some(status), ..memory };
+        }
+        let former = self.proxy.replace(next);
+        self.forget_proxy();
+        self.recall();
+        if self.proxy.is_none() || self.served.is_none() {
+            warn!("the new l7-proxy does not serve; the one before it stays");
+            if let Some(mut next) = std::mem::replace(&mut self.proxy, former) {
+                next.kill();
+            }
+            self.forget_proxy();
+            self.served = Some(Spec::default());
+            return;
+        }
+        if let Err(error) = fs::rename(&socket, &self.options.socket) {
+            warn!("the next lb-user will not find l7-proxy: {}: {error}", self.options.socket.display());
+        }
+        if let Some(mut former) = former {
+            info!("l7-proxy (pid {}) lets its clients finish", former.pid);
+            let _ = former.ask(&Ask::End { within: FAREWELL, gently: true });
+            self.leaving.push(former);
+        }
+    }
+
+    /// Nothing is to be served: the proxy may go.
+    fn dismiss(&mut self) {
+        if let Some(mut proxy) = self.proxy.take() {
+            let _ = proxy.ask(&Ask::End { within: FAREWELL, gently: true });
+            self.leaving.push(proxy);
+            self.forget_proxy();
+            self.sockets.keep(&BTreeSet::new());
+        }
+    }
+
+    /// Ends the proxy in good time, or leaves it to the next start.
+    fn end(mut self, within: Option<Span>, answer: oneshot::Sender<()>) {
+        if let Some(within) = within {
+            let mut all: Vec<_> = self.leaving.drain(..).collect();
+            if let Some(mut proxy) = self.proxy.take() {
+                let _ = proxy.ask(&Ask::End { within, gently: false });
+                all.push(proxy);
+            }
+            self.sockets.keep(&BTreeSet::new());
+            let until = Instant::now() + within.get() + Duration::from_secs(1);
+            for proxy in &mut all {
+                if !proxy.wait(until) {
+                    proxy.kill();
+                }
+            }
+            let _ = fs::remove_file(&self.options.socket);
+        }
+        let _ = answer.send(());
+    }
+
+    /// Asks the proxy; one that does not answer is of no use any more.
+    fn ask(&mut self, ask: &Ask) -> Option<Reply> {
+        match self.proxy.as_mut()?.ask(ask) {
+            Ok(reply) => Some(reply),
+            Err(error) => {
+                self.give_up(&error);
+                None
+            }
+        }
+    }
+
+    fn give_up(&mut self, error: &io::Error) {
+        error!("l7-proxy does not answer ({error}); another one is started");
+        self.lose();
+    }
+
+    fn complain(&mut self, problem: String) {
+        if self.problem.as_ref() != Some(&problem) {
+            problem.lines().for_each(|line| error!("l7-proxy: {line}"));
+        }
+        self.problem = Some(problem);
+    }
+
+    fn tell(&self) {
+        let report = Report {
+            pid: self.proxy.as_ref().map(|proxy| proxy.pid),
+            problem: self.problem.clone(),
+            problems: self.problems.clone(),
+            sockets: self.sockets.numbers(),
+            status: self.memory.counted.clone().unwrap_or_default(),
+        };
+        self.report.send_if_modified(|before| {
+            let changed = **before != report;
+            if changed {
+                *before = Arc::new(report);
+            }
+            changed
+        });
+    }
+}

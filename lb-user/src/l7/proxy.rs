@@ -1,0 +1,195 @@
+//! A proxy that runs: what it is asked, over its socket.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    path::Path,
+    process::Child,
+    time::{Duration, Instant},
+};
+
+use l7_spec::{Ask, CONTROL_VERSION, Channel, MOST_FILES, Reply, Span};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// An answer that takes longer does not come any more.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A proxy that runs.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    channel: Channel,
+    /// `None` where another process has started it.
+    child: Option<Child>,
+    /// Its number among the system's processes.
+    pub(super) pid: u32,
+    /// Device and inode of its program.
+    pub(super) program: Option<(u64, u64)>,
+    /// Threads that serve.
+    pub(super) workers: usize,
+    /// Whether it understands what it is told.
+    pub(super) understands: bool,
+}
+
+/// A proxy that a former lb-user has left, with its listening sockets.
+#[derive(Debug)]
+pub struct Found {
+    pub(super) proxy: Proxy,
+    pub(super) sockets: Vec<(SocketAddr, TcpListener)>,
+}
+
+impl Found {
+    /// The kernel's numbers of its listening sockets.
+    #[must_use]
+    pub fn sockets(&self) -> HashSet<u64> {
+        self.sockets.iter().filter_map(|(_, socket)| super::sockets::number(socket)).collect()
+    }
+}
+
+/// Looks for a proxy that a former lb-user has left.
+///
+/// # Errors
+/// When there is one that cannot be spoken to.
+pub fn find(socket: &Path) -> io::Result<Option<Found>> {
+    let stream = match UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut proxy = Proxy::greet(stream, None)?;
+    let sockets = proxy.sockets()?;
+    Ok(Some(Found { proxy, sockets }))
+}
+
+/// Ends a proxy that a former lb-user has left; gives its number.
+///
+/// # Errors
+/// When there is one that cannot be spoken to.
+pub fn end_left(socket: &Path) -> io::Result<Option<u32>> {
+    let Some(Found { mut proxy, sockets }) = find(socket)? else { return Ok(None) };
+    drop(sockets);
+    let within = Span::from_secs(10);
+    let _ = proxy.ask(&Ask::End { within, gently: false });
+    if !proxy.wait(Instant::now() + within.get() + Duration::from_secs(1)) {
+        proxy.kill();
+    }
+    let _ = std::fs::remove_file(socket);
+    Ok(Some(proxy.pid))
+}
+
+impl Proxy {
+    /// Waits until a process that was just started answers.
+    pub(super) fn reach(socket: &Path, child: Child) -> io::Result<Self> {
+        // It listens from the start: the socket was made before the process.
+        Self::greet(UnixStream::connect(socket)?, Some(child))
+    }
+
+    fn greet(stream: UnixStream, child: Option<Child>) -> io::Result<Self> {
+        let channel = Channel::new(stream, Some(PATIENCE))?;
+        let mut proxy = Self { channel, child, pid: 0, program: None, workers: 1, understands: true };
+        match proxy.ask(&Ask::Hello)? {
+            Reply::Hello { control, pid, program, workers, .. } => {
+                Ok(Self { pid, program, workers, understands: control == CONTROL_VERSION, ..proxy })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// When none comes: this proxy is of no use any more.
+    pub(super) fn ask(&mut self, ask: &Ask) -> io::Result<Reply> {
+        self.channel.send(ask, &[])?;
+        self.reply()
+    }
+
+    fn reply(&mut self) -> io::Result<Reply> {
+        let (reply, _) = self.channel.receive()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(reply)
+    }
+
+    /// Hands a file over.
+    pub(super) fn give_file(&mut self, path: &Path, contents: &Result<Vec<u8>, String>) -> io::Result<()> {
+        let announced = contents.as_ref().map(|contents| contents.len() as u64).map_err(Clone::clone);
+        self.channel.send(&Ask::File { path: path.to_owned(), contents: announced }, &[])?;
+        if let Ok(contents) = contents {
+            self.channel.send_bytes(contents)?;
+        }
+        self.reply().map(drop)
+    }
+
+    /// Hands copies of listening sockets over; gives what is wrong with them, if anything is.
+    pub(super) fn give_sockets(&mut self, sockets: &[(SocketAddr, &TcpListener)]) -> io::Result<()> {
+        for some in sockets.chunks(MOST_FILES) {
+            let addresses = some.iter().map(|(address, _)| *address).collect();
+            let files: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).collect();
+            self.channel.send(&Ask::Listeners(addresses), &files)?;
+            match self.reply()? {
+                Reply::Done => {}
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies of its listening sockets.
+    fn sockets(&mut self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+        let mut sockets = Vec::new();
+        self.channel.send(&Ask::HandBack, &[])?;
+        loop {
+            match self.channel.receive()?.ok_or(io::ErrorKind::UnexpectedEof)? {
+                (Reply::Listeners { addresses, last }, files) => {
+                    let listeners = files.into_iter().map(TcpListener::from);
+                    sockets.extend(addresses.into_iter().zip(listeners));
+                    if last {
+                        return Ok(sockets);
+                    }
+                }
+                (other, _) => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Whether it has ended; in words.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        match &mut self.child {
+            Some(child) => child.try_wait().ok().flatten().map(|status| status.to_string()),
+            None => {
+                let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
+                rustix::process::test_kill_process(pid).err().map(|_| "it is gone".into())
+            }
+        }
+    }
+
+    /// Waits for its end, but not beyond `until`.
+    pub(super) fn wait(&mut self, until: Instant) -> bool {
+        while self.ended().is_none() {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&mut self) {
+        if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw)
+            && self.ended().is_none()
+        {
+            let _ = kill_process(pid, Signal::KILL);
+            self.wait(Instant::now() + Duration::from_secs(5));
+        }
+    }
+}
+
+fn unexpected(reply: &Reply) -> io::Error {
+    match reply {
+        Reply::Wrong(problems) => io::Error::other(super::lines(&super::objections(problems))),
+        other => io::Error::other(format!("l7-proxy answered {other:?}")),
+    }
+}
