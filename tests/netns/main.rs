@@ -13,6 +13,7 @@ mod databases;
 mod decap;
 mod drain;
 mod edit;
+mod endure;
 mod failover;
 mod forwarding;
 mod harness;

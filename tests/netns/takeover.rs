@@ -1,22 +1,11 @@
 //! What outlives the daemon: killed, restarted or replaced, it loses no packet and no fact (R24, R51).
 
-use std::{
-    net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
-
 use lb_tests::{
     address::Family,
     client,
     daemon::{Installation, attached_program, find_server, find_vip},
     needs_balancer,
-    netns::Netns,
-    streams::{Steady, Streams},
+    streams::{Chat, Steady, Streams},
     topology::Layout,
 };
 use lb_user::{plan::Admin, snapshot::Health};
@@ -27,45 +16,6 @@ use crate::{
 };
 
 const MODES: [&str; 2] = ["snat", "dr"];
-
-/// A datagram that has no answer by then is lost.
-const LOST: Duration = Duration::from_secs(2);
-
-/// Questions and answers by UDP in the background, one after the other over one socket.
-struct Chat {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, usize)>,
-}
-
-impl Chat {
-    fn start(ns: &Netns, target: SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&stop);
-        let thread = ns.spawn(move || {
-            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-            socket.connect(target).expect("a way to the VIP");
-            socket.set_read_timeout(Some(LOST)).expect("a time limit");
-            let (mut answered, mut lost) = (0, 0);
-            let mut answer = [0; 64];
-            while !until.load(Ordering::Relaxed) {
-                match socket.send(b"who\n").and_then(|_| socket.recv(&mut answer)) {
-                    Ok(_) => answered += 1,
-                    Err(_) => lost += 1,
-                }
-                // Some thousand in a second are enough.
-                std::thread::sleep(Duration::from_micros(500));
-            }
-            (answered, lost)
-        });
-        Self { stop, thread }
-    }
-
-    /// Datagrams that were answered, and that were not.
-    fn finish(self) -> (usize, usize) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the chat")
-    }
-}
 
 fn config(bed: &Bed) -> Config {
     bed.config(&MODES, 80, "").vip(

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -241,5 +241,51 @@ impl Steady {
 impl Drop for Steady {
     fn drop(&mut self) {
         self.join();
+    }
+}
+
+/// A datagram that has no answer by then is lost.
+const LOST: Duration = Duration::from_secs(2);
+
+/// Questions and answers by UDP in the background, one after the other over one socket.
+#[derive(Debug)]
+pub struct Chat {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, usize)>,
+}
+
+impl Chat {
+    /// Begins to ask from a namespace, some hundred times in a second.
+    #[must_use]
+    pub fn start(ns: &Netns, target: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let thread = ns.spawn(move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.connect(target).expect("a way to the VIP");
+            socket.set_read_timeout(Some(LOST)).expect("a time limit");
+            let (mut answered, mut lost) = (0, 0);
+            let mut answer = [0; 64];
+            while !until.load(Ordering::Relaxed) {
+                match socket.send(b"who\n").and_then(|_| socket.recv(&mut answer)) {
+                    Ok(_) => answered += 1,
+                    Err(_) => lost += 1,
+                }
+                // Some thousand in a second are enough.
+                thread::sleep(Duration::from_micros(500));
+            }
+            (answered, lost)
+        });
+        Self { stop, thread }
+    }
+
+    /// Datagrams that were answered, and that were not.
+    ///
+    /// # Panics
+    /// When it could not begin.
+    #[must_use]
+    pub fn finish(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the chat")
     }
 }
