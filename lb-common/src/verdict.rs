@@ -87,6 +87,8 @@ reasons! {
         TooBig = "too-big",
         /// Of a flow whose server is halted, and nothing that could be answered with a reset.
         Halted = "halted",
+        /// It would begin a flow while a next program copies them: a moment later it may.
+        Held = "held",
     }
 }
 

@@ -262,7 +262,7 @@ async fn start(
     links: &[Link],
     snat_ports: PortRange,
 ) -> Result<Started> {
-    let Loaded { mut program, maps, flows, events, shape } =
+    let Loaded { mut program, maps, flows, events, shape, moving } =
         load_onto(found.tables(sizes(config)), found.pins.as_ref())?;
     let (facts, rings) = found.facts()?;
     let findings = facts.ids.as_ref().map(|ids| names::remembered(config, ids)).unwrap_or_default();
@@ -280,6 +280,9 @@ async fn start(
         notebook.write(reconciler.facts());
     }
     reconciler.carry_out(operations, Duration::ZERO)?;
+    if let Some(moving) = moving {
+        moving.carry_over()?;
+    }
     let interfaces = attach_all(&mut program, links, options.xdp_mode, found.pins.as_ref())?;
     confirm(netlink, &interfaces).await?;
     if let Some(notebook) = &mut notebook {

@@ -18,6 +18,7 @@ use tracing::{error, warn};
 use crate::{
     health::{HealthEvent, TargetId},
     plan::{Admin, Ids, select::Settled},
+    takeover::layout::Layout,
 };
 
 /// Version of the file. What is added with a default needs no new one.
@@ -41,9 +42,9 @@ pub struct Memory {
 }
 
 /// Names the kernel's tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tables {
-    /// How they are laid out: [`FACTS_VERSION`].
+    /// What they mean: [`FACTS_VERSION`].
     pub layout: u32,
     /// The kernel's id of the flow tags.
     pub id: u32,
@@ -51,6 +52,10 @@ pub struct Tables {
     pub seed: u64,
     /// The network namespace (its inode) in which the program is attached.
     pub netns: u64,
+    /// How maps are laid out that the next program may lay out differently, by the kernel's id of each: also of those that
+    /// were taken over from, for a start may be killed before its program is attached.
+    #[serde(default)]
+    pub records: BTreeMap<u32, Layout>,
 }
 
 /// [`Counters`], as they are written: packets and bytes in, packets and bytes out, connections.
@@ -278,7 +283,8 @@ mod tests {
     }
 
     fn notebook(path: &Path) -> Notebook {
-        let tables = Tables { layout: FACTS_VERSION, id: 9, seed: u64::MAX, netns: 3 };
+        let tables =
+            Tables { layout: FACTS_VERSION, id: 9, seed: u64::MAX, netns: 3, records: BTreeMap::new() };
         Notebook::new(path, tables, vec![("drop no server".to_owned(), 17)])
     }
 

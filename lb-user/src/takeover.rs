@@ -4,20 +4,28 @@
 //! has: they are pinned ([`Pins`]), and what they mean is in a file ([`memory`]). The next start takes the flow tables,
 //! fills maps of its own from the file, and puts its program in the other's place between two packets.
 
+pub mod layout;
+
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, bail};
-use lb_common::abi::FACTS_VERSION;
+use anyhow::{Result, anyhow, bail};
+use lb_common::abi::{
+    FACTS_VERSION,
+    layout::{FLOW4, FLOW6, Field, SETTINGS},
+};
 use tracing::{info, warn};
 
+use self::layout::Translation;
 use crate::{
     app,
     datapath::{
         load,
+        moving::Changed,
         pins::{Kept, Pins},
     },
     l7,
@@ -51,6 +59,10 @@ pub struct Found {
     pub memory: Memory,
     /// The program that is at work, if its tables can be gone on with.
     pub kept: Option<Kept>,
+    /// Which of them are to be translated.
+    changed: Changed,
+    /// Where the settings of that program have `hold_until`.
+    hold_at: usize,
     /// Whether any program was at work.
     at_work: bool,
 }
@@ -73,14 +85,17 @@ impl Found {
                 }
                 let mut memory = Memory::read(&options.state);
                 memory.tables = None;
-                return Ok(Self { pins: None, memory, kept: None, at_work: false });
+                let (changed, hold_at) = (Changed::new(), 0);
+                return Ok(Self { pins: None, memory, kept: None, changed, hold_at, at_work: false });
             }
         };
         let memory = Memory::read(&options.state);
-        let kept = match (pins.kept(), memory.tables) {
+        let (mut changed, mut hold_at) = (Changed::new(), 0);
+        let kept = match (pins.kept(), &memory.tables) {
             (None, _) => None,
             (Some(kept), Some(tables)) if tables.id == kept.id => {
-                check(&tables, options)?;
+                check(tables, options)?;
+                (changed, hold_at) = differences(tables, |name| kept.id_of(name))?;
                 Some(kept)
             }
             (Some(_), _) => {
@@ -92,7 +107,7 @@ impl Found {
                 None
             }
         };
-        Ok(Self { at_work: pins.are_in_use(), pins: Some(pins), memory, kept })
+        Ok(Self { at_work: pins.are_in_use(), pins: Some(pins), memory, kept, changed, hold_at })
     }
 
     /// After a start that failed: what was at work before stays, with what it needs.
@@ -106,12 +121,13 @@ impl Found {
     /// The flow tables that the program is to be loaded onto.
     #[must_use]
     pub fn tables(&self, sizes: load::Sizes) -> load::Tables<'_> {
-        match (&self.kept, self.memory.tables) {
+        match (&self.kept, &self.memory.tables) {
             (Some(kept), Some(Tables { seed, .. })) => {
                 if !sizes.fit(kept) {
                     warn!("the flow tables stay as large as they are; a full stop and start changes that");
                 }
-                load::Tables::Kept(kept, seed)
+                let (changed, hold_at) = (&self.changed, self.hold_at);
+                load::Tables::Kept(load::Found { kept, seed: *seed, changed, hold_at })
             }
             _ => load::Tables::Made(sizes),
         }
@@ -145,17 +161,58 @@ impl Found {
     /// When they are not.
     pub fn notebook(&self, options: &Options, seed: u64) -> Result<Option<Notebook>> {
         let Some(pins) = &self.pins else { return Ok(None) };
-        let tables = Tables { layout: FACTS_VERSION, id: pins.id()?, seed, netns: netns()? };
+        let mut records = BTreeMap::new();
+        for (name, fields) in TOLD {
+            let before = self.kept.as_ref().and_then(|kept| kept.id_of(name));
+            let told = self.memory.tables.as_ref().map(|tables| &tables.records);
+            let layout = before.and_then(|id| Some((id, told?.get(&id)?.clone())));
+            records.extend(layout);
+            records.insert(pins.id_of(name)?, fields.into());
+        }
+        let tables = Tables { layout: FACTS_VERSION, id: pins.id()?, seed, netns: netns()?, records };
         // With all names, or the next start could not tell what was counted.
         let reasons = picture::carried_over(&self.reasons(), &[]);
         Ok(Some(Notebook::new(&options.state, tables, reasons)))
     }
 }
 
+/// Maps whose layout is written down.
+const TOLD: [(&str, &[Field]); 3] = [("FLOWS4", FLOW4), ("FLOWS6", FLOW6), ("SETTINGS", SETTINGS)];
+
+/// What help there is against tables that cannot be taken over.
+const AGAIN: &str =
+    "stop it for good with \"lb-user --cleanup\", which ends its connections, then start this one";
+
+/// Which tables are laid out differently than here, by the kernel's `id` of each; and where the settings have `hold_until`.
+fn differences(tables: &Tables, id: impl Fn(&str) -> Option<u32>) -> Result<(Changed, usize)> {
+    let told = |name: &str| tables.records.get(&id(name)?);
+    let mut changed = Changed::new();
+    for (name, fields) in TOLD.into_iter().filter(|(name, _)| *name != "SETTINGS") {
+        let refuse = |why: &str| {
+            anyhow!(
+                "the lb-user that ran before laid out its table {name} differently ({why}), so its connections cannot be \
+                 taken over; it goes on forwarding. Start its version again, or {AGAIN}"
+            )
+        };
+        let layout = told(name).ok_or_else(|| refuse("how, it has not written down"))?;
+        if let Some(translation) = Translation::between(layout, &fields.into()).map_err(|why| refuse(&why))? {
+            changed.insert(name, translation);
+        }
+    }
+    let hold_at = told("SETTINGS").and_then(|layout| layout.offset("hold_until", size_of::<u32>()));
+    match hold_at {
+        Some(hold_at) => Ok((changed, hold_at)),
+        // Nothing is to be held for.
+        None if changed.is_empty() => Ok((changed, 0)),
+        None => bail!(
+            "the lb-user that ran before cannot have new connections wait while those that it has are translated; it goes \
+             on forwarding. Start its version again, or {AGAIN}"
+        ),
+    }
+}
+
 /// Whether this lb-user can go on with these tables.
 fn check(tables: &Tables, options: &Options) -> Result<()> {
-    let again =
-        "stop it for good with \"lb-user --cleanup\", which ends its connections, then start this one";
     if tables.netns != netns()? {
         bail!(
             "the program pinned in {} works in another network namespace; give this lb-user folders of its own with \
@@ -166,7 +223,7 @@ fn check(tables: &Tables, options: &Options) -> Result<()> {
     if !tables.fit() {
         bail!(
             "the lb-user that ran before laid out its flow tables differently (version {}, here {FACTS_VERSION}), so \
-             its connections cannot be taken over; it goes on forwarding. Start its version again, or {again}",
+             its connections cannot be taken over; it goes on forwarding. Start its version again, or {AGAIN}",
             tables.layout
         );
     }

@@ -132,6 +132,7 @@ fn every_reason_has_a_packet_and_its_own_counter() {
             ports_exhausted(&mut pair, &mut seen, four);
             limited(&mut pair, &mut seen, four);
             halted(&mut pair, &mut seen, four);
+            held(&mut pair, &mut seen, four);
             moved(&mut pair, four);
         }
         note(&pair, &mut seen);
@@ -176,6 +177,23 @@ fn halted(pair: &mut Pair, seen: &mut BTreeSet<&'static str>, four: bool) {
     assert_eq!(pair.label(world::interface_of_server(1), &answer), "halted");
     assert_eq!(pair.kernel.reasons()[index("halted")], before[index("halted")] + 1);
     seen.insert("halted");
+}
+
+/// The first packet of a flow while flows are copied; those of flows that are known go on.
+fn held(pair: &mut Pair, seen: &mut BTreeSet<&'static str>, four: bool) {
+    let service = pair.world.service(Mode::Snat, protocol::TCP, four);
+    pair.fill_ring(&service, &[1]);
+    let syn = |port| Draft::syn(world::client(four, 9, port), service.at).bytes();
+    assert_eq!(pair.label(world::FRONT, &syn(41_000)), "forward");
+    pair.world.tables.settings.hold_until = lb_user::datapath::flows::tick() + 100;
+    pair.publish_settings();
+    counted(pair, seen, "held", "a new flow", &syn(41_001));
+    assert_eq!(pair.label(world::FRONT, &syn(41_000)), "forward");
+    pair.world.tables.settings.hold_until = lb_user::datapath::flows::tick();
+    pair.publish_settings();
+    assert_eq!(pair.label(world::FRONT, &syn(41_001)), "forward");
+    pair.world.tables.settings.hold_until = 0;
+    pair.publish_settings();
 }
 
 /// A flow that the ring does not lead to its server any more: known, and not known.

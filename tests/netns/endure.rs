@@ -1,12 +1,12 @@
 //! Everything that is done to a balancer in a year, within a minute and under load: nothing fails, nothing breaks,
 //! nothing is lost, and it grows no larger (R24, R51).
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use lb_tests::{
     address::Family,
     daemon::{Balancer, Installation},
-    needs_balancer,
+    needs_balancer, needs_next_release,
     streams::{Chat, Steady, Streams},
 };
 
@@ -17,15 +17,16 @@ struct Figures {
     changes: usize,
     restarts: usize,
     kills: usize,
+    upgrades: usize,
     /// Reloads in a row that must leave it as small as a few do.
     reloads: usize,
 }
 
 fn figures() -> Figures {
     if std::env::var_os("LB_TEST_FULL").is_some() {
-        Figures { changes: 50, restarts: 10, kills: 10, reloads: 1_000 }
+        Figures { changes: 50, restarts: 10, kills: 10, upgrades: 5, reloads: 1_000 }
     } else {
-        Figures { changes: 12, restarts: 2, kills: 2, reloads: 100 }
+        Figures { changes: 12, restarts: 2, kills: 2, upgrades: 3, reloads: 100 }
     }
 }
 
@@ -63,11 +64,12 @@ struct Load {
 }
 
 impl Load {
-    fn start(bed: &Bed) -> Self {
+    /// `patience` is for an answer to a new connection.
+    fn start(bed: &Bed, patience: Duration) -> Self {
         let client = &bed.net.client().ns;
         let targets = MODES.map(|mode| bed.target(mode, Family::V4, 80));
         let streams = targets.map(|target| Streams::start(client, target, 50));
-        let steady = targets.map(|target| Steady::start(client, target, 150));
+        let steady = targets.map(|target| Steady::start_with(client, target, 150, patience));
         Self { steady, streams, chat: Chat::start(client, udp_target(bed)) }
     }
 
@@ -130,7 +132,7 @@ fn changes_restarts_and_kills_under_load_harm_nothing() {
     let bed = Bed::for_all_modes(&[80, 81, 82, 83]);
     let mut balancer = installation(&bed, &config(&bed, 0)).start();
     let _ = balancer.wait_all_up();
-    let load = Load::start(&bed);
+    let load = Load::start(&bed, Duration::from_secs(1));
     for number in 1..=changes {
         change(&bed, &balancer, number);
         if number % 5 == 0 {
@@ -143,6 +145,29 @@ fn changes_restarts_and_kills_under_load_harm_nothing() {
             if round <= restarts { ("restart", balancer.stop().0) } else { ("kill", balancer.kill()) };
         balancer = left.start();
         load.unharmed_after(&format!("{what} {round}"));
+    }
+    load.end();
+}
+
+/// The next release has its flow records laid out differently (`xtask/src/next.rs`): every other upgrade is one to it, the
+/// others back. A first packet that is held is sent again after a second.
+#[test]
+fn upgrades_that_translate_the_flow_tables_harm_nothing() {
+    needs_balancer!();
+    needs_next_release!();
+    let bed = Bed::for_all_modes(&[80]);
+    let mut balancer = installation(&bed, &config(&bed, 0)).start();
+    let _ = balancer.wait_all_up();
+    let load = Load::start(&bed, Duration::from_secs(4));
+    for number in 1..=figures().upgrades {
+        let program = ["lb-user", "next/lb-user"][number % 2];
+        balancer = balancer.stop().0.program(program).start();
+        let log = balancer.log();
+        assert!(log.contains("took over from the lb-user before"), "{log}");
+        let carried = log.lines().find_map(|line| line.split_once("differently: ")?.1.split_once(" flows"));
+        let flows: usize = carried.expect("a translation").0.parse().expect("a number");
+        assert!(flows >= 50, "{flows} flows were carried over\n{log}");
+        load.unharmed_after(&format!("upgrade {number}"));
     }
     load.end();
 }

@@ -21,6 +21,7 @@ pub struct Installation<'a> {
     xdp_mode: Option<String>,
     more: Vec<String>,
     under: Vec<String>,
+    program: &'static str,
     // Before the folder that it is mounted in.
     bpf: BpfFs,
     folder: Folder,
@@ -63,6 +64,7 @@ impl<'a> Installation<'a> {
             xdp_mode: None,
             more: Vec::new(),
             under: Vec::new(),
+            program: "lb-user",
             bpf: BpfFs::mount(folder.file("bpf")),
             folder,
         }
@@ -89,15 +91,22 @@ impl<'a> Installation<'a> {
         self
     }
 
+    /// Another `lb-user` from now on, by its place beside the usual one.
+    #[must_use]
+    pub fn program(mut self, program: &'static str) -> Self {
+        self.program = program;
+        self
+    }
+
     /// The command that starts it.
     fn command(&self) -> Command {
         let mut command = match self.under.split_first() {
             Some((program, arguments)) => {
                 let mut command = self.ns.command(program);
-                command.args(arguments).arg(binary("lb-user"));
+                command.args(arguments).arg(binary(self.program));
                 command
             }
-            None => self.ns.command(binary("lb-user")),
+            None => self.ns.command(binary(self.program)),
         };
         command.args(self.arguments());
         command

@@ -41,6 +41,17 @@ pub fn can_run(name: &str, needs_balancer: bool) -> bool {
     unless(name, why)
 }
 
+/// Whether the test `name` has a next release to upgrade to. If not, prints a line starting with `SKIPPED:`.
+///
+/// # Panics
+/// Instead of skipping, when `LB_DENY_SKIPS=1`.
+#[must_use]
+pub fn can_upgrade(name: &str) -> bool {
+    let path = daemon::binary("next/lb-user");
+    let missing = || format!("{} is missing; `cargo xtask test netns` builds it", path.display());
+    unless(name, (!path.exists()).then(missing))
+}
+
 /// Whether the test `name` can load the kernel program. If not, prints a line starting with `SKIPPED:`.
 ///
 /// # Panics
@@ -81,6 +92,16 @@ macro_rules! needs_namespaces {
 macro_rules! needs_balancer {
     () => {
         if !$crate::privilege::can_run(&$crate::test_name!(), true) {
+            return;
+        }
+    };
+}
+
+/// Returns from the test with a `SKIPPED:` line where the next release is not built.
+#[macro_export]
+macro_rules! needs_next_release {
+    () => {
+        if !$crate::privilege::can_upgrade(&$crate::test_name!()) {
             return;
         }
     };

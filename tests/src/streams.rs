@@ -192,6 +192,12 @@ impl Steady {
     /// one unless more hang at the same time than fall into its time limit.
     #[must_use]
     pub fn start(ns: &Netns, target: SocketAddr, rate: u32) -> Self {
+        Self::start_with(ns, target, rate, STEADY)
+    }
+
+    /// [`Self::start`] with another limit for an answer.
+    #[must_use]
+    pub fn start_with(ns: &Netns, target: SocketAddr, rate: u32, limit: Duration) -> Self {
         let outcomes = Arc::<Mutex<Vec<Outcome>>>::default();
         let stop = Arc::new(AtomicBool::new(false));
         let begin = Instant::now();
@@ -205,7 +211,7 @@ impl Steady {
                         let number = u32::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX);
                         thread::sleep((begin + period * number).saturating_duration_since(Instant::now()));
                         let sent = Instant::now();
-                        let answer = client::request(target, STEADY);
+                        let answer = client::request(target, limit);
                         let done = Instant::now();
                         outcomes.lock().expect("outcomes").push(Outcome { sent, done, answer });
                     }

@@ -5,7 +5,11 @@
 //! else unstable is used. `bpf-linker` joins the pieces. Always optimised: the verifier sees what the
 //! optimiser left, so another profile would be another program.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -20,18 +24,23 @@ pub(crate) const OBJECT_VARIABLE: &str = "LB_EBPF_OBJECT";
 /// Builds the kernel programs of the product, the balancer's and that of `lb-user decap`, and gives the file of the
 /// balancer's, always the same one.
 pub(crate) fn object() -> Result<PathBuf> {
-    object_of("decap")?;
-    object_of("lb")
+    object_in(shell::workspace(), &shell::target())
+}
+
+/// The same of another workspace, into another target folder.
+pub(crate) fn object_in(workspace: &Path, target: &Path) -> Result<PathBuf> {
+    object_of("decap", workspace, target)?;
+    object_of("lb", workspace, target)
 }
 
 /// Builds the kernel programs that `cargo xtask bench` measures with, and gives their file.
 pub(crate) fn bench_object() -> Result<PathBuf> {
-    object_of("bench")
+    object_of("bench", shell::workspace(), &shell::target())
 }
 
-fn object_of(name: &str) -> Result<PathBuf> {
-    shell::run(kernel_cargo("build").args(["--bin", name]))?;
-    let folder = folder();
+fn object_of(name: &str, workspace: &Path, target: &Path) -> Result<PathBuf> {
+    let folder = folder(target);
+    shell::run(kernel_cargo_into("build", &folder).args(["--bin", name]).current_dir(workspace))?;
     let built = folder.join(TARGET).join("release").join(name);
     let object = folder.join(name).with_extension("o");
     copy_if_changed(&built, &object)?;
@@ -43,8 +52,12 @@ fn object_of(name: &str) -> Result<PathBuf> {
 /// A cargo command upon the kernel programs, e.g. `build` or `clippy`, all with the same flags; all of them
 /// unless one is named with `--bin`.
 pub(crate) fn kernel_cargo(subcommand: &str) -> Command {
+    kernel_cargo_into(subcommand, &folder(&shell::target()))
+}
+
+fn kernel_cargo_into(subcommand: &str, folder: &Path) -> Command {
     let mut cargo = shell::cargo([subcommand, "--package=lb-ebpf", "--features=bpf", "--release"]);
-    cargo.args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"]).arg(folder());
+    cargo.args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"]).arg(folder);
     // aya reads types of the machine the object will run on, hence bpf_target_arch; map definitions and line
     // numbers in verifier logs come from BTF, which the linker makes of the debug information.
     let flags = [
@@ -105,8 +118,8 @@ fn build_with(packages: &[&str]) -> Result<PathBuf> {
 }
 
 /// The kernel program has a target folder of its own, so that its flags never rebuild the host's crates.
-fn folder() -> PathBuf {
-    shell::target().join("bpf")
+fn folder(target: &Path) -> PathBuf {
+    target.join("bpf")
 }
 
 /// Leaves an equal file alone: its time of change decides whether `lb-user` is built again.

@@ -8,7 +8,7 @@
 //! | `test [host\|bpf\|netns\|all]` | runs the tests; root only where a test needs it |
 //! | `check` | formatting, clippy for host and kernel, documentation, dependencies |
 //! | `verify` | loads every kernel program and prints what the verifier made of it; with `--kernels` on other kernels, too |
-//! | `bench [e2e]` | measures what a packet costs, and the balancer against others |
+//! | `bench [e2e\|scale]` | measures what a packet costs, the balancer against others, and the daemon with many VIPs |
 //! | `demo` | shows the balancer at work in network namespaces |
 //! | `run -- ARGUMENTS` | builds `lb-user` and runs it as root |
 //!
@@ -18,6 +18,7 @@
 mod build_ebpf;
 mod check;
 mod kernels;
+mod next;
 mod run;
 mod setup;
 mod shell;
@@ -110,8 +111,11 @@ fn act(Arguments { command, no_setup }: Arguments) -> Result<()> {
         }
         Action::Bench { arguments } => {
             let others = arguments.iter().any(|argument| argument == "e2e");
+            let namespaces = arguments.iter().any(|argument| argument == "scale");
             prepare(if others {
                 &[Purpose::Build, Purpose::Network, Purpose::Compare]
+            } else if namespaces {
+                &[Purpose::Build, Purpose::Network]
             } else {
                 &[Purpose::Build]
             })?;

@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     build_ebpf::{self, OBJECT_VARIABLE},
+    next,
     run::BINARIES_VARIABLE,
     setup::Purpose,
     shell,
@@ -183,6 +184,9 @@ fn privileged(options: &Options) -> Result<Tally> {
 
 /// A test binary of package `lb-tests`, with the binaries as they are deployed.
 fn deployed(suite: &str, options: &Options) -> Result<Tally> {
+    if suite == "netns" {
+        next::build()?;
+    }
     let object = build_ebpf::binaries_and_tests()?;
     // Optimised like the binaries: the crates of `lb-user` are built already, and traffic comes faster.
     let mut cargo = shell::cargo(["test", "--release", "--package=lb-tests", "--test", suite, "--"]);

@@ -32,6 +32,7 @@
 mod event;
 mod flow;
 mod fragment;
+pub mod layout;
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "declares plain data; each line says why it is")]
 mod pod;
@@ -49,11 +50,11 @@ pub use tag::{FlowTag, TagStage, UNIT as TAG_UNIT};
 pub use vip::{Mode, Selection, Vip, VipKey, VipLimit, vip_flags};
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Version of what a next program goes on with: the flow tables of both families, flow tags, fragments, loads, what was
-/// counted for servers, and the slots of rings. Everything else is made anew by each start, so a change of [`ABI_VERSION`]
-/// alone leaves flows as they are.
+/// counted for servers, and the slots of rings; of what these mean, not of where in a record a field lies, which [`layout`]
+/// tells. Everything else is made anew by each start, so a change of [`ABI_VERSION`] alone leaves flows as they are.
 pub const FACTS_VERSION: u32 = 1;
 
 /// Slots of a VIP's ring: the prime of the Maglev paper (§5.3) that keeps shares within 1 % for hundreds

@@ -27,8 +27,11 @@ pub struct Settings {
     /// SYNs that one CPU may note in a tick; beyond that is a flood, and packets of established flows are noted
     /// instead. 0 for no limit.
     pub syn_limit: u32,
+    /// Until this tick no new flow is translated, and its packets are dropped to be sent again: a next program copies the
+    /// flows. Passes by itself, should nobody be left to take it back. 0 for never.
+    pub hold_until: u32,
     /// Zero.
-    pub pad: [u8; 24],
+    pub pad: [u8; 20],
 }
 
 impl Settings {
@@ -39,6 +42,14 @@ impl Settings {
     pub fn may_be_reply(&self, dport: u16) -> bool {
         self.flags & settings_flags::ANY_PORT_REPLIES != 0
             || dport.wrapping_sub(self.snat_first) < self.snat_count
+    }
+
+    /// Whether flows are being copied.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds(&self, now: u32) -> bool {
+        // Ticks since boot are far from half of what the type holds.
+        self.hold_until.wrapping_sub(now) as i32 > 0
     }
 
     /// The place of an interface in `INTERFACES`.

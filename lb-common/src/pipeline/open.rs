@@ -41,6 +41,9 @@ pub fn open<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Verdict {
 
 #[inline(always)]
 fn start<F: Family>(work: &mut Work<F>, tables: &impl Tables<F>) -> Result<Forward, Verdict> {
+    if tables.settings().holds(tables.now()) {
+        return Err(Verdict::Drop(DropReason::Held));
+    }
     let key = work.packet.key;
     // What it had before is over, or its server does not want it again.
     let place = flows::place::<F>(&key, tables);

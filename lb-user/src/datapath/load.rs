@@ -17,6 +17,7 @@ use super::{
     flows::FlowTables,
     kernel,
     maps::Maps,
+    moving::{Changed, Moving},
     pins::{KEPT, Kept, Pins},
 };
 use crate::plan::desired::Shape;
@@ -33,6 +34,8 @@ pub struct Loaded {
     pub events: Events,
     /// How large the flow tables are.
     pub shape: Shape,
+    /// What is to be done right before it is attached.
+    pub moving: Option<Moving>,
 }
 
 /// What the operator wants the flow tables to hold.
@@ -64,13 +67,26 @@ impl Sizes {
     }
 }
 
+/// The tables of a former start.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// Where they are.
+    pub kept: &'a Kept,
+    /// The seed of their hashes.
+    pub seed: u64,
+    /// Those that are laid out differently.
+    pub changed: &'a Changed,
+    /// Where its settings have `hold_until`.
+    pub hold_at: usize,
+}
+
 /// Where the flow tables come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Tables<'a> {
     /// They are made, this large.
     Made(Sizes),
-    /// They are those of a former start, whose hashes have this seed.
-    Kept(&'a Kept, u64),
+    /// They are those of a former start.
+    Kept(Found<'a>),
 }
 
 /// Loads the embedded program, with flow tables of these sizes.
@@ -98,11 +114,13 @@ pub fn load_onto(tables: Tables<'_>, pins: Option<&Pins>) -> Result<Loaded, Erro
             // Nobody outside can know it: what lies next to what in the tables depends on it.
             Shape { flow_lines, tag_lines, seed: RandomState::new().hash_one(std::process::id()) }
         }
-        Tables::Kept(kept, seed) => Shape { flow_lines: kept.flow_lines, tag_lines: kept.tag_lines, seed },
+        Tables::Kept(Found { kept, seed, .. }) => {
+            Shape { flow_lines: kept.flow_lines, tag_lines: kept.tag_lines, seed }
+        }
     };
     let mut loader = loader(shape);
-    if let Tables::Kept(kept, _) = tables {
-        for name in KEPT {
+    if let Tables::Kept(Found { kept, changed, .. }) = tables {
+        for name in KEPT.into_iter().filter(|name| !changed.contains_key(name)) {
             loader.map_pin_path(name, kept.map(name));
         }
     }
@@ -112,9 +130,15 @@ pub fn load_onto(tables: Tables<'_>, pins: Option<&Pins>) -> Result<Loaded, Erro
     if let Some(pins) = pins {
         pins.pin_maps(program.ebpf())?;
     }
+    let moving = match (tables, pins) {
+        (Tables::Kept(Found { kept, changed, hold_at, .. }), Some(pins)) if !changed.is_empty() => {
+            Some(Moving::prepare(kept, pins, changed, hold_at)?)
+        }
+        _ => None,
+    };
     let (maps, flows) = (Maps::take(program.ebpf())?, FlowTables::take(program.ebpf(), shape.seed)?);
     let events = Events::take(program.ebpf())?;
-    Ok(Loaded { program, maps, flows, events, shape })
+    Ok(Loaded { program, maps, flows, events, shape, moving })
 }
 
 /// A loader that makes the flow tables as large as wanted.

@@ -5,11 +5,12 @@ use std::{
     marker::PhantomData,
     os::fd::AsFd as _,
     ptr::{self, NonNull},
+    sync::atomic::{AtomicU32, AtomicU64},
 };
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData},
+    maps::{Map, MapData, MapError},
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -40,13 +41,26 @@ impl<T> Mapped<T> {
         let Some(Map::Array(map)) = ebpf.take_map(name) else {
             return Err(Error(format!("the kernel program has no array {name}")));
         };
+        Self::of(map, name)
+    }
+
+    /// Maps a pinned array, as [`Self::take`] does.
+    pub(super) fn pinned(map: Result<MapData, MapError>, name: &str) -> Result<Self, Error> {
+        Self::of(map.map_err(|error| Error::new(&format!("cannot go on with map {name}"), &error))?, name)
+    }
+
+    fn of(map: MapData, name: &str) -> Result<Self, Error> {
         let info = map.info().map_err(|error| Error::new(&format!("cannot ask about map {name}"), &error))?;
         let (size, length) = (info.value_size() as usize, info.max_entries() as usize);
         // The kernel rounds elements up to 8 bytes each, and the whole to pages.
         if size != size_of::<T>() || size % 8 != 0 && length > 1 && size != 4 {
             return Err(Error(format!("elements of map {name} have {size} bytes, not {}", size_of::<T>())));
         }
-        let bytes = size.next_multiple_of(8) * length;
+        Self::map(map, name, length, size.next_multiple_of(8) * length)
+    }
+
+    /// Maps so many elements.
+    fn map(map: MapData, name: &str, length: usize, bytes: usize) -> Result<Self, Error> {
         let (access, fd) = (ProtFlags::READ | ProtFlags::WRITE, map.fd().as_fd());
         // SAFETY: a fresh mapping at a place of the kernel's choice.
         let start = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, fd, 0) }
@@ -113,8 +127,21 @@ impl<T> Drop for Mapped<T> {
     }
 }
 
+impl Mapped<[AtomicU64; 1]> {
+    /// Maps a pinned array of whatever elements as words of 64 bits; gives how many each element has.
+    pub(super) fn words(map: Result<MapData, MapError>, name: &str) -> Result<(Self, usize), Error> {
+        let wrong = |error: &MapError| Error::new(&format!("cannot go on with map {name}"), error);
+        let map = map.map_err(|error| wrong(&error))?;
+        let info = map.info().map_err(|error| wrong(&error))?;
+        // As the kernel lays them out.
+        let words = info.value_size().div_ceil(8) as usize;
+        let length = words * info.max_entries() as usize;
+        Ok((Self::map(map, name, length, 8 * length)?, words))
+    }
+}
+
 /// What may be shared with the kernel as it is.
 pub(crate) trait Shared {}
 
-impl Shared for [std::sync::atomic::AtomicU64; lb_common::abi::WAYS] {}
-impl Shared for std::sync::atomic::AtomicU32 {}
+impl<const N: usize> Shared for [AtomicU64; N] {}
+impl Shared for AtomicU32 {}

@@ -12,6 +12,7 @@ pub mod load;
 #[expect(unsafe_code, reason = "memory shared with the kernel; each line says why it is sound")]
 mod mapped;
 pub mod maps;
+pub mod moving;
 pub mod pins;
 pub mod programs;
 

@@ -45,8 +45,8 @@ pub(super) const KEPT: [&str; 12] = [
     "COUNTERS",
 ];
 
-/// Maps that the next start reads, and the one whose entries are gone when nobody holds it.
-const READ: [&str; 3] = [RINGS, REASONS, "STAGES"];
+/// Maps that the next start reads, by which it has flows wait, and the one whose entries are gone when nobody holds it.
+const READ: [&str; 4] = [RINGS, REASONS, "SETTINGS", "STAGES"];
 
 const RINGS: &str = "RINGS";
 const REASONS: &str = "REASONS";
@@ -196,14 +196,27 @@ impl Pins {
         remove(fs::remove_dir_all(&self.root), &self.root);
     }
 
+    /// Where a map of this start is pinned.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.fresh.join(name)
+    }
+
+    /// The kernel's id of a map of this start.
+    ///
+    /// # Errors
+    /// When it is not pinned.
+    pub fn id_of(&self, name: &str) -> Result<u32, Error> {
+        let path = self.map(name);
+        let info = map_info(&path).ok_or_else(|| Error(format!("{} is not there", path.display())))?;
+        Ok(info.0)
+    }
+
     /// The kernel's id of the flow tags of this start.
     ///
     /// # Errors
     /// When they are not pinned.
     pub fn id(&self) -> Result<u32, Error> {
-        let path = self.fresh.join("FLOW_TAGS");
-        let info = map_info(&path).ok_or_else(|| Error(format!("{} is not there", path.display())))?;
-        Ok(info.0)
+        self.id_of("FLOW_TAGS")
     }
 
     fn links(&self) -> impl Iterator<Item = (Option<u32>, PathBuf)> + use<> {
@@ -215,6 +228,12 @@ impl Kept {
     /// Where a map is pinned.
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// The kernel's id of a map.
+    #[must_use]
+    pub fn id_of(&self, name: &str) -> Option<u32> {
+        map_info(&self.map(name)).map(|(id, _)| id)
     }
 
     /// The ring of each of these VIPs, by number.
@@ -242,7 +261,7 @@ impl Kept {
 }
 
 /// A pinned map as the type it must have.
-fn open<M: TryFrom<Map, Error = aya::maps::MapError>>(path: &Path) -> Result<M, Error> {
+pub(super) fn open<M: TryFrom<Map, Error = aya::maps::MapError>>(path: &Path) -> Result<M, Error> {
     let map = MapData::from_pin(path).and_then(Map::from_map_data).and_then(M::try_from);
     map.map_err(|error| Error::new(&format!("cannot go on with {}", path.display()), &error))
 }

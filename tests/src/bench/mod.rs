@@ -10,6 +10,7 @@
 //! | [`measure`] | rounds over cases, and what comes of them |
 //! | [`report`] | table and JSON |
 //! | [`e2e`] | the balancer against others |
+//! | [`scale`] | the daemon with many VIPs |
 //!
 //! Costs are told in **U**: what it costs to push 20 bytes and fill them, on the same machine in the same round.
 //! Nanoseconds drift with the machine, and multiples of U hardly do.
@@ -22,3 +23,4 @@ pub mod harness;
 pub mod measure;
 pub mod packets;
 pub mod report;
+pub mod scale;

@@ -16,7 +16,7 @@ use lb_tests::{
     bench::{
         bed::{self, Bed},
         case::{self, Case, Mode},
-        e2e, measure, report,
+        e2e, measure, report, scale,
     },
     privilege,
 };
@@ -71,6 +71,15 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Measure what a configuration of many VIPs costs lb-user: check, start, a change, memory
+    Scale {
+        /// VIPs, each with five servers
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=4_000))]
+        vips: u16,
+        /// Also write everything that was measured to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -78,6 +87,7 @@ fn main() -> ExitCode {
     let result = match &options.command {
         None => micro(&options),
         Some(Action::E2e { rounds, seconds, json }) => end_to_end(*rounds, *seconds, json.as_deref()),
+        Some(Action::Scale { vips, json }) => many(*vips, json.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,6 +128,15 @@ fn micro(options: &Options) -> Result<()> {
     }
     ensure!(failures.is_empty(), "{} cases were not measured; see above", failures.len());
     Ok(())
+}
+
+fn many(vips: u16, json: Option<&Path>) -> Result<()> {
+    if let Some(why) = privilege::obstacle() {
+        bail!("this cannot run here: {why}");
+    }
+    let figures = scale::run(vips.into())?;
+    println!("{}", scale::table(&figures));
+    json.map_or(Ok(()), |file| save(file, &scale::json(&figures)))
 }
 
 fn end_to_end(rounds: u16, seconds: u64, json: Option<&Path>) -> Result<()> {

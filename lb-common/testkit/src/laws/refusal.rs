@@ -158,6 +158,7 @@ impl Laws {
                 };
                 assert!(translates && seen.opens() && !passage.lives(seen));
             }
+            DropReason::Held => assert!(world.tables.settings.hold_until > world.clock() && translates),
             DropReason::NoNextHop => {}
             DropReason::RewriteFailed => panic!("must never be"),
         }

@@ -1,0 +1,171 @@
+//! `cargo xtask bench scale`: what a configuration of many VIPs costs the daemon: its check, its start, one change of one
+//! server, its memory. One machine stands for all servers, so that health checks have somebody to ask.
+
+use std::{
+    fmt::Write as _,
+    fs, hint,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow, ensure};
+use serde_json::json;
+
+use crate::{
+    address::Family,
+    daemon::{Balancer, Installation, binary},
+    process,
+    server::Server,
+    topology::{Layout, Topology},
+};
+
+/// Servers of each VIP.
+const SERVERS: usize = 5;
+
+/// Changes that the median is taken of.
+const CHANGES: usize = 9;
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// VIPs, each with a pool of five servers.
+    pub vips: usize,
+    /// `lb-user --check`.
+    pub check: Duration,
+    /// From the start until `lbctl` has an answer.
+    pub start: Duration,
+    /// `lbctl reload` of a file in which one server has another weight: the median.
+    pub reload: Duration,
+    /// `lbctl server drain` of one server: the median.
+    pub drain: Duration,
+    /// Resident memory that is the process's own, in bytes.
+    pub own: u64,
+    /// Resident memory that it shares with the kernel: the flow tables, and the program's file.
+    pub shared: u64,
+}
+
+/// Measures with so many VIPs.
+///
+/// # Errors
+/// When the daemon refuses something.
+pub fn run(vips: usize) -> Result<Figures> {
+    let net = Topology::build(Layout { servers: 1, ..Layout::default() });
+    let host = &net.servers[0];
+    net.lb.ns.ip(&format!("route add 10.100.0.0/16 via {}", host.address.of(Family::V4)));
+    host.ns.ip("route add local 10.100.0.0/16 dev lo");
+    let _server = Server::start(&host.ns, &host.name, &[80], false);
+
+    let installation = Installation::new(&net.lb.ns, &["eth0"], &config(vips, 100)).xdp_mode("native");
+    let mut command = net.lb.ns.command(binary("lb-user"));
+    command.args(["--check", "--config"]).arg(installation.config());
+    let (check, output) = timed(|| process::output("lb-user --check", &mut command, Duration::from_secs(60)));
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let (start, balancer) = timed(|| installation.start());
+    let _ = balancer.wait_all_up();
+    // What a start leaves to be done, such as rings that settle.
+    quiet(&balancer);
+    let reload = median(|number| {
+        balancer.installation().configure(&config(vips, 50 + number));
+        balancer.lbctl(&["reload"])
+    })?;
+    let words = ["drain", "ready"];
+    let drain = median(|number| balancer.lbctl(&["server", words[number % 2], "v0/s0"]))?;
+    let status = fs::read_to_string(format!("/proc/{}/status", balancer.id()))?;
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.trim_end_matches(" kB").trim().parse::<u64>().ok())
+            .map_or(0, |kib| kib << 10)
+    };
+    let shared = bytes("RssFile:") + bytes("RssShmem:");
+    Ok(Figures { vips, check, start, reload, drain, own: bytes("RssAnon:"), shared })
+}
+
+/// VIPs with a pool each; the first server of the first has this weight.
+fn config(vips: usize, weight: usize) -> String {
+    let mut text = String::from("[vip_defaults]\nmode = \"snat\"\nport = 80\n");
+    for vip in 0..vips {
+        let _ = writeln!(text, "[pool.p{vip}]\nservers = [");
+        for server in 0..SERVERS {
+            let number = vip * SERVERS + server;
+            let weight = if number == 0 { weight } else { 100 };
+            let (high, low) = (number / 250, number % 250 + 1);
+            let _ = writeln!(
+                text,
+                "  {{ name = \"s{server}\", address = \"10.100.{high}.{low}\", weight = {weight} }},"
+            );
+        }
+        let (high, low) = (vip / 250, vip % 250 + 1);
+        let _ = writeln!(text, "]\n[vip.v{vip}]\naddress = \"10.200.{high}.{low}\"\npool = \"p{vip}\"");
+    }
+    text
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let begin = Instant::now();
+    let done = hint::black_box(work());
+    (begin.elapsed(), done)
+}
+
+fn median(change: impl Fn(usize) -> Result<String, String>) -> Result<Duration> {
+    let mut times = Vec::new();
+    for number in 0..CHANGES {
+        let (time, outcome) = timed(|| change(number));
+        let _ = outcome.map_err(|error| anyhow!("{error}"))?;
+        times.push(time);
+    }
+    times.sort();
+    Ok(times[CHANGES / 2])
+}
+
+/// Waits until the daemon takes a tenth of a processor at most.
+fn quiet(balancer: &Balancer<'_>) {
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", balancer.id())).unwrap_or_default();
+        let behind = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        behind.skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum::<u64>()
+    };
+    let mut last = ticks();
+    crate::wait::until(Duration::from_secs(60), "the daemon to rest", || {
+        std::thread::sleep(Duration::from_secs(1));
+        let spent = ticks() - std::mem::replace(&mut last, ticks());
+        if spent <= 10 { Ok(()) } else { Err(format!("{spent} of 100 ticks in a second")) }
+    });
+}
+
+/// The figures as lines, with what they may be.
+#[must_use]
+pub fn table(figures: &Figures) -> String {
+    let Figures { vips, check, start, reload, drain, own, shared } = figures;
+    let millis = |time: &Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let rows = [
+        ("check", millis(check), "1,000 ms"),
+        ("start", millis(start), "3,000 ms"),
+        ("reload, one server changed", millis(reload), "50 ms"),
+        ("drain of one server", millis(drain), "50 ms"),
+        ("memory of its own", mib(*own), ""),
+        ("memory shared with the kernel", mib(*shared), ""),
+        ("memory", mib(own + shared), "200 MB"),
+    ];
+    let mut text = format!("{vips} VIPs, {} servers{:>18}{:>12}\n", vips * SERVERS, "is", "goal");
+    for (what, is, goal) in rows {
+        let _ = writeln!(text, "{what:<32}{is:>10}{goal:>12}");
+    }
+    text
+}
+
+/// The same for programs.
+#[must_use]
+pub fn json(figures: &Figures) -> serde_json::Value {
+    let Figures { vips, check, start, reload, drain, own, shared } = figures;
+    json!({
+        "vips": vips,
+        "servers": vips * SERVERS,
+        "check_seconds": check.as_secs_f64(),
+        "start_seconds": start.as_secs_f64(),
+        "reload_seconds": reload.as_secs_f64(),
+        "drain_seconds": drain.as_secs_f64(),
+        "own_bytes": own,
+        "shared_bytes": shared,
+    })
+}

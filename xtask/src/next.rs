@@ -1,0 +1,95 @@
+//! The release after this one, as far as it matters to the daemon that will hand over to it: the same sources, but for
+//! flow records that are laid out differently. Tests upgrade to it and back.
+//!
+//! It is made of a copy of the sources, changed by [`CHANGES`], so that no line of the product exists for the test's sake.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    build_ebpf::{self, OBJECT_VARIABLE},
+    shell,
+};
+
+/// What is changed: file, text that must be in it once, and what stands there instead.
+const CHANGES: [(&str, &str, &str); 4] = [
+    (
+        "lb-common/src/abi/flow.rs",
+        "pub struct Flow<A> {\n",
+        "pub struct Flow<A> {\n    /// Nothing yet.\n    pub reserved: u32,\n",
+    ),
+    (
+        "lb-common/src/abi/mod.rs",
+        "assert!(size_of::<Flow<u32>>() == 52 && 52 <= 8 * RECORD4)",
+        "assert!(size_of::<Flow<u32>>() == 56 && 56 <= 8 * RECORD4)",
+    ),
+    (
+        "lb-common/src/abi/mod.rs",
+        "assert!(size_of::<Flow<[u32; 4]>>() == 100 && 100 <= 8 * RECORD6)",
+        "assert!(size_of::<Flow<[u32; 4]>>() == 104 && 104 <= 8 * RECORD6)",
+    ),
+    ("lb-common/src/abi/mod.rs", "pub const ABI_VERSION: u32 = ", "pub const ABI_VERSION: u32 = 1_000 + "),
+];
+
+/// What of the workspace is copied: what `lb-user` is built from, and every manifest that cargo wants to see.
+const SOURCES: [&str; 9] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+    "lb-common",
+    "lb-ebpf",
+    "lb-user",
+    "l7-proxy",
+    "tests",
+    "xtask",
+];
+
+/// Builds it: `target/release/next/lb-user`. In a target folder of its own: cargo takes packages that lie alike in two
+/// workspaces for the same, and would link one's programs with what it had compiled for the other.
+pub(crate) fn build() -> Result<()> {
+    let folder = shell::target().join("next");
+    for source in SOURCES {
+        copy(&shell::workspace().join(source), &folder.join(source))?;
+    }
+    let target = folder.join("target");
+    let object = build_ebpf::object_in(&folder, &target)?;
+    let mut cargo =
+        shell::cargo(["build", "--release", "--package=lb-user", "--bin=lb-user", "--target-dir"]);
+    shell::run(cargo.arg(&target).current_dir(&folder).env(OBJECT_VARIABLE, &object))?;
+    let next = shell::release().join("next");
+    fs::create_dir_all(&next)?;
+    copy(&target.join("release/lb-user"), &next.join("lb-user"))
+}
+
+/// Copies files and folders with the changes; leaves alone what is so already, or cargo would build it again.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        // What is built, and what fuzzing found.
+        if from.ends_with("target") || from.ends_with("fuzz") {
+            return Ok(());
+        }
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            copy(&from.join(&name), &to.join(&name))?;
+        }
+        return Ok(());
+    }
+    let mut bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for (file, old, new) in CHANGES.iter().filter(|(file, ..)| from == shell::workspace().join(file)) {
+        let text = String::from_utf8(bytes)?;
+        ensure!(
+            text.matches(old).count() == 1,
+            "{file} has no {old:?} any more: change CHANGES in xtask/src/next.rs with it"
+        );
+        bytes = text.replace(old, new).into_bytes();
+    }
+    if fs::read(to).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    let cannot = || format!("cannot write {}", to.display());
+    fs::create_dir_all(to.parent().unwrap_or(to)).with_context(cannot)?;
+    fs::write(to, bytes).with_context(cannot)?;
+    fs::set_permissions(to, fs::metadata(from)?.permissions()).with_context(cannot)
+}
