@@ -61,7 +61,6 @@ pub fn run(vips: usize) -> Result<Figures> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let (start, balancer) = timed(|| installation.start());
-    let _ = balancer.wait_all_up();
     // What a start leaves to be done, such as rings that settle.
     quiet(&balancer);
     let reload = median(|number| {
@@ -82,7 +81,8 @@ pub fn run(vips: usize) -> Result<Figures> {
 
 /// VIPs with a pool each; the first server of the first has this weight.
 fn config(vips: usize, weight: usize) -> String {
-    let mut text = String::from("[vip_defaults]\nmode = \"snat\"\nport = 80\n");
+    let mut text =
+        String::from("[health]\ninterval = \"10s\"\nfall = 10\n[vip_defaults]\nmode = \"snat\"\nport = 80\n");
     for vip in 0..vips {
         let _ = writeln!(text, "[pool.p{vip}]\nservers = [");
         for server in 0..SERVERS {
