@@ -6,7 +6,7 @@ use lb_user::{
     config::check,
     model::{
         Address, Algorithm, Check, Config, Empty, GUE_PORT, HealthCheck, HttpCheck, Mode, Persistence,
-        Protocol, Redirect, Scheme, Server, StatusRanges, Timeouts, Tls, Vip,
+        Protocol, ProxiedVip, Redirect, Scheme, Server, StatusRanges, Timeouts, Tls, Vip,
     },
 };
 
@@ -44,7 +44,7 @@ fn plain_servers(servers: &[Server]) -> Vec<(&str, String)> {
 }
 
 fn certificates(files: &[&str]) -> Option<Tls> {
-    Some(Tls { certificates: files.iter().map(PathBuf::from).collect() })
+    Some(Tls { certificates: files.iter().map(PathBuf::from).collect(), ..Tls::default() })
 }
 
 /// A VIP with everything optional left out.
@@ -60,7 +60,7 @@ fn vip(name: &str, address: &str, port: &str, mode: Mode, pool: &str, health: He
         mode,
         pool: Some(pool.into()),
         server_port: None,
-        algorithm: Algorithm::Maglev,
+        algorithm: if mode.is_layer4() { Algorithm::Maglev } else { Algorithm::RoundRobin },
         persistence: Persistence::None,
         empty: Empty::Drop,
         max_new_flows: None,
@@ -72,6 +72,7 @@ fn vip(name: &str, address: &str, port: &str, mode: Mode, pool: &str, health: He
         redirect: None,
         trusted_proxies: Vec::new(),
         timeouts: Timeouts::default(),
+        proxied: ProxiedVip::default(),
         error_pages: Default::default(),
         quic: Default::default(),
     }
@@ -215,6 +216,7 @@ fn flow_is_the_cluster_behind_tls() {
         name: "spare".into(),
         address: Address::Fixed(ip("10.1.0.24")),
         weight: 100,
+        max_connections: None,
         backup: true,
         quic_id: None,
     };

@@ -565,3 +565,53 @@ fn a_vip_inherits_the_encodings_of_quic_as_a_whole() {
     let own = format!("{text}\nquic = {{ config_id = 2, server_id_length = 3, nonce_length = 9 }}");
     assert_eq!(lengths(&config(&own)), [(2, 3)]);
 }
+
+#[test]
+fn what_l7_proxy_is_told_may_be_written_as_it_is_told() {
+    let config = config(
+        r#"
+        access_log = { to = { syslog = "127.0.0.1:514" }, format = "haproxy" }
+        [pool.web]
+        servers = [{ name = "web1", address = "10.0.0.11", max_connections = 7 }]
+        protocol = "http2"
+        tls = { verify = "none" }
+        slow_start = "30s"
+        outliers = { failures = 3 }
+        [vip_defaults]
+        address = "10.0.0.1"
+        mode = "http"
+        pool = "web"
+        limits = { body_bytes = 1000 }
+        [vip.web]
+        port = 443
+        algorithm = "maglev"
+        hash_by = { header = "X-Tenant" }
+        source = "vip"
+        headers = { rewrite = { location = true }, set_request = [{ name = "X-A", value = "b" }] }
+        tls = { certificates = ["web.pem"], strict = true, minimum_version = "1.3", alpn = ["http/1.1"] }
+        [vip.plain]
+        port = 80
+        h2c = true
+        proxy_protocol = { from = ["10.0.0.0/8"] }
+        "#,
+    );
+    let spec = lb_user::plan::proxied::of_config(&config);
+    assert_eq!(spec.log.format, l7_spec::LogFormat::Haproxy);
+    let [web, plain] = &spec.services[..] else { panic!("two services") };
+    assert_eq!(web.hash_by, l7_spec::HashBy::Header("X-Tenant".into()));
+    assert_eq!((web.algorithm, web.source), (l7_spec::Algorithm::Maglev, l7_spec::Source::Vip));
+    assert!(web.headers.rewrite.location && web.headers.forwarding.x_forwarded_for);
+    let tls = web.tls.as_ref().expect("TLS");
+    assert!(tls.strict && tls.minimum_version == l7_spec::TlsVersion::V1_3 && tls.alpn.is_some());
+    assert!(plain.h2c && plain.proxy_protocol_in.as_ref().is_some_and(|from| from.required));
+    assert_eq!((web.limits.body_bytes, plain.limits.body_bytes), (Some(1000), Some(1000)), "inherited");
+    assert_eq!(plain.algorithm, l7_spec::Algorithm::RoundRobin);
+    for pool in &spec.pools {
+        assert_eq!(
+            (pool.protocol, pool.slow_start),
+            (l7_spec::ServerProtocol::Http2, Some(l7_spec::Span::from_secs(30)))
+        );
+        assert!(pool.tls.is_some() && pool.outliers.is_some_and(|outliers| outliers.failures == 3));
+        assert_eq!(pool.servers[0].max_connections, Some(7));
+    }
+}

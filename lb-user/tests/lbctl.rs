@@ -73,7 +73,7 @@ fn lists_come_in_every_form_and_what_is_not_there_is_exit_code_1() {
             assert_eq!(run(arguments), (Some(0), expected.into(), String::new()), "{arguments:?}");
         }
         let yaml = run(&["status", "-o", "yaml"]).1;
-        assert!(yaml.starts_with("version: \"9.8.7\"\ntime: 100\nstarted: 40\n"), "{yaml}");
+        assert!(yaml.starts_with("version: \"9.8.7\"\netag: \"\"\ntime: 100\nstarted: 40\n"), "{yaml}");
         let (code, _, why) = run(&["vip", "show", "web"]);
         assert_eq!(
             (code, why.as_str()),

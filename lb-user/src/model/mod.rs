@@ -8,6 +8,7 @@ mod flows;
 mod health;
 mod pool;
 mod ports;
+mod proxied;
 mod vip;
 
 use std::{
@@ -19,6 +20,7 @@ pub use flows::FlowTables;
 pub use health::{Check, HealthCheck, HttpCheck, Password, RedisCheck, StatusRanges, Step, Trust};
 pub use pool::{Address, AddressFamily, Found, Name, OnDown, Pool, Server};
 pub use ports::{PortRange, Ports};
+pub use proxied::{ProxiedPool, ProxiedVip};
 pub use vip::{
     Algorithm, Empty, GUE_PORT, Mode, Persistence, Protocol, Redirect, Scheme, Timeouts, Tls, Vip,
 };
@@ -34,6 +36,8 @@ pub struct Config {
     pub flows: FlowTables,
     /// How often the names of servers are looked up.
     pub resolve_interval: Duration,
+    /// Where a line for each request and connection of proxied VIPs goes; never a file.
+    pub access_log: l7_spec::Log,
     /// Virtual services, in file order. Names are unique; no two share an address, port and protocol.
     pub vips: Vec<Vip>,
     /// Pools, in file order. Names are unique.
@@ -47,6 +51,7 @@ impl Default for Config {
             snat_ports: None,
             flows: FlowTables::default(),
             resolve_interval: Duration::from_secs(10),
+            access_log: l7_spec::Log::default(),
             vips: Vec::new(),
             pools: Vec::new(),
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::HealthCheck;
+use super::{HealthCheck, ProxiedPool};
 
 /// A named group of servers that VIPs share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Pool {
     pub on_down: Option<OnDown>,
     /// With fewer servers that take new flows, not counting backups, the pool is as good as down; at least 1.
     pub min_healthy: usize,
+    /// What VIPs of proxied modes make use of.
+    pub proxied: ProxiedPool,
 }
 
 /// What becomes of the flows of a server that goes down.
@@ -106,6 +108,8 @@ pub struct Server {
     pub weight: u16,
     /// Used only while no other server of the pool is up.
     pub backup: bool,
+    /// Requests (mode `tcp`: connections) at once in VIPs of proxied modes; further ones wait.
+    pub max_connections: Option<u32>,
     /// The number by which QUIC connection IDs name it (QUIC-LB's server ID), unique within its pool.
     pub quic_id: Option<u64>,
 }

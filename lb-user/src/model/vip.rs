@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration
 
 use lb_common::quic::lb::Encoding;
 
-use super::{HealthCheck, Ports};
+use super::{HealthCheck, Ports, ProxiedVip};
 
 /// A virtual service: an address with ports, and what happens to its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Vip {
     pub timeouts: Timeouts,
     /// Status → file with the answer; mode `http` only.
     pub error_pages: BTreeMap<u16, PathBuf>,
+    /// What else only modes `http` and `tcp` have.
+    pub proxied: ProxiedVip,
     /// How the servers make QUIC connection IDs, by the number of the configuration (0 to 6); UDP only. Where
     /// it is not empty, every server of the pool has a `quic_id` that fits.
     pub quic: BTreeMap<u8, Encoding>,
@@ -197,12 +199,22 @@ impl fmt::Display for Persistence {
     }
 }
 
-/// TLS towards clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// TLS towards clients. `None` leaves the proxy's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// PEM files, each a certificate chain with its key; at least one. Relative paths start at the
     /// configuration file's folder.
     pub certificates: Vec<PathBuf>,
+    /// Whether a client that asks for a name no certificate has is refused.
+    pub strict: Option<bool>,
+    /// The oldest version that is spoken.
+    pub minimum_version: Option<l7_spec::TlsVersion>,
+    /// Application protocols, the preferred one first.
+    pub alpn: Option<Vec<String>>,
+    /// Certificates of clients.
+    pub client_certificates: Option<l7_spec::ClientCertificates>,
+    /// Whether a request for a host of another certificate than the connection's is refused.
+    pub refuse_domain_fronting: Option<bool>,
 }
 
 /// An answer that sends the client elsewhere; host, path and query are kept.

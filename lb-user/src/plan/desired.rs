@@ -323,6 +323,7 @@ pub(crate) mod tests {
             address: Address::Fixed(IpAddr::from([10, 0, 0, last])),
             weight: 100,
             backup: false,
+            max_connections: None,
             quic_id: None,
         }
     }
@@ -349,6 +350,7 @@ pub(crate) mod tests {
             trusted_proxies: Vec::new(),
             timeouts: Default::default(),
             error_pages: BTreeMap::new(),
+            proxied: Default::default(),
             quic: BTreeMap::new(),
         }
     }
@@ -370,6 +372,7 @@ pub(crate) mod tests {
                 health: check(),
                 on_down: None,
                 min_healthy: 1,
+                proxied: Default::default(),
             });
         }
         config

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     health::TargetId,
-    model::{Algorithm, Config, Mode, OnDown, Persistence, Pool, Scheme, Server, Timeouts, Vip},
+    model::{Algorithm, Config, Mode, OnDown, Persistence, Pool, Scheme, Server, Timeouts, Tls, Vip},
     snapshot::Health,
 };
 
@@ -37,7 +37,7 @@ pub type Open = BTreeSet<String>;
 /// answer to their SYN. Who was let in once is not kept waiting again.
 #[must_use]
 pub fn spec(inputs: &Inputs<'_>, settled: &mut Settled, open: &mut Open) -> spec::Spec {
-    let mut spec = spec::Spec::default();
+    let mut spec = spec::Spec { log: inputs.config.access_log.clone(), ..spec::Spec::default() };
     open.retain(|name| inputs.config.vips.iter().any(|vip| vip.name == *name && !vip.mode.is_layer4()));
     for vip in inputs.config.vips.iter().filter(|vip| !vip.mode.is_layer4()) {
         let pool = inputs.config.pool_of(vip).map(|pool| pool_of(inputs, vip, pool, settled));
@@ -71,12 +71,19 @@ fn id(vip: &Vip, server: &Server) -> TargetId {
 fn service(vip: &Vip, closed: bool) -> spec::Service {
     let defaults = spec::Timeouts::default();
     let Timeouts { client_idle, server_idle, tunnel } = vip.timeouts;
+    let own = &vip.proxied;
     let span = |own: Option<Duration>, default| own.map_or(default, span);
     spec::Service {
         closed,
         pool: vip.pool.clone().map(|_| vip.name.clone()),
         server_port: vip.server_port,
-        tls: vip.tls.as_ref().map(|tls| spec::Tls::with_certificates(tls.certificates.clone())),
+        tls: vip.tls.as_ref().map(tls),
+        headers: own.headers.clone().unwrap_or_default(),
+        limits: own.limits.clone().unwrap_or_default(),
+        hash_by: own.hash_by.clone().unwrap_or_default(),
+        h2c: own.h2c.unwrap_or_default(),
+        proxy_protocol_in: own.proxy_protocol.clone(),
+        source: own.source.unwrap_or_default(),
         algorithm: algorithm(vip.algorithm),
         persistence: persistence(&vip.persistence),
         redirect: vip.redirect.as_ref().map(|redirect| {
@@ -98,6 +105,18 @@ fn service(vip: &Vip, closed: bool) -> spec::Service {
             ..defaults
         },
         ..spec::Service::new(&vip.name, listen(vip), mode(vip))
+    }
+}
+
+fn tls(tls: &Tls) -> spec::Tls {
+    let usual = spec::Tls::with_certificates(tls.certificates.clone());
+    spec::Tls {
+        strict: tls.strict.unwrap_or(usual.strict),
+        minimum_version: tls.minimum_version.unwrap_or(usual.minimum_version),
+        alpn: tls.alpn.clone(),
+        client_certificates: tls.client_certificates.clone(),
+        refuse_domain_fronting: tls.refuse_domain_fronting.unwrap_or(usual.refuse_domain_fronting),
+        ..usual
     }
 }
 
@@ -159,9 +178,23 @@ fn pool_of(inputs: &Inputs<'_>, vip: &Vip, pool: &Pool, settled: &mut Settled) -
     let entries = servers.iter().enumerate().filter_map(|(position, server)| {
         let entry = spec::Server::new(&server.name, server.address()?);
         let state = state(position, server);
-        Some(spec::Server { weight: server.weight, backup: server.backup, state, ..entry })
+        let max_connections = server.max_connections;
+        Some(spec::Server { weight: server.weight, backup: server.backup, max_connections, state, ..entry })
     });
-    spec::Pool { name: vip.name.clone(), servers: entries.collect(), ..spec::Pool::default() }
+    let usual = spec::Pool::default();
+    let own = &pool.proxied;
+    spec::Pool {
+        name: vip.name.clone(),
+        servers: entries.collect(),
+        protocol: own.protocol.unwrap_or(usual.protocol),
+        tls: own.tls.clone(),
+        proxy_protocol: own.proxy_protocol,
+        retries: own.retries.unwrap_or(usual.retries),
+        queue: own.queue.unwrap_or(usual.queue),
+        slow_start: own.slow_start,
+        outliers: own.outliers,
+        ..usual
+    }
 }
 
 /// What differs between two specifications, if it is only in which state servers are.

@@ -92,7 +92,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        super::tests::{about, all_up, reconciler, with},
+        super::tests::{about, all_up, health, reconciler, with},
         *,
     };
     use crate::{
@@ -100,7 +100,7 @@ mod tests {
         datapath::fake::Fake,
         picture,
         plan::{Admin, orders::Fate},
-        snapshot::{PoolHealth, VipStatus},
+        snapshot::{Health, PoolHealth, VipStatus},
     };
 
     fn request(vip: &str, server: &str, state: Admin) -> ServerRequest {
@@ -171,6 +171,7 @@ mod tests {
     fn a_disabled_vip_takes_no_new_flows_outlasts_a_reload_and_goes_with_its_vip() {
         let mut reconciler = reconciler();
         all_up(&mut reconciler);
+        reconciler.on_health(health("proxied", "s1", Health::Up));
         let request = |vip: &str, enabled| VipRequest { vip: vip.into(), enabled };
         let seen = |reconciler: &Reconciler<Fake>| -> Vec<_> {
             vips(reconciler).iter().map(|vip| (vip.enabled, vip.servers[0].active)).collect()

@@ -34,6 +34,7 @@ pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Config {
         resolve_interval: raw.resolve_interval.value().copied().unwrap_or(Config::default().resolve_interval),
         pools: names::with_families(report, raw, &vips, pools),
         vips: built,
+        access_log: raw.access_log.value().cloned().unwrap_or_default(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         values::Whereabouts,
         words::quote,
     },
-    model::{Address, Found, Name, Pool, Server},
+    model::{Address, Found, Name, Pool, ProxiedPool, Server},
 };
 
 /// The weight of a server that has none written.
@@ -36,6 +36,15 @@ fn build_pool(report: &Report<'_>, raw: &RawConfig, pool: &RawPool) -> Pool {
         health: health::resolve(&holds),
         on_down: pool.on_down.value().copied(),
         min_healthy: pool.min_healthy.value().copied().unwrap_or(1),
+        proxied: ProxiedPool {
+            protocol: pool.protocol.value().copied(),
+            tls: pool.tls.value().cloned(),
+            proxy_protocol: pool.proxy_protocol.value().copied(),
+            retries: pool.retries.value().copied(),
+            queue: pool.queue.value().copied(),
+            slow_start: pool.slow_start.value().copied(),
+            outliers: pool.outliers.value().copied(),
+        },
     }
 }
 
@@ -70,6 +79,7 @@ fn build_server(server: &RawServer) -> Option<Server> {
         },
         weight: weight(server),
         backup: is_backup(server),
+        max_connections: server.max_connections.value().copied(),
         quic_id: server.quic_id.value().copied(),
     })
 }

@@ -10,15 +10,15 @@ use super::{
 use crate::{
     config::{
         outside::Role,
-        raw::{RawConfig, RawHealth, RawNamedVip, RawTimeouts, RawVip},
+        raw::{RawConfig, RawHealth, RawNamedVip, RawTimeouts, RawTls, RawVip},
         reader::{Broken, Field, Located},
         report::{Place, Report},
         values::show,
         words::{choices, names, nearest, quote},
     },
     model::{
-        Algorithm, Check, HealthCheck, Mode, Persistence, Ports, Protocol, Redirect, Scheme, Timeouts, Tls,
-        Vip,
+        Algorithm, Check, HealthCheck, Mode, Persistence, Ports, Protocol, ProxiedVip, Redirect, Scheme,
+        Timeouts, Tls, Vip,
     },
 };
 
@@ -116,13 +116,18 @@ pub(super) fn build(
         flow_state: options::flow_state(vip),
         gue_port: options::gue_port(vip),
         health,
-        tls: vip
-            .key(|keys| &keys.tls)
-            .value()
-            .map(|files| Tls { certificates: files.iter().map(|file| file.value.clone()).collect() }),
+        tls: vip.key(|keys| &keys.tls).value().map(tls),
         redirect: vip.redirect.value().map(|&scheme| Redirect { scheme }),
         trusted_proxies: vip.key(|keys| &keys.trusted_proxies).value().cloned().unwrap_or_default(),
         timeouts: timeouts(vip),
+        proxied: ProxiedVip {
+            headers: vip.key(|keys| &keys.headers).value().cloned(),
+            limits: vip.key(|keys| &keys.limits).value().cloned(),
+            hash_by: vip.key(|keys| &keys.hash_by).value().cloned(),
+            h2c: vip.key(|keys| &keys.h2c).value().copied(),
+            proxy_protocol: vip.key(|keys| &keys.proxy_protocol).value().cloned(),
+            source: vip.key(|keys| &keys.source).value().copied(),
+        },
         error_pages: [&vip.defaults.error_pages, &vip.raw.own.error_pages]
             .into_iter()
             .filter_map(Field::value)
@@ -137,6 +142,17 @@ pub(super) fn build(
 fn usual_algorithm(vip: &Inherited<'_>) -> Algorithm {
     let proxied = vip.mode.value().is_some_and(|mode| PROXIED.contains(mode));
     if proxied { Algorithm::RoundRobin } else { Algorithm::Maglev }
+}
+
+fn tls(raw: &RawTls) -> Tls {
+    Tls {
+        certificates: raw.certificates.iter().map(|file| file.value.clone()).collect(),
+        strict: raw.strict.value().copied(),
+        minimum_version: raw.minimum_version.value().copied(),
+        alpn: raw.alpn.value().cloned(),
+        client_certificates: raw.client_certificates.value().cloned(),
+        refuse_domain_fronting: raw.refuse_domain_fronting.value().copied(),
+    }
 }
 
 /// The check of a VIP's servers.
@@ -198,6 +214,12 @@ fn check_mode(vip: &Inherited<'_>, error: &impl Fn(Place, String)) {
         |place: Option<Place>, what: &str, modes: &[Mode]| needs_mode(mode, place, what, modes, error);
     needs(place(vip.key(|keys| &keys.tls)), "tls", &PROXIED);
     needs(place(vip.key(|keys| &keys.timeouts)), "timeouts", &PROXIED);
+    needs(place(vip.key(|keys| &keys.limits)), "limits", &PROXIED);
+    needs(place(vip.key(|keys| &keys.proxy_protocol)), "proxy_protocol", &PROXIED);
+    needs(place(vip.key(|keys| &keys.source)), "source", &PROXIED);
+    needs(place(vip.key(|keys| &keys.headers)), "headers", &HTTP);
+    needs(place(vip.key(|keys| &keys.hash_by)), "hash_by", &HTTP);
+    needs(place(vip.key(|keys| &keys.h2c)), "h2c", &HTTP);
     needs(place(vip.key(|keys| &keys.trusted_proxies)), "trusted_proxies", &HTTP);
     needs(place(vip.key(|keys| &keys.error_pages)), "error_pages", &HTTP);
     needs(place(vip.redirect), "redirect", &HTTP);
@@ -374,7 +396,7 @@ fn warn_of_short_keep_alive(report: &Report<'_>, vip: &Inherited<'_>) {
 
 /// The files that l7-proxy reads for a VIP.
 fn mention_files(report: &Report<'_>, vip: &Inherited<'_>) {
-    for file in vip.key(|keys| &keys.tls).value().into_iter().flatten() {
+    for file in vip.key(|keys| &keys.tls).value().into_iter().flat_map(|tls| &tls.certificates) {
         report.mention(file.at, Role::Certificate, &file.value, vip.name());
     }
     let own = vip.raw.own.error_pages.value();

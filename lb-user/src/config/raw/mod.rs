@@ -12,20 +12,21 @@ use std::time::Duration;
 use super::{
     reader::{Field, Located, Table},
     values::{
-        Whereabouts, boolean, idle_time, learn_time, name, one_of, quic_id, resolve_time, server_address,
-        server_count, snat_ports, syn_limit, tags, translated, weight,
+        Whereabouts, access_log, boolean, idle_time, learn_time, name, one_of, plain, quic_id, resolve_time,
+        server_address, server_count, snat_ports, syn_limit, tags, translated, weight,
     },
 };
 use crate::model::{OnDown, PortRange};
 
 pub(super) use health::{CheckKind, RawHealth, check_is};
-pub(super) use vip::{RawTimeouts, RawVip};
+pub(super) use vip::{RawTimeouts, RawTls, RawVip};
 
 /// The whole file.
 pub(super) struct RawConfig {
     pub(super) manage_addresses: Field<bool>,
     pub(super) snat_ports: Field<PortRange>,
     pub(super) resolve_interval: Field<Duration>,
+    pub(super) access_log: Field<l7_spec::Log>,
     pub(super) flows: RawFlows,
     pub(super) health: RawHealth,
     pub(super) vip_defaults: RawVip,
@@ -51,6 +52,13 @@ pub(super) struct RawPool {
     pub(super) min_healthy: Field<usize>,
     /// For how long its servers go on serving after they have said that they will not.
     pub(super) drain_wait: Field<Duration>,
+    pub(super) protocol: Field<l7_spec::ServerProtocol>,
+    pub(super) tls: Field<l7_spec::ServerTls>,
+    pub(super) proxy_protocol: Field<l7_spec::ProxyProtocolVersion>,
+    pub(super) retries: Field<l7_spec::Retries>,
+    pub(super) queue: Field<l7_spec::Queue>,
+    pub(super) slow_start: Field<l7_spec::Span>,
+    pub(super) outliers: Field<l7_spec::Outliers>,
 }
 
 /// What becomes of the flows of a server that goes down.
@@ -62,6 +70,7 @@ pub(super) struct RawServer {
     pub(super) address: Field<Whereabouts>,
     pub(super) weight: Field<u16>,
     pub(super) backup: Field<bool>,
+    pub(super) max_connections: Field<u32>,
     pub(super) quic_id: Field<u64>,
 }
 
@@ -87,6 +96,7 @@ impl RawConfig {
             manage_addresses: root.get("manage_addresses", boolean),
             snat_ports: root.get("snat_ports", snat_ports),
             resolve_interval: root.get("resolve_interval", resolve_time),
+            access_log: root.get("access_log", access_log),
             flows: root.table("flows", "[flows]", RawFlows::read).into_value().unwrap_or_default(),
             health: RawHealth::read(root),
             vip_defaults: section(root, "vip_defaults", "[vip_defaults]", RawVip::read),
@@ -137,6 +147,13 @@ impl RawPool {
             on_down: pool.get("on_down", |value| one_of(value, "fate of flows", &ON_DOWNS)),
             min_healthy: pool.get("min_healthy", server_count),
             drain_wait: pool.get("drain_wait", idle_time),
+            protocol: pool.get("protocol", plain),
+            tls: pool.get("tls", plain),
+            proxy_protocol: pool.get("proxy_protocol", plain),
+            retries: pool.get("retries", plain),
+            queue: pool.get("queue", plain),
+            slow_start: pool.get("slow_start", plain),
+            outliers: pool.get("outliers", plain),
         }
     }
 }
@@ -149,6 +166,7 @@ impl RawServer {
             address: server.need("address", r#"address = "10.0.0.11""#, server_address),
             weight: server.get("weight", weight),
             backup: server.get("backup", boolean),
+            max_connections: server.get("max_connections", plain),
             quic_id: server.get("quic_id", quic_id),
         }
     }

@@ -10,7 +10,7 @@ use crate::{
         reader::{Field, Located, Table},
         values::{
             boolean, cookie_name, error_status, file, idle_time, max_new_flows, mss, network, one_of,
-            persistence_time, pool_name, port, ports, vip_address,
+            persistence_time, plain, pool_name, port, ports, source, vip_address,
         },
     },
     model::{Algorithm, Empty, Mode, Persistence, Ports, Protocol, Scheme},
@@ -33,12 +33,28 @@ pub(in crate::config) struct RawVip {
     pub(in crate::config) flow_state: Field<bool>,
     pub(in crate::config) gue_port: Field<u16>,
     pub(in crate::config) health: RawHealth,
-    pub(in crate::config) tls: Field<Vec<Located<PathBuf>>>,
+    pub(in crate::config) tls: Field<RawTls>,
+    pub(in crate::config) headers: Field<l7_spec::Headers>,
+    pub(in crate::config) limits: Field<l7_spec::Limits>,
+    pub(in crate::config) hash_by: Field<l7_spec::HashBy>,
+    pub(in crate::config) h2c: Field<bool>,
+    pub(in crate::config) proxy_protocol: Field<l7_spec::ProxyProtocolIn>,
+    pub(in crate::config) source: Field<l7_spec::Source>,
     pub(in crate::config) trusted_proxies: Field<Vec<(IpAddr, u8)>>,
     pub(in crate::config) timeouts: Field<RawTimeouts>,
     pub(in crate::config) redirect: Field<Scheme>,
     pub(in crate::config) error_pages: Field<Vec<(u16, Located<PathBuf>)>>,
     pub(in crate::config) quic: Field<BTreeMap<u8, Encoding>>,
+}
+
+/// `tls = { … }`.
+pub(in crate::config) struct RawTls {
+    pub(in crate::config) certificates: Vec<Located<PathBuf>>,
+    pub(in crate::config) strict: Field<bool>,
+    pub(in crate::config) minimum_version: Field<l7_spec::TlsVersion>,
+    pub(in crate::config) alpn: Field<Vec<String>>,
+    pub(in crate::config) client_certificates: Field<l7_spec::ClientCertificates>,
+    pub(in crate::config) refuse_domain_fronting: Field<bool>,
 }
 
 /// `timeouts = { … }`.
@@ -128,7 +144,13 @@ impl RawVip {
             flow_state: vip.get("flow_state", boolean),
             gue_port: vip.get("gue_port", port),
             health: RawHealth::read(vip),
-            tls: vip.table("tls", r#"{ certificates = ["certs/server.pem"] }"#, read_certificates).flatten(),
+            tls: vip.table("tls", r#"{ certificates = ["certs/server.pem"] }"#, read_tls).flatten(),
+            headers: vip.get("headers", plain),
+            limits: vip.get("limits", plain),
+            hash_by: vip.get("hash_by", plain),
+            h2c: vip.get("h2c", boolean),
+            proxy_protocol: vip.get("proxy_protocol", plain),
+            source: vip.get("source", source),
             trusted_proxies: vip
                 .list("trusted_proxies", r#"["10.0.0.0/24"]"#, network)
                 .map(|all| all.into_iter().map(|one| one.value).collect()),
@@ -202,6 +224,21 @@ fn read_persistence(table: &mut Table<'_, '_>) -> Field<Persistence> {
         (PersistenceKind::LastSuccessful, _) => Persistence::LastSuccessful,
     };
     Field::Set(Located { value, key: kind.key, at: kind.at })
+}
+
+fn read_tls(table: &mut Table<'_, '_>) -> Field<RawTls> {
+    let certificates = read_certificates(table);
+    let (strict, minimum_version) = (table.get("strict", boolean), table.get("minimum_version", plain));
+    let (alpn, client_certificates) = (table.get("alpn", plain), table.get("client_certificates", plain));
+    let refuse_domain_fronting = table.get("refuse_domain_fronting", boolean);
+    certificates.map(|certificates| RawTls {
+        certificates,
+        strict,
+        minimum_version,
+        alpn,
+        client_certificates,
+        refuse_domain_fronting,
+    })
 }
 
 fn read_certificates(table: &mut Table<'_, '_>) -> Field<Vec<Located<PathBuf>>> {

@@ -4,6 +4,7 @@
 mod flows;
 mod http;
 mod net;
+mod plain;
 mod ports;
 mod probe;
 mod quic;
@@ -20,6 +21,7 @@ pub(super) use http::{cookie_name, error_status, http_path, statuses};
 pub(crate) use net::network_of;
 pub(crate) use net::unfit_for_server;
 pub(super) use net::{Whereabouts, network, probe_address, server_address, vip_address};
+pub(super) use plain::{access_log, plain, source};
 pub(super) use ports::{port, ports, snat_ports};
 pub(super) use probe::{
     body_text, bytes, expected_bytes, header_name, header_value, host, method, password, user,
