@@ -2,7 +2,7 @@
 //! at the balancer.
 
 use std::{
-    io::Write,
+    io::{IsTerminal as _, Write},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::builder()
                 .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
@@ -92,6 +93,8 @@ fn looked_after() -> ExitCode {
     // So that no program that might be started could have more rights either. Older kernels are no reason to stop.
     let _ = rustix::thread::set_no_new_privs(true);
     let _ = rustix::thread::set_name(c"l7-proxy");
+    // Private keys are in its memory: no other process of its user may look, and no core is dumped.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     l7_proxy::files::only_given();
     let socket = rustix::stdio::stdin().try_clone_to_owned().map(UnixListener::from);
     let is_listening = |socket: &UnixListener| socket.local_addr().is_ok();
@@ -143,8 +146,11 @@ fn end(engine: Engine, how: Option<(Span, Closing)>) -> ExitCode {
 async fn obey(mut control: Control, engine: &Engine) -> std::io::Result<Option<(Span, Closing)>> {
     let mut end = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // It says nothing here, and would end the process.
+    let mut again = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
+            _ = again.recv() => {}
             told = control.answer(engine) => if told.is_some() {
                 return Ok(told);
             },

@@ -189,6 +189,8 @@ fn another_lb_user_finds_everything_and_another_proxy_takes_over() {
     let Reply::Memory(memory) = old.ask(&Ask::Memory) else { panic!("no memory") };
     let Reply::Status(status) = old.ask(&Ask::Status) else { panic!("no status") };
     assert_eq!(memory.sticky[0].clients[0].1, "s1");
+    let counted = status.services[0].requests;
+    assert_eq!(counted, 1);
 
     let mut new = Proxy::start("new");
     new.give(&listener);
@@ -209,7 +211,8 @@ fn another_lb_user_finds_everything_and_another_proxy_takes_over() {
     );
     old.ends();
     let Reply::Status(status) = new.ask(&Ask::Status) else { panic!("no status") };
-    assert!(status.services[0].requests > 50, "what was counted before counts on: {status:?}");
+    // The old one may have served some of them to the end.
+    assert!(status.services[0].requests > counted, "what was counted before counts on: {status:?}");
     let Reply::Memory(after) = new.ask(&Ask::Memory) else { panic!("no memory") };
     assert_eq!(after.sticky[0].last, memory.sticky[0].last);
     assert!(after.sticky[0].clients[0].2 >= 5_000, "it goes on ageing: {after:?}");

@@ -119,6 +119,10 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         warn!("the l7-proxy that was left does not answer ({error}); another one is started");
         None
     });
+    if proxy_before.is_none() {
+        // What cannot be spoken to, or found, must not keep the ports for ever.
+        l7::kill_holders(&listeners::of_proxied(&config)?);
+    }
     let of_vips = proxy_before.as_ref().map(l7::Found::sockets).unwrap_or_default();
     let mut conflicts = listeners::conflicts(&config, &of_vips)?;
     conflicts.extend(vip_addresses::conflicts(&config, &netlink.addresses().await?, own_ports));
@@ -147,7 +151,13 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
         bail!("{}", l7::lines(&objections));
     }
-    let mut found = Found::look(&options.takeover)?;
+    let mut found = match Found::look(&options.takeover) {
+        Ok(found) => found,
+        Err(error) => {
+            proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
+            return Err(error);
+        }
+    };
     let links = match find_links(&netlink, &options.interfaces, found.pins.as_ref()).await {
         Ok(links) => links,
         Err(error) => {

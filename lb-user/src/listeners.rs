@@ -85,6 +85,18 @@ pub fn conflicts(config: &Config, of_vips: &HashSet<u64>) -> io::Result<Vec<Conf
     Ok(all.collect())
 }
 
+/// The sockets that listen exactly where VIPs of proxied modes do.
+///
+/// # Errors
+/// When the kernel's tables cannot be read.
+pub fn of_proxied(config: &Config) -> io::Result<HashSet<u64>> {
+    let listeners = listening(Path::new("/proc/net"))?;
+    let is_vips = |listener: &&Listener| {
+        config.vips.iter().filter(|vip| !vip.mode.is_layer4()).any(|vip| vip.address == listener.address)
+    };
+    Ok(listeners.iter().filter(is_vips).map(|listener| listener.inode).collect())
+}
+
 /// The pairs of VIP and listener that clash, in file order.
 fn find<'a>(config: &'a Config, listeners: &[Listener]) -> Vec<(&'a str, Listener)> {
     let mut clashes = Vec::new();

@@ -409,7 +409,8 @@ pub async fn run<D: Datapath>(
     orders: std::sync::mpsc::Sender<Orders>,
     publish: watch::Sender<Arc<Snapshot>>,
 ) {
-    let mut served = Spec::default();
+    // Also if it is nothing: a proxy that was left may serve what is not configured any more.
+    let mut served: Option<Spec> = None;
     let began = Instant::now();
     let mut stale = true;
     let mut refused: Option<(Instant, Error)> = None;
@@ -475,9 +476,9 @@ pub async fn run<D: Datapath>(
                     debug!("{operations} map operations");
                     // Without a sweep there is nobody to go by them, and the census ends this loop.
                     let _ = orders.send(reconciler.orders());
-                    if served != reconciler.proxied.0 {
-                        served.clone_from(&reconciler.proxied.0);
-                        about.proxy.serve(served.clone());
+                    if served.as_ref() != Some(&reconciler.proxied.0) {
+                        about.proxy.serve(reconciler.proxied.0.clone());
+                        served = Some(reconciler.proxied.0.clone());
                     }
                     (stale, refused) = (false, None);
                 }

@@ -41,7 +41,7 @@ fn config(bed: &Bed, number: usize) -> Config {
     let config = Config::new().pool("lasting", Family::V4, &hosts[..MORTAL]).pool(
         "all",
         Family::V4,
-        if number % 2 == 0 { hosts } else { &hosts[..MORTAL] },
+        if number.is_multiple_of(2) { hosts } else { &hosts[..MORTAL] },
     );
     let vip = |mode| bed.target(mode, Family::V4, 80).ip();
     let config = MODES.iter().fold(config, |config, mode| config.vip(mode, vip(mode), "80", mode, "all", ""));

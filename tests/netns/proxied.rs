@@ -468,6 +468,14 @@ fn reloads_restarts_kills_and_upgrades_cut_nobody() {
     let installation = balancer.stop().0;
     assert_eq!(proxies(&net.lb.ns).len(), 1, "it goes on serving");
     net.client().ns.run(|| ask(target)).expect("an answer while lb-user is away");
+    // A start whose configuration has nothing for it has it end; so does a start that is told to clean up.
+    installation.configure("");
+    let balancer = installation.start();
+    wait::until_true(LIMIT, "the proxy to end", || proxies(&net.lb.ns).is_empty());
+    let _ = balancer.reload(&one_vip(&net, "")).expect("reload");
+    wait::until(LIMIT, "an answer of another one", || net.client().ns.run(|| ask(target)));
+    let installation = balancer.stop().0;
+    assert_eq!(proxies(&net.lb.ns).len(), 1);
     let (status, said) = installation.clean_up();
     assert!(status.success() && said.contains("ended l7-proxy"), "{said}");
     assert!(proxies(&net.lb.ns).is_empty());
@@ -540,4 +548,85 @@ fn what_the_proxy_could_not_serve_is_refused_and_changes_nothing() {
     }
     assert_eq!(tunnel.0.read(&mut [0]).unwrap_or(0), 0, "R26: the end of it");
     assert!(!find_server(find_vip(&balancer.status(), "web"), &server[0]).active);
+}
+
+#[test]
+fn a_bad_certificate_is_the_affair_of_its_vip_alone() {
+    needs_balancer!();
+    let net = Topology::build(Layout::default());
+    let _servers = webs(&net);
+    let target = net.vip(200).at(Family::V4, 80);
+    let secure = net.vip(201).of(Family::V4);
+    let config = one_vip(
+        &net,
+        &format!(
+            "[vip.secure]\naddress = \"{secure}\"\nport = 443\nserver_port = 80\nmode = \"http\"\npool = \"web\"\ntls = {{ \
+             certificates = [\"a.pem\"] }}\n"
+        ),
+    );
+    let installation = Installation::new(&net.lb.ns, &["eth0"], &config).xdp_mode("native");
+    let good = certificate("a.example");
+    let _ = installation.put("a.pem", &good);
+    let balancer = installation.start();
+    let _ = balancer.wait_all_up();
+    let ns = &net.client().ns;
+    let resolve = format!("a.example:443:{secure}");
+    let trusted = balancer.installation().put("trusted.pem", &good);
+    let trusted = trusted.to_str().expect("a path");
+    let over_tls = || curl(ns, &["--cacert", trusted, "--resolve", &resolve, "https://a.example/"]).status;
+    wait::until(LIMIT, "the first answer", || ns.run(|| ask(target)));
+    wait::until_true(LIMIT, "the first answer over TLS", || over_tls() == 200);
+
+    // The one from before is still shown, and everything else can change.
+    let _ = balancer.installation().put("a.pem", "no certificate at all");
+    let _ = balancer.lbctl(&["vip", "disable", "web"]).expect("disable");
+    wait::until_true(LIMIT, "it to be closed", || ns.run(|| ask(target)).is_err());
+    let _ = balancer.lbctl(&["vip", "enable", "web"]).expect("enable");
+    wait::until(LIMIT, "it to be open", || ns.run(|| ask(target)));
+    for round in 0..20 {
+        ns.run(|| ask(target)).unwrap_or_else(|error| panic!("request {round}: {error}"));
+    }
+    assert_eq!(over_tls(), 200);
+    balancer.server("halt", "web", "s2");
+    wait::until_true(LIMIT, "s2 to get nothing", || {
+        let url = format!("http://{target}/");
+        (0..6).all(|_| curl(ns, &[&url]).server().is_some_and(|name| name != "s2"))
+    });
+
+    // A new proxy cannot show what is not there; the other VIP is served, and one truth is told.
+    let [proxy] = proxies(&net.lb.ns)[..] else { panic!("one proxy") };
+    let id = rustix::process::Pid::from_raw(proxy).expect("a number");
+    rustix::process::kill_process(id, rustix::process::Signal::KILL).expect("kill");
+    ns.run(|| ask(target)).expect("an answer of the next one");
+    let _ = balancer.wait_for(LIMIT, "the VIP to be told of", |status| {
+        let (web, secure) = (find_vip(status, "web"), find_vip(status, "secure"));
+        let why = secure.note.clone().unwrap_or_default();
+        let told = web.served && !secure.served && why.contains("a.pem");
+        if told { Ok(()) } else { Err(format!("{:?} {:?}", web.note, secure.note)) }
+    });
+    let _ = balancer.installation().put("a.pem", &good);
+    wait::until_true(LIMIT, "it to be served again", || over_tls() == 200);
+    assert!(balancer.status().vips.iter().all(|vip| vip.served));
+}
+
+#[test]
+fn a_proxy_that_hangs_does_not_keep_the_next_start_from_serving() {
+    needs_balancer!();
+    let net = Topology::build(Layout::default());
+    let _servers = webs(&net);
+    let target = net.vip(200).at(Family::V4, 80);
+    let installation = Installation::new(&net.lb.ns, &["eth0"], &one_vip(&net, "")).xdp_mode("native");
+    let balancer = installation.start();
+    let _ = balancer.wait_all_up();
+    wait::until(LIMIT, "the first answer", || net.client().ns.run(|| ask(target)));
+    let [hangs] = proxies(&net.lb.ns)[..] else { panic!("one proxy") };
+    // Nothing of the socket is left to speak to it by.
+    let installation = balancer.kill();
+    fs::remove_file(installation.socket().with_extension("l7.sock")).expect("the control socket");
+    let balancer = installation.start();
+    let _ = balancer.wait_all_up();
+    wait::until(LIMIT, "an answer", || net.client().ns.run(|| ask(target)));
+    let [next] = proxies(&net.lb.ns)[..] else { panic!("one proxy") };
+    assert_ne!(hangs, next);
+    assert!(balancer.log().contains("cannot be spoken to"), "{}", balancer.log());
 }

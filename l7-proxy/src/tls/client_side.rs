@@ -108,11 +108,15 @@ impl Endpoint {
             problems.push(Problem::new("tls.alpn", "names have 1 to 255 bytes"));
         }
         let certificates = match Certificates::read(&told.certificates, told.strict) {
-            Ok(certificates) => certificates,
-            Err(mut found) => {
-                problems.append(&mut found);
-                return None;
-            }
+            Ok(certificates) => Arc::new(certificates),
+            Err(mut found) => match before.filter(|before| before.files == told.certificates) {
+                // As when files change: what was good is shown, and nothing else has to wait until it is again.
+                Some(before) if before.strict == told.strict => before.certificates(),
+                _ => {
+                    problems.append(&mut found);
+                    return None;
+                }
+            },
         };
         let believed = match told.client_certificates.as_ref().map(Believed::read).transpose() {
             Ok(believed) => believed.unwrap_or_default(),
@@ -124,7 +128,7 @@ impl Endpoint {
         // A ticket stands for the certificate that was shown when it was given: whoever asks for others now
         // must not take it.
         let before = before.filter(|before| before.believed == believed);
-        let chooser = Arc::new(Chooser(ArcSwap::from_pointee(certificates)));
+        let chooser = Arc::new(Chooser(ArcSwap::new(certificates)));
         let tickets = match before
             .map_or_else(rustls::crypto::aws_lc_rs::Ticketer::new, |before| Ok(Arc::clone(&before.tickets)))
         {

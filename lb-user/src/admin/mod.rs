@@ -259,7 +259,10 @@ impl Handle {
     pub async fn metrics(&self) -> String {
         let text = metrics::render(&*self.status().await, &metrics::Process::this(), &self.counts);
         match &self.proxy {
-            Some(proxy) => metrics::with(&text, &proxy.metrics().await),
+            // Who is busy with a proxy that hangs must not keep the rest from being told.
+            Some(proxy) => {
+                metrics::with(&text, &timeout(PATIENCE, proxy.metrics()).await.unwrap_or_default())
+            }
             None => text,
         }
     }

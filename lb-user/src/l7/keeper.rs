@@ -15,7 +15,10 @@ use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::{
-    Found, Handle, Objection, Options, Report, Wish, files::Files, lines, objections, process, proxy::Proxy,
+    Found, Handle, Objection, Options, Report, Wish,
+    files::Files,
+    lines, objections, process,
+    proxy::{Proxy, other_sockets},
     sockets::Sockets,
 };
 use crate::plan::proxied::server_changes;
@@ -50,8 +53,12 @@ pub struct Keeper {
     proxy: Option<Proxy>,
     /// What it serves; `None` where that is not known.
     served: Option<Spec>,
-    /// What it has refused.
-    refused: Option<Spec>,
+    /// What was wanted when it was told so: more than it serves, where it objects to a VIP.
+    asked: Option<Spec>,
+    /// Whether it knows what the one before it knew.
+    remembers: bool,
+    /// What it objects to, by VIP.
+    objected: BTreeMap<String, String>,
     /// Addresses whose sockets it has.
     handed: BTreeSet<SocketAddr>,
     /// Former ones that let their last clients finish.
@@ -66,7 +73,7 @@ pub struct Keeper {
     failures: u32,
     began: Instant,
     not_before: Option<Instant>,
-    asked: Instant,
+    looked: Instant,
     recalled: Instant,
     busy: Instant,
 }
@@ -85,6 +92,15 @@ impl Keeper {
             keeper.handed = sockets.iter().map(|(address, _)| *address).collect();
             keeper.sockets.adopt(sockets);
             keeper.proxy = Some(proxy);
+            keeper.remembers = true;
+        }
+        // A former lb-user was killed while it put one in another's place.
+        for socket in other_sockets(&keeper.options.socket) {
+            if let Ok(Some(Found { mut proxy, .. })) = super::find(&socket) {
+                let _ = proxy.ask(&Ask::End { within: FAREWELL, gently: true });
+                keeper.leaving.push(proxy);
+            }
+            let _ = fs::remove_file(socket);
         }
         let thread = thread::Builder::new().name("l7".into()).spawn(move || keeper.run(&told))?;
         Ok((Handle { wishes, report: reported }, thread))
@@ -99,7 +115,9 @@ impl Keeper {
             wanted: Spec::default(),
             proxy: None,
             served: None,
-            refused: None,
+            asked: None,
+            remembers: false,
+            objected: BTreeMap::new(),
             handed: BTreeSet::new(),
             leaving: Vec::new(),
             sockets: Sockets::default(),
@@ -109,7 +127,7 @@ impl Keeper {
             failures: 0,
             began: now,
             not_before: None,
-            asked: now,
+            looked: now,
             recalled: now,
             busy: now,
         }
@@ -179,6 +197,11 @@ impl Keeper {
         files.sort_unstable();
         files.dedup();
         self.give_files(&files);
+        if self.proxy.is_none() {
+            // The one that was found was of no use.
+            self.begin().map_err(|problem| vec![Objection::of_all(problem)])?;
+            self.give_files(&files);
+        }
         match self.ask(&Ask::Check(Box::new(spec.clone()))) {
             Some(Reply::Done) => Ok(()),
             Some(Reply::Wrong(problems)) => Err(objections(&problems)),
@@ -212,7 +235,7 @@ impl Keeper {
     }
 
     fn forget_proxy(&mut self) {
-        (self.served, self.refused) = (None, None);
+        (self.served, self.asked, self.remembers) = (None, None, false);
         self.handed.clear();
         self.files.forget();
     }
@@ -254,12 +277,12 @@ impl Keeper {
         {
             self.replace();
         }
-        if self.proxy.is_none() && !self.wanted.services.is_empty() {
-            if let Err(problem) = self.begin() {
-                self.complain(problem);
-                return self.lose();
-            }
-            self.recall();
+        if self.proxy.is_none()
+            && !self.wanted.services.is_empty()
+            && let Err(problem) = self.begin()
+        {
+            self.complain(problem);
+            return self.lose();
         }
         if self.proxy.is_some() {
             self.serve();
@@ -291,35 +314,62 @@ impl Keeper {
     /// Has the proxy serve what is wanted, if it does not.
     fn serve(&mut self) {
         let spec = self.openable();
-        if self.served.as_ref() == Some(&spec) || self.refused.as_ref() == Some(&spec) {
+        if self.asked.as_ref() == Some(&spec) {
+            // What was opened for a VIP that could not be opened in full would let clients in to nobody.
+            self.sockets.keep(&self.handed);
             return;
         }
         self.busy = Instant::now();
-        let changes = self.served.as_ref().and_then(|served| server_changes(served, &spec));
-        let reply = match changes {
-            Some(changes) => self.ask(&Ask::Servers(changes)),
+        let changes = self.asked.as_ref().and_then(|asked| server_changes(asked, &spec));
+        let done = match changes {
+            // VIPs that are left out have no servers there.
+            Some(changes) => self.ask(&Ask::Servers(changes)).map(|_| spec.clone()),
             None => self.serve_anew(&spec),
         };
-        match reply {
-            Some(Reply::Done) => {
-                (self.served, self.refused, self.problem) = (Some(spec), None, None);
-            }
-            Some(Reply::Wrong(problems)) => {
-                self.complain(lines(&objections(&problems)));
-                // What it serves now is not certain: sockets may have been closed here.
-                self.refused = Some(spec);
-            }
-            _ => {}
+        let Some(done) = done else { return };
+        (self.served, self.asked) = (Some(done), Some(spec));
+        if !self.remembers {
+            self.remembers = self.ask(&Ask::Remember(self.memory.clone())).is_some();
         }
     }
 
-    fn serve_anew(&mut self, spec: &Spec) -> Option<Reply> {
+    /// Has the proxy serve `spec`, or as much of it as it can; gives what it then serves. VIPs that it objects to stay as
+    /// they are, or are left out if they were not served.
+    fn serve_anew(&mut self, spec: &Spec) -> Option<Spec> {
         self.give_files(&spec.files());
+        let (reply, mut problem) = (self.try_to_serve(spec)?, None);
+        let Err(objections) = reply else {
+            self.objected.clear();
+            self.problem = None;
+            return Some(spec.clone());
+        };
+        let by_vip: BTreeMap<_, _> = objections
+            .iter()
+            .filter_map(|objection| Some((objection.vip.clone()?, objection.problem.clone())))
+            .collect();
+        let rest = without(spec, self.served.as_ref(), &by_vip);
+        let outcome = self.try_to_serve(&rest)?;
+        if by_vip.is_empty() || outcome.is_err() {
+            problem = Some(lines(&outcome.as_ref().err().cloned().unwrap_or(objections)));
+        }
+        for (vip, what) in by_vip.iter().filter(|(vip, what)| self.objected.get(*vip) != Some(*what)) {
+            error!("VIP {vip} is not served as it should be: {what}");
+        }
+        self.objected = by_vip;
+        if let Some(problem) = problem {
+            self.complain(problem);
+            // Sockets that it has not taken would let clients in to nobody.
+            self.sockets.keep(&self.handed);
+            return self.served.clone().or_else(|| Some(Spec::default()));
+        }
+        self.problem = None;
+        Some(rest)
+    }
+
+    /// Has the proxy serve exactly this; gives what it has against it. `None` where it does not answer.
+    fn try_to_serve(&mut self, spec: &Spec) -> Option<Result<(), Vec<Objection>>> {
         let open = spec.services.iter().filter(|service| !service.closed);
         let wanted: BTreeSet<_> = open.flat_map(|service| service.listen.iter().copied()).collect();
-        // First here: whoever closes last has to accept what has come.
-        self.sockets.keep(&wanted);
-        self.handed.retain(|address| wanted.contains(address));
         let new: BTreeSet<_> = wanted.difference(&self.handed).copied().collect();
         let sockets: Vec<_> = self.sockets.of(&new).collect();
         let given = self.proxy.as_mut()?.give_sockets(&sockets);
@@ -327,11 +377,14 @@ impl Keeper {
             self.give_up(&error);
             return None;
         }
-        let reply = self.ask(&Ask::Serve(Box::new(spec.clone())));
-        if reply == Some(Reply::Done) {
-            self.handed = wanted;
+        match self.ask(&Ask::Serve(Box::new(spec.clone())))? {
+            Reply::Wrong(problems) => Some(Err(objections(&problems))),
+            _ => {
+                self.sockets.keep(&wanted);
+                self.handed = wanted;
+                Some(Ok(()))
+            }
         }
-        reply
     }
 
     /// Hands over what the proxy does not have yet, or not as it is now.
@@ -341,15 +394,21 @@ impl Keeper {
             if let Err(error) = proxy.give_file(&path, &contents) {
                 return self.give_up(&error);
             }
-            self.refused = None;
+            // What was wrong with one may be right now.
+            if !self.objected.is_empty() || self.problem.is_some() {
+                self.asked = None;
+            }
         }
     }
 
     fn ask_now_and_then(&mut self) {
-        if self.asked.elapsed() >= ASK_EVERY {
-            self.asked = Instant::now();
+        if self.looked.elapsed() >= ASK_EVERY {
+            self.looked = Instant::now();
             self.give_files(&self.wanted.files());
-            if let Some(Reply::Status(status)) = self.ask(&Ask::Status) {
+            // Of one that does not know what was before it, it would be too little.
+            if self.remembers
+                && let Some(Reply::Status(status)) = self.ask(&Ask::Status)
+            {
                 self.memory.counted = Some(status);
             }
         }
@@ -364,19 +423,10 @@ impl Keeper {
         }
     }
 
-    /// Tells a new proxy what the one before it knew.
-    fn recall(&mut self) {
-        let spec = self.openable();
-        if self.serve_anew(&spec) == Some(Reply::Done) {
-            self.served = Some(spec);
-            self.ask(&Ask::Remember(self.memory.clone()));
-        }
-    }
-
     /// Has another proxy take the place of the one that serves; it lets its clients finish.
     fn replace(&mut self) {
-        let socket = self.options.socket.with_extension("next.sock");
-        let next = match self.begin_at(socket.clone()) {
+        let [next_socket, former_socket] = other_sockets(&self.options.socket);
+        let next = match self.begin_at(next_socket.clone()) {
             Ok(next) => next,
             Err(problem) => {
                 warn!("l7-proxy stays as it is: {problem}");
@@ -384,24 +434,29 @@ impl Keeper {
                 return;
             }
         };
-        let memory = self.ask(&Ask::Memory);
-        let status = self.ask(&Ask::Status);
+        let (memory, status) = (self.ask(&Ask::Memory), self.ask(&Ask::Status));
         if let (Some(Reply::Memory(memory)), Some(Reply::Status(status))) = (memory, status) {
             self.memory = Memory { counted: Some(status), ..memory };
         }
         let former = self.proxy.replace(next);
+        let (asked, served) = (self.asked.take(), self.served.take());
         self.forget_proxy();
-        self.recall();
-        if self.proxy.is_none() || self.served.is_none() {
+        // Whoever is killed between these steps leaves both to be found.
+        let _ = fs::rename(&self.options.socket, &former_socket);
+        self.serve();
+        let serves = self.proxy.is_some() && self.problem.is_none();
+        if !serves {
             warn!("the new l7-proxy does not serve; the one before it stays");
             if let Some(mut next) = std::mem::replace(&mut self.proxy, former) {
                 next.kill();
             }
             self.forget_proxy();
-            self.served = Some(Spec::default());
+            (self.asked, self.served, self.remembers) = (asked, Some(served.unwrap_or_default()), true);
+            let _ = fs::rename(&former_socket, &self.options.socket);
+            let _ = fs::remove_file(&next_socket);
             return;
         }
-        if let Err(error) = fs::rename(&socket, &self.options.socket) {
+        if let Err(error) = fs::rename(&next_socket, &self.options.socket) {
             warn!("the next lb-user will not find l7-proxy: {}: {error}", self.options.socket.display());
         }
         if let Some(mut former) = former {
@@ -409,6 +464,7 @@ impl Keeper {
             let _ = former.ask(&Ask::End { within: FAREWELL, gently: true });
             self.leaving.push(former);
         }
+        let _ = fs::remove_file(&former_socket);
     }
 
     /// Nothing is to be served: the proxy may go.
@@ -468,7 +524,12 @@ impl Keeper {
         let report = Report {
             pid: self.proxy.as_ref().map(|proxy| proxy.pid),
             problem: self.problem.clone(),
-            problems: self.problems.clone(),
+            problems: self
+                .objected
+                .iter()
+                .chain(&self.problems)
+                .map(|(vip, why)| (vip.clone(), why.clone()))
+                .collect(),
             sockets: self.sockets.numbers(),
             status: self.memory.counted.clone().unwrap_or_default(),
         };
@@ -480,4 +541,26 @@ impl Keeper {
             changed
         });
     }
+}
+
+/// `spec` with the services in `objected` as they are served now, or without them.
+fn without(spec: &Spec, served: Option<&Spec>, objected: &BTreeMap<String, String>) -> Spec {
+    let mut rest = spec.clone();
+    rest.services.retain(|service| !objected.contains_key(&service.name));
+    rest.pools.retain(|pool| !objected.contains_key(&pool.name));
+    let Some(served) = served else { return rest };
+    let services = served.services.iter().filter(|service| objected.contains_key(&service.name));
+    rest.services.extend(services.cloned());
+    for pool in served.pools.iter().filter(|pool| objected.contains_key(&pool.name)) {
+        let mut pool = pool.clone();
+        // How servers are is news whatever else is wrong.
+        let now = spec.pools.iter().filter(|now| now.name == pool.name).flat_map(|now| &now.servers);
+        for server in now {
+            for before in pool.servers.iter_mut().filter(|before| before.name == server.name) {
+                before.state = server.state;
+            }
+        }
+        rest.pools.push(pool);
+    }
+    rest
 }

@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 use crate::config::{Checked, Diagnostic, Severity};
 
 pub use keeper::Keeper;
-pub use proxy::{Found, end_left, find};
+pub use proxy::{Found, end_left, find, kill_holders};
 
 /// Where the proxy is found, and how it is started.
 #[derive(Clone, Debug)]

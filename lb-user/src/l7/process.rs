@@ -17,6 +17,9 @@ use std::{
 
 use super::Options;
 
+/// What the proxy is to log; all that it gets of the environment.
+const LOG: &str = "L7_PROXY_LOG";
+
 /// Names that the proxy runs as where no user is named, of which the first that this host has is taken.
 const USUAL_USERS: [&str; 2] = ["l7-proxy", "nobody"];
 
@@ -35,6 +38,7 @@ pub(super) fn start(options: &Options) -> Result<Child, String> {
     let mut command = Command::new(format!("/proc/self/fd/{}", opened.as_raw_fd()));
     command.arg0("l7-proxy").arg("--control").stdin(Stdio::from(OwnedFd::from(control)));
     // Ctrl-C is for lb-user, which has the proxy end in good time.
+    command.env_clear().envs(std::env::var_os(LOG).map(|filter| (LOG, filter)));
     command.process_group(0).uid(uid).gid(gid).current_dir("/");
     command.spawn().map_err(|error| format!("cannot start {shown} as {}: {error}", options.user))
 }

@@ -4,14 +4,23 @@ use std::{
     collections::HashSet,
     io,
     net::{SocketAddr, TcpListener},
-    os::{fd::AsFd as _, unix::net::UnixStream},
-    path::Path,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
     process::Child,
     time::{Duration, Instant},
 };
 
 use l7_spec::{Ask, CONTROL_VERSION, Channel, MOST_FILES, Reply, Span};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use tracing::warn;
+
+use crate::listeners;
 
 /// An answer that takes longer does not come any more.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -22,6 +31,8 @@ pub(super) struct Proxy {
     channel: Channel,
     /// `None` where another process has started it.
     child: Option<Child>,
+    /// Refers to the process, whoever may have its number later; of those that another process has started.
+    process: Option<OwnedFd>,
     /// Its number among the system's processes.
     pub(super) pid: u32,
     /// Device and inode of its program.
@@ -59,9 +70,57 @@ pub fn find(socket: &Path) -> io::Result<Option<Found>> {
         }
         Err(error) => return Err(error),
     };
-    let mut proxy = Proxy::greet(stream, None)?;
+    let mut proxy = Proxy::greet(stream)?;
+    proxy.process = Some(process(proxy.pid)?);
     let sockets = proxy.sockets()?;
     Ok(Some(Found { proxy, sockets }))
+}
+
+/// Where else a proxy may be spoken to, if a former lb-user was killed while it put one in another's place: the next one, and
+/// the former one.
+pub(super) fn other_sockets(socket: &Path) -> [PathBuf; 2] {
+    [socket.with_extension("next.sock"), socket.with_extension("former.sock")]
+}
+
+/// Refers to the process with this number, if it can be a proxy: what has no privileges says which it is.
+fn process(pid: u32) -> io::Result<OwnedFd> {
+    let wrong = || io::Error::other(format!("process {pid} is no l7-proxy"));
+    let id = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(wrong)?;
+    let process = pidfd_open(id, PidfdFlags::empty())?;
+    // Looked at once it is certain whose number it is.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
+    let can_be = value("Name:") == Some("l7-proxy") && value("Uid:").is_some_and(|uid| uid != "0");
+    if can_be { Ok(process) } else { Err(wrong()) }
+}
+
+/// Ends at once every proxy that holds one of these sockets and cannot be spoken to any more.
+pub fn kill_holders(sockets: &HashSet<u64>) {
+    for pid in holders(sockets) {
+        if let Ok(process) = process(pid) {
+            warn!("l7-proxy (pid {pid}) cannot be spoken to and is ended, with its connections");
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+            // Its sockets go with it, a moment later.
+            let _ = has_ended(&process, Duration::from_secs(2));
+        }
+    }
+}
+
+/// Whether a process has ended, or does within this time.
+fn has_ended(process: &OwnedFd, within: Duration) -> bool {
+    let mut wait = [PollFd::new(process, PollFlags::IN)];
+    let within = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: 0 };
+    poll(&mut wait, Some(&within)).is_ok_and(|ended| ended > 0)
+}
+
+/// The numbers of processes that hold one of these sockets, as far as we may look.
+fn holders(sockets: &HashSet<u64>) -> Vec<u32> {
+    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let number = |folder: &std::fs::DirEntry| folder.file_name().to_str()?.parse::<u32>().ok();
+    let holds = |folder: &std::fs::DirEntry| {
+        listeners::sockets_of(&folder.path()).is_ok_and(|held| !held.is_disjoint(sockets))
+    };
+    folders.filter(holds).filter_map(|folder| number(&folder)).collect()
 }
 
 /// Ends a proxy that a former lb-user has left; gives its number.
@@ -69,27 +128,48 @@ pub fn find(socket: &Path) -> io::Result<Option<Found>> {
 /// # Errors
 /// When there is one that cannot be spoken to.
 pub fn end_left(socket: &Path) -> io::Result<Option<u32>> {
-    let Some(Found { mut proxy, sockets }) = find(socket)? else { return Ok(None) };
-    drop(sockets);
-    let within = Span::from_secs(10);
-    let _ = proxy.ask(&Ask::End { within, gently: false });
-    if !proxy.wait(Instant::now() + within.get() + Duration::from_secs(1)) {
-        proxy.kill();
+    let mut ended = None;
+    let others = other_sockets(socket);
+    for socket in [socket].into_iter().chain(others.iter().map(PathBuf::as_path)) {
+        if let Some(Found { mut proxy, sockets }) = find(socket)? {
+            drop(sockets);
+            let within = Span::from_secs(10);
+            let _ = proxy.ask(&Ask::End { within, gently: false });
+            if !proxy.wait(Instant::now() + within.get() + Duration::from_secs(1)) {
+                proxy.kill();
+            }
+            ended = Some(proxy.pid);
+        }
+        let _ = std::fs::remove_file(socket);
     }
-    let _ = std::fs::remove_file(socket);
-    Ok(Some(proxy.pid))
+    Ok(ended)
 }
 
 impl Proxy {
     /// Waits until a process that was just started answers.
-    pub(super) fn reach(socket: &Path, child: Child) -> io::Result<Self> {
+    pub(super) fn reach(socket: &Path, mut child: Child) -> io::Result<Self> {
         // It listens from the start: the socket was made before the process.
-        Self::greet(UnixStream::connect(socket)?, Some(child))
+        match UnixStream::connect(socket).and_then(Self::greet) {
+            Ok(proxy) => Ok(Self { pid: child.id(), child: Some(child), ..proxy }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
     }
 
-    fn greet(stream: UnixStream, child: Option<Child>) -> io::Result<Self> {
+    fn greet(stream: UnixStream) -> io::Result<Self> {
         let channel = Channel::new(stream, Some(PATIENCE))?;
-        let mut proxy = Self { channel, child, pid: 0, program: None, workers: 1, understands: true };
+        let mut proxy = Self {
+            channel,
+            child: None,
+            process: None,
+            pid: 0,
+            program: None,
+            workers: 1,
+            understands: true,
+        };
         match proxy.ask(&Ask::Hello)? {
             Reply::Hello { control, pid, program, workers, .. } => {
                 Ok(Self { pid, program, workers, understands: control == CONTROL_VERSION, ..proxy })
@@ -159,8 +239,8 @@ impl Proxy {
         match &mut self.child {
             Some(child) => child.try_wait().ok().flatten().map(|status| status.to_string()),
             None => {
-                let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
-                rustix::process::test_kill_process(pid).err().map(|_| "it is gone".into())
+                let process = self.process.as_ref()?;
+                has_ended(process, Duration::ZERO).then(|| "it is gone".into())
             }
         }
     }
@@ -178,12 +258,12 @@ impl Proxy {
 
     /// Ends it at once.
     pub(super) fn kill(&mut self) {
-        if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw)
-            && self.ended().is_none()
-        {
-            let _ = kill_process(pid, Signal::KILL);
-            self.wait(Instant::now() + Duration::from_secs(5));
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+        } else if let Some(process) = &self.process {
+            let _ = pidfd_send_signal(process, Signal::KILL);
         }
+        self.wait(Instant::now() + Duration::from_secs(5));
     }
 }
 
