@@ -147,7 +147,9 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     }
     let proxy_was_there = proxy_before.is_some();
     let (proxy, proxy_thread) = l7::Keeper::start(options.l7.clone(), proxy_before)?;
-    if let Err(objections) = proxy.check(proxied::of_config(&config)).await {
+    // What is wrong with one VIP keeps no other from being served: it is said, and tried again when files change.
+    let objections = proxy.check(proxied::of_config(&config)).await.err().unwrap_or_default();
+    if objections.iter().any(|objection| objection.vip.is_none()) {
         proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
         bail!("{}", l7::lines(&objections));
     }
