@@ -41,6 +41,9 @@ struct Arguments {
     /// Serve what lb-user says, over the listening Unix socket that is standard input
     #[arg(long, conflicts_with = "spec")]
     control: bool,
+    /// Threads that serve then, 1 to 1024; as many as there are processors unless given
+    #[arg(long, requires = "control", value_name = "NUMBER")]
+    workers: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     match &arguments.spec {
         Some(file) => alone(file, arguments.check),
-        None => looked_after(),
+        None => looked_after(arguments.workers),
     }
 }
 
@@ -89,7 +92,7 @@ fn alone(file: &Path, check_only: bool) -> ExitCode {
 }
 
 /// Serves what `lb-user` says, without a right to anything but what it hands over.
-fn looked_after() -> ExitCode {
+fn looked_after(workers: Option<usize>) -> ExitCode {
     // So that no program that might be started could have more rights either. Older kernels are no reason to stop.
     let _ = rustix::thread::set_no_new_privs(true);
     let _ = rustix::thread::set_name(c"l7-proxy");
@@ -103,7 +106,7 @@ fn looked_after() -> ExitCode {
         Ok(_) => return cannot("--control is for lb-user: standard input must be a listening Unix socket"),
         Err(error) => Err(error),
     };
-    let engine = Engine::start(&Spec::default(), Listeners::none());
+    let engine = Engine::start(&Spec { workers, ..Spec::default() }, Listeners::none());
     match (control, engine) {
         (Ok(control), Ok(engine)) => {
             match runtime().and_then(|runtime| runtime.block_on(obey(control, &engine))) {

@@ -93,9 +93,6 @@ pub struct Options {
 /// How long a start that takes over looks for the ways to the servers.
 const FIND_SERVERS: Duration = Duration::from_secs(2);
 
-/// How long requests to proxied VIPs may take to finish when everything ends.
-const FAREWELL: Span = Span::from_secs(10);
-
 /// Messages that may wait for the loop, of each kind.
 const BACKLOG: usize = 1_024;
 
@@ -145,18 +142,18 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
         bail!("{}", conflicts.join("; "));
     }
-    let proxy_was_there = proxy_before.is_some();
+    let if_refused = if proxy_before.is_some() { l7::Ending::GoesOn } else { l7::Ending::Now };
     let (proxy, proxy_thread) = l7::Keeper::start(options.l7.clone(), proxy_before)?;
     // What is wrong with one VIP keeps no other from being served: it is said, and tried again when files change.
     let objections = proxy.check(proxied::of_config(&config)).await.err().unwrap_or_default();
     if objections.iter().any(|objection| objection.vip.is_none()) {
-        proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
+        proxy.end(if_refused).await;
         bail!("{}", l7::lines(&objections));
     }
     let mut found = match Found::look(&options.takeover) {
         Ok(found) => found,
         Err(error) => {
-            proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
+            proxy.end(if_refused).await;
             return Err(error);
         }
     };
@@ -164,7 +161,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         Ok(links) => links,
         Err(error) => {
             found.give_up(&options.takeover);
-            proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
+            proxy.end(if_refused).await;
             return Err(error);
         }
     };
@@ -172,7 +169,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         Ok(started) => started,
         Err(error) => {
             found.give_up(&options.takeover);
-            proxy.end((!proxy_was_there).then_some(Span::ZERO)).await;
+            proxy.end(if_refused).await;
             return Err(error);
         }
     };
@@ -201,6 +198,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let manager = Arc::new(Manager::of_environment());
     manager.ready(&format!("{} VIPs", config.vips.len()));
     let (addresses, hangup) = (Mutex::new(addresses), Notify::new());
+    let keep_forwarding = options.takeover.keep_forwarding;
     let outcome = {
         let reload = Reload {
             config,
@@ -227,14 +225,12 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             outcome = serving => outcome.unwrap_or_else(|_| bail!("a bug in lb-user ended it; see above")),
             never = vip_addresses::keep_up(&addresses, &netlink, notices) => match never {},
             error = lost(&netlink, &links, link_notices) => Err(error),
-            name = signals.stop(&hangup) => { info!("stopping: {name}"); Ok(()) }
+            () = told_to_stop(&mut signals, &hangup, &manager, (!keep_forwarding).then_some(&proxy)) => Ok(()),
         }
     };
-    manager.stopping();
-    let farewell = (!options.takeover.keep_forwarding).then_some(FAREWELL);
-    proxy.end(farewell).await;
+    proxy.end(if keep_forwarding { l7::Ending::GoesOn } else { l7::Ending::Soon }).await;
     let _ = proxy_thread.join();
-    if options.takeover.keep_forwarding {
+    if keep_forwarding {
         info!("stopped; the program goes on forwarding");
         return outcome;
     }
@@ -248,6 +244,22 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     }
     info!("stopped");
     outcome
+}
+
+/// Waits until it is time to stop: told to, and what is in front of a proxy that ends too has had the time to go elsewhere.
+/// Meanwhile everything goes on.
+async fn told_to_stop(signals: &mut Signals, hangup: &Notify, manager: &Manager, proxy: Option<&l7::Handle>) {
+    info!("stopping: {}", signals.stop(hangup).await);
+    manager.stopping();
+    let Some(proxy) = proxy else { return };
+    let grace = proxy.announce().await;
+    if grace > Span::ZERO {
+        info!("in {grace}; /health says so already");
+        tokio::select! {
+            () = tokio::time::sleep(grace.get()) => {}
+            name = signals.stop(hangup) => info!("at once: {name}"),
+        }
+    }
 }
 
 /// What a start has put up.

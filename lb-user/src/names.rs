@@ -60,9 +60,9 @@ impl Wanted {
 pub fn remembered(config: &Config, ids: &Ids) -> Findings {
     let mut findings = Findings::new();
     for vip in &config.vips {
-        for server in config.servers_of(vip) {
-            let id = TargetId { vip: vip.name.clone(), server: server.name.clone() };
-            if let (Address::Named(name, _), Some(address)) = (&server.address, ids.address(&id)) {
+        for member in config.members_of(vip) {
+            let id = TargetId::new(&vip.name, member.name);
+            if let (Address::Named(name, _), Some(address)) = (&member.server.address, ids.address(&id)) {
                 findings.insert(name.clone(), Found::At(address));
             }
         }

@@ -12,13 +12,13 @@ use crate::{
     datapath::Datapath,
     health::TargetId,
     l7,
-    model::{Check, Config, Pool, Server, Vip},
-    plan::{Admin, hop_problem},
+    model::{Check, Config, Lead, Pool, Server, Vip},
+    plan::{Admin, hop_problem, select::key},
     reconcile::Reconciler,
     reload::probe_port,
     snapshot::{
-        Health, Interface, LastReload, PoolHealth, PoolServer, PoolStatus, ReasonCount, ServerStatus,
-        Snapshot, Traffic, VipStatus,
+        FurtherPool, Health, Interface, LastReload, PoolHealth, PoolServer, PoolStatus, ReasonCount,
+        ServerStatus, Snapshot, Traffic, VipStatus,
     },
 };
 
@@ -73,8 +73,8 @@ pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
 fn pools(config: &Config) -> Vec<PoolStatus> {
     let mut vips: HashMap<&str, Vec<String>> = HashMap::new();
     for vip in &config.vips {
-        if let Some(pool) = &vip.pool {
-            vips.entry(pool).or_default().push(vip.name.clone());
+        for lead in config.leads_of(vip) {
+            vips.entry(&lead.pool.name).or_default().push(vip.name.clone());
         }
     }
     let mut status = |pool: &Pool| pool_status(pool, vips.remove(pool.name.as_str()).unwrap_or_default());
@@ -98,15 +98,9 @@ fn pool_status(pool: &Pool, vips: Vec<String>) -> PoolStatus {
 }
 
 fn vip_status<D: Datapath>(state: &Reconciler<D>, proxy: &l7::Report, vip: &Vip) -> VipStatus {
-    let servers: Vec<_> = state
-        .steering
-        .servers_of(&state.config, vip)
-        .iter()
-        .map(|server| server_status(state, proxy, vip, server))
-        .collect();
+    let leads: Vec<_> = state.config.leads_of(vip).map(|lead| Pooled::of(state, proxy, vip, lead)).collect();
     let not_served = if vip.mode.is_layer4() { None } else { proxy.why_not(&vip.name) };
     let of_proxy = proxy.status.services.iter().find(|service| service.name == vip.name);
-    let needed = state.config.pool_of(vip).map_or(1, |pool| pool.min_healthy);
     VipStatus {
         name: vip.name.clone(),
         address: vip.address,
@@ -120,8 +114,13 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, proxy: &l7::Report, vip: &Vip)
         enabled: state.steering.is_enabled(&vip.name),
         pool: vip.pool.clone(),
         served: not_served.is_none(),
-        note: not_served.or_else(|| too_few(&servers, needed)),
-        health: pool_health(&servers, needed),
+        note: not_served.or_else(|| leads.iter().find_map(|pooled| pooled.note(leads.len() > 1))),
+        health: together(&leads),
+        further_pools: leads
+            .iter()
+            .filter(|pooled| !pooled.lead.own)
+            .map(|pooled| FurtherPool { name: pooled.lead.pool.name.clone(), health: pooled.health })
+            .collect(),
         traffic: match of_proxy {
             Some(service) => Traffic {
                 connections: service.accepted,
@@ -130,55 +129,106 @@ fn vip_status<D: Datapath>(state: &Reconciler<D>, proxy: &l7::Report, vip: &Vip)
                 bytes_out: service.sent,
                 ..Traffic::default()
             },
-            None => servers
+            None => leads
                 .iter()
+                .flat_map(|pooled| &pooled.servers)
                 .map(|server| &server.traffic)
                 .chain([&traffic(state.retired(&vip.name), 0)])
                 .sum(),
         },
-        servers,
+        servers: leads.into_iter().flat_map(|pooled| pooled.servers).collect(),
+    }
+}
+
+/// A pool in the eyes of a VIP.
+struct Pooled<'a> {
+    lead: Lead<'a>,
+    servers: Vec<ServerStatus>,
+    health: PoolHealth,
+}
+
+impl<'a> Pooled<'a> {
+    fn of<D: Datapath>(state: &Reconciler<D>, proxy: &l7::Report, vip: &Vip, lead: Lead<'a>) -> Self {
+        let servers = state.steering.servers_in(vip, lead);
+        let servers: Vec<_> =
+            servers.iter().map(|server| server_status(state, proxy, vip, &lead, server)).collect();
+        Self { lead, health: pool_health(&servers, lead.pool.min_healthy), servers }
+    }
+
+    /// What an operator must know of it; of one of several also that it is down.
+    fn note(&self, several: bool) -> Option<String> {
+        let name = &self.lead.pool.name;
+        let note = too_few(&self.servers, self.lead.pool.min_healthy);
+        match note {
+            Some(note) if several => Some(format!("pool {name}: {note}")),
+            None if several && self.health == PoolHealth::Down => {
+                Some(format!("no server of pool {name} is up"))
+            }
+            note => note,
+        }
+    }
+}
+
+/// Health of several pools together: while one of them is of use, some requests are served.
+fn together(pools: &[Pooled<'_>]) -> PoolHealth {
+    let all = |wanted| pools.iter().all(|pooled| pooled.health == wanted);
+    let of_use = |pooled: &Pooled<'_>| matches!(pooled.health, PoolHealth::Healthy | PoolHealth::Degraded);
+    if all(PoolHealth::Unknown) {
+        PoolHealth::Unknown
+    } else if all(PoolHealth::Healthy) {
+        PoolHealth::Healthy
+    } else if pools.iter().any(of_use) {
+        PoolHealth::Degraded
+    } else {
+        PoolHealth::Down
     }
 }
 
 fn check_port(vip: &Vip) -> Option<u16> {
     let has_port = !matches!(vip.health.check, Check::Icmp | Check::None);
-    (has_port && vip.pool.is_some()).then(|| probe_port(vip, &vip.health))
+    (has_port && vip.pool.is_some()).then(|| probe_port(vip, &vip.health, None))
 }
 
 fn server_status<D: Datapath>(
     state: &Reconciler<D>,
     proxy: &l7::Report,
     vip: &Vip,
+    lead: &Lead<'_>,
     server: &Server,
 ) -> ServerStatus {
-    let id = TargetId { vip: vip.name.clone(), server: server.name.clone() };
+    let id = TargetId::new(&vip.name, lead.name_of(&server.name));
+    let pool = key(&vip.name, lead);
     let health = state.health.get(&id);
     let reference = state.ids.server(&id);
     let counters = reference.map(|server| state.counters(server)).unwrap_or_default();
     let active = reference.and_then(|server| state.census.by_server.get(&server.index()));
+    let of_proxy = proxy.server(&vip.name, &pool, &server.name);
+    let paused = of_proxy.is_some_and(|server| server.paused);
     ServerStatus {
-        name: server.name.clone(),
+        name: id.server.clone(),
+        pool: (!lead.own).then(|| lead.pool.name.clone()),
         address: server.address(),
         host: server.host().map(str::to_owned),
-        port: vip.server_port.or_else(|| vip.ports.single()),
+        port: server.port.or(vip.server_port).or_else(|| vip.ports.single()),
         weight: server.weight,
-        weight_of_file: state.steering.weight(&id).and_then(|_| weight_of_file(state, vip, server)),
+        weight_of_file: state.steering.weight(&id).and_then(|_| weight_of_file(lead, server)),
         backup: server.backup,
         active: if vip.mode.is_layer4() {
             reference.is_some_and(|server| state.is_active(server))
         } else {
-            may_get_requests(&state.proxied.0, vip, server)
+            !paused && may_get_requests(&state.proxied.0, &pool, server)
         },
         state: state.steering.state(&id),
         health: health.map_or(Health::Unknown, |event| event.state),
         reason: health.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
         since: health.map_or(0, |event| event.since),
+        paused,
         // One without an address is down, and says so.
         next_hop_problem: server
             .address()
             .filter(|_| vip.mode.is_layer4())
             .and_then(|address| hop_problem(vip, state.surroundings.hops.get(&address))),
-        traffic: match proxy.server(&vip.name, &server.name) {
+        traffic: match of_proxy {
             Some(of_proxy) => {
                 Traffic { connections: of_proxy.total, active: of_proxy.active.into(), ..Traffic::default() }
             }
@@ -188,8 +238,8 @@ fn server_status<D: Datapath>(
 }
 
 /// Whether l7-proxy may send requests to a server. To a backup only while it has to.
-fn may_get_requests(spec: &l7_spec::Spec, vip: &Vip, server: &Server) -> bool {
-    let pool = spec.pools.iter().find(|pool| pool.name == vip.name);
+fn may_get_requests(spec: &l7_spec::Spec, pool: &str, server: &Server) -> bool {
+    let pool = spec.pools.iter().find(|one| one.name == pool);
     let servers = pool.map_or(&[][..], |pool| &pool.servers);
     let usable = |server: &&l7_spec::Server| server.state == l7_spec::ServerState::Up && server.weight > 0;
     let mut found = servers.iter().filter(usable).filter(|other| other.name == server.name);
@@ -198,9 +248,8 @@ fn may_get_requests(spec: &l7_spec::Spec, vip: &Vip, server: &Server) -> bool {
 }
 
 /// The weight that the configuration gives to a server, which may have another now.
-fn weight_of_file<D: Datapath>(state: &Reconciler<D>, vip: &Vip, server: &Server) -> Option<u16> {
-    let servers = state.config.servers_of(vip);
-    servers.iter().find(|other| other.name == server.name).map(|server| server.weight)
+fn weight_of_file(lead: &Lead<'_>, server: &Server) -> Option<u16> {
+    lead.pool.servers.iter().find(|other| other.name == server.name).map(|server| server.weight)
 }
 
 /// R28. A server with weight 0 counts like the others: it is there, and well or not. One that is well but

@@ -152,12 +152,25 @@ pub struct VipStatus {
     /// Why it is not served, or what else an operator must know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Of the pool as this VIP sees it: `healthy`, `degraded`, `down`; `unknown` before the first checks.
+    /// Of the pool as this VIP sees it: `healthy`, `degraded`, `down`; `unknown` before the first checks. Of several pools:
+    /// `down` only where all are.
     pub health: PoolHealth,
+    /// The pools that it leads to beside its own, by routes or as a fallback.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_pools: Vec<FurtherPool>,
     /// Counters.
     pub traffic: Traffic,
-    /// Servers in file order.
+    /// Servers in file order; those of further pools behind its own.
     pub servers: Vec<ServerStatus>,
+}
+
+/// A pool that a VIP leads to beside its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FurtherPool {
+    /// Its name.
+    pub name: String,
+    /// How this VIP finds it.
+    pub health: PoolHealth,
 }
 
 /// A pool as it is configured. How its servers are, each VIP says for itself.
@@ -239,8 +252,11 @@ impl fmt::Display for Health {
 /// A server behind a VIP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerStatus {
-    /// Name.
+    /// The name by which the VIP knows it: `SERVER`, or `POOL:SERVER` where the pool is not the VIP's own.
     pub name: String,
+    /// The pool, where it is not the VIP's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Address; `None` while its name leads nowhere.
     pub address: Option<IpAddr>,
     /// The name by which the configuration knows it, if not by its address.
@@ -266,6 +282,9 @@ pub struct ServerStatus {
     pub reason: String,
     /// Since when the health is what it is.
     pub since: u64,
+    /// Whether l7-proxy sends it nothing for a while, for it failed requests in a row (`outliers` of its pool).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Why packets cannot be sent to it although it may be up, e.g. no route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop_problem: Option<String>,

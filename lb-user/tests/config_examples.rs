@@ -1,12 +1,13 @@
 //! The shipped examples load unchanged and mean what their comments say.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf};
 
+use l7_spec::{CookiePersistence, Redirect, Scheme, Span, Timeouts};
 use lb_user::{
     config::check,
     model::{
         Address, Algorithm, Check, Config, Empty, GUE_PORT, HealthCheck, HttpCheck, Mode, Persistence,
-        Protocol, ProxiedVip, Redirect, Scheme, Server, StatusRanges, Timeouts, Tls, Vip,
+        Protocol, ProxiedVip, Server, StatusRanges, Tls, Vip,
     },
 };
 
@@ -20,10 +21,6 @@ fn load(name: &str) -> Config {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
 }
 
 fn tcp_check(fall: u32) -> HealthCheck {
@@ -96,7 +93,7 @@ fn openstack_is_the_table_of_23_services() {
     );
     assert_eq!(pool.health, tcp_check(5));
 
-    let cookie = || Persistence::Cookie { name: "SERVERID".into() };
+    let cookie = || Persistence::Cookie(CookiePersistence::named("SERVERID"));
     let none = || Persistence::None;
     let table = [
         ("aodh", "8042", Mode::Snat, none()),
@@ -116,7 +113,7 @@ fn openstack_is_the_table_of_23_services() {
         ("neutron", "9696", Mode::Snat, none()),
         ("nova_ec2", "8773", Mode::Snat, none()),
         ("nova_metadata", "8775", Mode::Snat, none()),
-        ("nova_novncproxy", "6080", Mode::Snat, Persistence::SourceIp { timeout: None }),
+        ("nova_novncproxy", "6080", Mode::Snat, Persistence::SourceIp { timeout: None, entries: None }),
         ("nova_osapi", "8774", Mode::Snat, none()),
         ("nova_placement", "8778", Mode::Snat, none()),
         ("panko", "8779", Mode::Snat, none()),
@@ -175,9 +172,10 @@ fn tas_is_routers_on_several_addresses() {
             tls: certificates(&["certs/apps.pem", "certs/sys.pem"]),
             trusted_proxies: vec![(ip("10.0.0.0"), 24)],
             timeouts: Timeouts {
-                client_idle: Some(secs(900)),
-                server_idle: Some(secs(60)),
-                tunnel: Some(secs(3600)),
+                client_idle: Span::from_secs(900),
+                server_idle: Span::from_secs(60),
+                tunnel: Span::from_secs(3600),
+                ..Timeouts::default()
             },
             ..vip("apps_https", "10.0.0.10", "443", Mode::Http, "gorouters", gorouter.clone())
         },
@@ -215,6 +213,7 @@ fn flow_is_the_cluster_behind_tls() {
     let expected_spare = Server {
         name: "spare".into(),
         address: Address::Fixed(ip("10.1.0.24")),
+        port: None,
         weight: 100,
         max_connections: None,
         backup: true,
@@ -226,7 +225,7 @@ fn flow_is_the_cluster_behind_tls() {
     let expected = [
         Vip {
             pool: None,
-            redirect: Some(Redirect { scheme: Scheme::Https }),
+            redirect: Some(Redirect::to_scheme(Scheme::Https)),
             ..vip("web_insecure", "10.1.0.5", "80", Mode::Http, "", web_check.clone())
         },
         Vip {

@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use l7_spec::{CookiePersistence, Span, Timeouts};
 use lb_common::quic::lb::{Encoding, Key};
 use lb_user::{
     config::{Checked, check},
     model::{
         AddressFamily, Algorithm, Check, Config, Empty, FlowTables, Found, HealthCheck, HttpCheck, Mode,
-        Name, Persistence, PortRange, Protocol, Scheme, StatusRanges, Timeouts, Vip,
+        Name, Persistence, PortRange, Protocol, StatusRanges, Vip,
     },
 };
 
@@ -123,7 +124,7 @@ fn every_key_at_once() {
     let dns = vip(&config, "dns");
     assert_eq!(dns.ports.to_string(), "53,5353-5354");
     assert_eq!((dns.protocol, dns.server_port), (Protocol::Udp, Some(53)));
-    assert_eq!(dns.persistence, Persistence::SourceIp { timeout: None });
+    assert_eq!(dns.persistence, Persistence::SourceIp { timeout: None, entries: None });
     let expected = HealthCheck {
         interval: Duration::from_millis(500),
         timeout: Duration::from_millis(500),
@@ -135,12 +136,11 @@ fn every_key_at_once() {
     assert_eq!(dns.health, expected);
 
     let www = vip(&config, "www.example");
-    assert_eq!(www.persistence, Persistence::Cookie { name: "__Host-id".into() });
+    assert_eq!(www.persistence, Persistence::Cookie(CookiePersistence::named("__Host-id")));
     assert_eq!(www.tls.as_ref().unwrap().certificates, [PathBuf::from("a.pem"), PathBuf::from("/etc/b.pem")]);
     assert_eq!(www.trusted_proxies, [("10.0.0.0".parse().unwrap(), 8), ("fd00::".parse().unwrap(), 8)]);
-    let timeouts =
-        Timeouts { client_idle: Some(secs(900)), server_idle: Some(secs(60)), tunnel: Some(secs(3600)) };
-    assert_eq!(www.timeouts, timeouts);
+    let [client_idle, server_idle, tunnel] = [900, 60, 3_600].map(Span::from_secs);
+    assert_eq!(www.timeouts, Timeouts { client_idle, server_idle, tunnel, ..Timeouts::default() });
     let pages = [(404, PathBuf::from("404.http")), (503, PathBuf::from("503.http"))];
     assert_eq!(www.error_pages.clone().into_iter().collect::<Vec<_>>(), pages);
     let check = HttpCheck {
@@ -260,7 +260,7 @@ fn defaults_of_vips_give_way_to_their_own_keys() {
     let all = vip(&config, "all");
     assert_eq!((all.address.to_string(), all.ports.to_string()), ("10.0.0.1".into(), "443".into()));
     assert_eq!((all.pool.as_deref(), all.server_port), (Some("web"), Some(8080)));
-    assert_eq!(all.persistence, Persistence::Cookie { name: "ID".into() });
+    assert_eq!(all.persistence, Persistence::Cookie(CookiePersistence::named("ID")));
     assert_eq!(all.trusted_proxies.len(), 1);
 
     let own = vip(&config, "own");
@@ -268,10 +268,8 @@ fn defaults_of_vips_give_way_to_their_own_keys() {
     assert_eq!((own.pool.as_deref(), own.server_port), (Some("api"), Some(9090)));
     assert_eq!(own.persistence, Persistence::None);
     assert_eq!(own.tls.as_ref().unwrap().certificates, [PathBuf::from("own.pem")]);
-    assert_eq!(
-        own.timeouts,
-        Timeouts { client_idle: Some(secs(20)), server_idle: None, tunnel: Some(secs(3600)) }
-    );
+    let [client_idle, tunnel] = [20, 3_600].map(Span::from_secs);
+    assert_eq!(own.timeouts, Timeouts { client_idle, tunnel, ..Timeouts::default() });
     let pages = [(502, PathBuf::from("default.http")), (503, PathBuf::from("own.http"))];
     assert_eq!(own.error_pages.clone().into_iter().collect::<Vec<_>>(), pages);
     assert!(own.trusted_proxies.is_empty());
@@ -279,7 +277,7 @@ fn defaults_of_vips_give_way_to_their_own_keys() {
     // Its own redirect stands against the pool of the defaults.
     let redirect = vip(&config, "redirect");
     assert_eq!(redirect.pool, None);
-    assert_eq!(redirect.redirect.as_ref().unwrap().scheme, Scheme::Https);
+    assert_eq!(redirect.redirect.as_ref().unwrap().scheme, Some(l7_spec::Scheme::Https));
     assert_eq!(config.servers_of(redirect), []);
 }
 
@@ -386,7 +384,7 @@ fn what_a_vip_may_say_about_its_flows() {
     .remove(0);
     assert_eq!((all.algorithm, all.empty), (Algorithm::LeastConnections, Empty::Reject));
     assert_eq!((all.max_new_flows, all.mss), (Some(100), Some(1_400)));
-    assert_eq!(all.persistence, Persistence::SourceIp { timeout: Some(secs(1_800)) });
+    assert_eq!(all.persistence, Persistence::SourceIp { timeout: Some(secs(1_800)), entries: None });
     for (name, algorithm) in [
         ("maglev", Algorithm::Maglev),
         ("round-robin", Algorithm::RoundRobin),

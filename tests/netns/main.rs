@@ -7,6 +7,7 @@ mod api;
 mod bed;
 mod churn;
 mod config;
+mod l7;
 
 mod commit;
 mod databases;
@@ -28,6 +29,7 @@ mod ports;
 mod proxied;
 mod refusal;
 mod reload;
+mod routes;
 mod select;
 mod service;
 mod smoke;

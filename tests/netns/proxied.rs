@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    io::Read as _,
+    net::{IpAddr, SocketAddr},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -11,7 +11,6 @@ use std::{
 
 use lb_tests::{
     address::{Family, Subnet},
-    client,
     daemon::{Balancer, Installation, binary, find_server, find_vip},
     http::{Got, Web, curl},
     needs_balancer,
@@ -22,16 +21,9 @@ use lb_tests::{
 };
 use lb_user::snapshot::{Health, PoolHealth};
 
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::l7::{Tunnel, ask, certificate, proxies, steady};
 
-/// A PEM file with a certificate for this name and its key, as `lbctl` makes it.
-fn certificate(name: &str) -> String {
-    let mut command = Command::new(binary("lbctl"));
-    let output =
-        process::output("lbctl", command.args(["cert", "selfsign", "--fqdn", name, "--out", "-"]), LIMIT);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("PEM")
-}
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn example(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples").join(name);
@@ -50,12 +42,6 @@ fn addresses(ns: &Netns, all: &[&str]) {
     }
 }
 
-/// The numbers of the l7-proxy processes of a namespace.
-fn proxies(ns: &Netns) -> Vec<i32> {
-    let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    ns.processes().into_iter().filter(|pid| name(pid).trim() == "l7-proxy").collect()
-}
-
 fn status_line(pid: i32, key: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line of its status");
@@ -64,35 +50,6 @@ fn status_line(pid: i32, key: &str) -> String {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
-}
-
-/// A connection over which a WebSocket was asked for, and got.
-struct Tunnel(TcpStream);
-
-impl Tunnel {
-    fn open(ns: &Netns, target: SocketAddr) -> Self {
-        let mut stream = ns.run(|| client::connect(target, None, LIMIT)).expect("connect");
-        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
-        let ask = "GET /ws HTTP/1.1\r\nHost: a.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-        stream.write_all(ask.as_bytes()).expect("send");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("an answer");
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 101") && head.contains("deliberately-wrong"), "R33: {head}");
-        Self(stream)
-    }
-
-    fn echoes(&mut self) {
-        self.0.write_all(b"hello").expect("send");
-        let mut back = [0; 5];
-        self.0.read_exact(&mut back).expect("an echo");
-        assert_eq!(&back, b"hello");
-    }
 }
 
 #[test]
@@ -349,37 +306,6 @@ fn one_vip(net: &Topology, more: &str) -> String {
 
 fn webs(net: &Topology) -> Vec<Web> {
     net.servers.iter().map(|host| Web::start(&host.ns, &host.name, host.address.of(Family::V4), 80)).collect()
-}
-
-/// Requests one after the other, on a connection each, until told to stop; what failed.
-fn steady(ns: &Netns, target: SocketAddr) -> impl FnOnce() -> (usize, Vec<String>) {
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let told = std::sync::Arc::clone(&stop);
-    let thread = ns.spawn(move || {
-        let (mut done, mut failed) = (0, Vec::new());
-        while !told.load(std::sync::atomic::Ordering::SeqCst) {
-            match ask(target) {
-                Ok(()) => done += 1,
-                Err(error) => failed.push(error),
-            }
-        }
-        (done, failed)
-    });
-    move || {
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        thread.join().expect("the client")
-    }
-}
-
-fn ask(target: SocketAddr) -> Result<(), String> {
-    let mut stream = client::connect(target, None, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT)).map_err(|error| error.to_string())?;
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .map_err(|error| error.to_string())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(|error| format!("{error} after {answer:?}"))?;
-    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(format!("got {answer:?}")) }
 }
 
 #[test]

@@ -64,20 +64,27 @@ pub struct Handshake {
 /// # Errors
 /// What `openssl s_client` printed when the handshake failed or the certificate was not trusted.
 pub fn handshake(ns: &Netns, target: SocketAddr, trusted: &[PathBuf]) -> Result<Handshake, String> {
+    handshake_for(ns, target, None, trusted)
+}
+
+/// The same, and asks for a server by this name.
+///
+/// # Errors
+/// Likewise.
+pub fn handshake_for(
+    ns: &Netns,
+    target: SocketAddr,
+    name: Option<&str>,
+    trusted: &[PathBuf],
+) -> Result<Handshake, String> {
     let folder = Folder::new();
     let bundle: Vec<_> =
         trusted.iter().map(|path| fs::read_to_string(path).expect("a certificate")).collect();
     let bundle = folder.write("trusted.pem", bundle.concat());
     let hello = folder.write("hello", "hello\n");
     let mut command = ns.command("openssl");
-    command.args([
-        "s_client",
-        "-connect",
-        &target.to_string(),
-        "-verify_return_error",
-        "-showcerts",
-        "-CAfile",
-    ]);
+    command.args(["s_client", "-connect", &target.to_string(), "-verify_return_error", "-showcerts"]);
+    command.args(name.into_iter().flat_map(|name| ["-servername", name])).arg("-CAfile");
     command.arg(bundle).stdin(fs::File::open(hello).expect("the file just written"));
     // The client ends when its input does; `-ign_eof` lets it wait for the answer and the server's close.
     let mut client = Running::start("openssl s_client", command.arg("-ign_eof"));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Problem, ServerState, Span, Spec, Status};
 
 /// What of this conversation both sides must understand alike. Another number: the proxy is replaced.
-pub const CONTROL_VERSION: u32 = 1;
+pub const CONTROL_VERSION: u32 = 2;
 
 /// What the proxy is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub enum Ask {
     Memory,
     /// Remember this of clients.
     Remember(Memory),
+    /// The end is near: `/health` says so from now on, while everything is still served.
+    Announce,
     /// Accept nothing new, and end when all connections have.
     End {
         /// Or after this time.

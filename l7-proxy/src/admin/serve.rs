@@ -34,19 +34,20 @@ const ASKING: Duration = Duration::from_secs(5);
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
+    /// The same socket once more, for a process that comes after this one.
+    pub copy: TcpListener,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Admin {
-    /// Listens to `address` and answers.
+    /// Answers who connects to `listener`.
     ///
     /// # Errors
     /// What the system says.
-    pub fn start(address: SocketAddr, current: Arc<Current>, log: Arc<Log>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+    pub fn start(listener: TcpListener, current: Arc<Current>, log: Arc<Log>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+        let (address, copy) = (listener.local_addr()?, listener.try_clone()?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (end, told) = oneshot::channel();
         let thread = thread::Builder::new().name("admin".into()).spawn(move || {
@@ -61,7 +62,7 @@ impl Admin {
                 }
             });
         })?;
-        Ok(Self { address, end: Some(end), thread: Some(thread) })
+        Ok(Self { address, copy, end: Some(end), thread: Some(thread) })
     }
 }
 

@@ -111,6 +111,10 @@ impl Control {
                 }
             }
             Ask::File { .. } | Ask::End { .. } => Reply::Done,
+            Ask::Announce => {
+                engine.announce();
+                Reply::Done
+            }
             Ask::Listeners(_) => match self.take(files) {
                 Ok(()) => Reply::Done,
                 Err(error) => {

@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// Serves `ready` in place of what is served: whatever can fail comes first.
-    fn swap(&self, ready: Ready, listeners: Listeners) -> Result<(), Vec<Problem>> {
+    fn swap(&self, ready: Ready, mut listeners: Listeners) -> Result<(), Vec<Problem>> {
         let mut state = self.state();
         let wanted: BTreeMap<SocketAddr, String> = ready
             .services
@@ -117,8 +117,8 @@ impl Engine {
             .flat_map(|service| service.listen.iter().map(|address| (*address, service.name.clone())))
             .collect();
         let new = wanted.iter().filter(|(address, _)| !state.listening.contains_key(address));
+        let admin = self.open_admin(ready.admin.filter(|_| ready.admin != state.admin_told), &mut listeners);
         let mut opened = self.open(new, listeners);
-        let admin = self.open_admin(ready.admin.filter(|_| ready.admin != state.admin_told));
         let (opened, admin) = match (&mut opened, admin) {
             (Ok(opened), Ok(admin)) => (std::mem::take(opened), admin),
             (opened, admin) => {
@@ -179,9 +179,14 @@ impl Engine {
         if problems.is_empty() { Ok(opened) } else { Err(problems) }
     }
 
-    fn open_admin(&self, address: Option<SocketAddr>) -> Result<Option<Admin>, Problem> {
+    fn open_admin(
+        &self,
+        address: Option<SocketAddr>,
+        listeners: &mut Listeners,
+    ) -> Result<Option<Admin>, Problem> {
         let Some(address) = address else { return Ok(None) };
-        match Admin::start(address, self.current(), self.log()) {
+        let listener = listeners.given(address).map_or_else(|| TcpListener::bind(address), Ok);
+        match listener.and_then(|listener| Admin::start(listener, self.current(), self.log())) {
             Ok(admin) => Ok(Some(admin)),
             Err(error) => Err(Problem::new("admin", format!("cannot listen to {address}: {error}"))),
         }
@@ -246,7 +251,8 @@ impl Engine {
         let state = self.state();
         let all =
             state.copies.iter().flat_map(|(address, sockets)| sockets.iter().map(|one| (*address, one)));
-        all.map(|(address, socket)| Ok((address, socket.try_clone()?))).collect()
+        let admin = state.admin.iter().map(|admin| (admin.address, &admin.copy));
+        all.chain(admin).map(|(address, socket)| Ok((address, socket.try_clone()?))).collect()
     }
 
     /// How many threads serve.
@@ -291,6 +297,10 @@ impl Engine {
         {
             let mut state = self.state();
             state.copies.clear();
+            if how == Closing::Gently {
+                // Whoever serves in this place tells of it too.
+                state.admin = None;
+            }
             for address in std::mem::take(&mut state.listening).into_keys() {
                 self.workers.iter().for_each(|worker| worker.tell(Order::Unlisten(address)));
             }

@@ -34,6 +34,11 @@ impl Listeners {
         Ok(())
     }
 
+    /// The one socket for an address, if it was handed over.
+    pub(super) fn given(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        self.by_address.remove(&address)?.pop()
+    }
+
     /// The sockets for an address: those that were handed over, opened where there are none. A worker for
     /// which there is none shares that of another.
     ///

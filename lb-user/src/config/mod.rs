@@ -12,9 +12,6 @@
 //!   key by key. Keys of one kind of check, such as `path`, are inherited only where the check is of that kind.
 //! * everything else of a VIP: built-in values, `[vip_defaults]`, `[vip.NAME]`, key by key; `timeouts` and
 //!   `error_pages` entry by entry. A VIP that has its own `redirect` inherits no `pool` and the other way round.
-//!
-//! Keys of TLS, redirects and the like are read although l7-proxy serves them later: a file that is accepted
-//! today must mean the same then.
 
 mod diagnostic;
 pub mod keys;

@@ -112,7 +112,10 @@ impl<'t> Report<'t> {
         if index == next {
             findings.push((finding, Vec::new()));
         }
-        findings[index].1.push(vip.to_owned());
+        let vips = &mut findings[index].1;
+        if vips.last().is_none_or(|last| last != vip) {
+            vips.push(vip.to_owned());
+        }
     }
 
     /// Notes that a file is named for a VIP, in a key that may be for several.
@@ -120,7 +123,9 @@ impl<'t> Report<'t> {
         let mut files = self.files.borrow_mut();
         let named =
             files.entry(place).or_insert_with(|| Named { role, path: path.to_owned(), vips: Vec::new() });
-        named.vips.push(vip.to_owned());
+        if named.vips.last().is_none_or(|last| last != vip) {
+            named.vips.push(vip.to_owned());
+        }
     }
 
     /// All files that are named, by place.

@@ -4,7 +4,7 @@
 use toml::{Table, Value};
 
 /// Keys whose values are hidden, whatever they are.
-const SECRET: [&str; 4] = ["password", "key", "send", "headers"];
+const SECRET: [&str; 5] = ["password", "key", "cookie_key", "send", "headers"];
 
 /// What is shown instead.
 pub const HIDDEN: &str = "(hidden)";
@@ -59,13 +59,15 @@ mod tests {
             [pool.p]
             servers = [{ name = "s", address = "10.0.0.1" }]
             health = { check = "script", script = [{ send = "AUTH secret-2" }, { expect = "+OK" }] }
+            [proxy]
+            cookie_key = "secret-5-and-longer"
             [vip.v]
             quic = [{ server_id_length = 3, nonce_length = 4, key = "secret-3" }]
             health = { check = "http", headers = { Authorization = "secret-4" }, path = "/x" }
         "#;
         let shown = text_without(text);
         assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(shown.matches(HIDDEN).count(), 4, "{shown}");
+        assert_eq!(shown.matches(HIDDEN).count(), 5, "{shown}");
         for kept in ["redis.pass", "10.0.0.1", "+OK", "/x", "server_id_length = 3"] {
             assert!(shown.contains(kept), "{kept}: {shown}");
         }

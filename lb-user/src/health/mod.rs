@@ -41,8 +41,17 @@ const MAX_AT_ONCE: usize = 4_096;
 pub struct TargetId {
     /// Name of the VIP.
     pub vip: String,
-    /// Name of the server within the VIP's pool.
+    /// The name by which the VIP knows the server: with its pool where that is not the VIP's own
+    /// ([`Lead::name_of`](crate::model::Lead::name_of)).
     pub server: String,
+}
+
+impl TargetId {
+    /// A server of a VIP, by the names of both.
+    #[must_use]
+    pub fn new(vip: &str, server: impl Into<String>) -> Self {
+        Self { vip: vip.to_owned(), server: server.into() }
+    }
 }
 
 /// What is probed, where and how.

@@ -11,17 +11,18 @@ use std::{
 };
 
 use l7_spec::{Ask, Memory, Persistence, Reply, Span, Spec};
-use tokio::sync::{oneshot, watch};
-use tracing::{error, info, warn};
+use tokio::sync::watch;
+use tracing::{error, info};
 
 use super::{
     Found, Handle, Objection, Options, Report, Wish,
     files::Files,
-    lines, objections, process,
+    lifecycle::FAREWELL,
+    lines, objections,
     proxy::{Proxy, other_sockets},
     sockets::Sockets,
 };
-use crate::plan::proxied::server_changes;
+use crate::plan::{proxied::server_changes, select::vip_in};
 
 /// How often it looks whether the proxy is still there.
 const TICK: Duration = Duration::from_millis(100);
@@ -32,50 +33,45 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How often the proxy is asked what it remembers of clients.
 const RECALL_EVERY: Duration = Duration::from_secs(10);
 
-/// After a proxy has ended by itself, another is started at once; if that ends too, after this time, doubled each time.
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// The longest such time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// How long connections may stay with a proxy that another has taken over from: as long as an idle WebSocket may.
-const FAREWELL: Span = Span::from_secs(3_600);
-
 /// A proxy that serves nothing is kept this long: it may be asked whether a configuration is right.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Has a proxy serve what is wanted.
 #[derive(Debug)]
 pub struct Keeper {
-    options: Options,
-    report: watch::Sender<Arc<Report>>,
-    wanted: Spec,
-    proxy: Option<Proxy>,
+    pub(super) options: Options,
+    pub(super) report: watch::Sender<Arc<Report>>,
+    pub(super) wanted: Spec,
+    /// Threads that are to serve, where that is wanted.
+    pub(super) workers: Option<usize>,
+    pub(super) proxy: Option<Proxy>,
     /// What it serves; `None` where that is not known.
-    served: Option<Spec>,
+    pub(super) served: Option<Spec>,
     /// What was wanted when it was told so: more than it serves, where it objects to a VIP.
-    asked: Option<Spec>,
+    pub(super) asked: Option<Spec>,
     /// Whether it knows what the one before it knew.
-    remembers: bool,
+    pub(super) remembers: bool,
     /// What it objects to, by VIP.
-    objected: BTreeMap<String, String>,
+    pub(super) objected: BTreeMap<String, String>,
     /// Addresses whose sockets it has.
-    handed: BTreeSet<SocketAddr>,
+    pub(super) handed: BTreeSet<SocketAddr>,
     /// Former ones that let their last clients finish.
-    leaving: Vec<Proxy>,
-    sockets: Sockets,
-    files: Files,
+    pub(super) leaving: Vec<Proxy>,
+    pub(super) sockets: Sockets,
+    pub(super) files: Files,
     /// What the last proxy remembered and counted.
-    memory: Memory,
-    problem: Option<String>,
-    problems: BTreeMap<String, String>,
+    pub(super) memory: Memory,
+    pub(super) problem: Option<String>,
+    /// Why nothing tells of health.
+    pub(super) admin_problem: Option<String>,
+    pub(super) problems: BTreeMap<String, String>,
     /// Proxies in a row that ended soon.
-    failures: u32,
-    began: Instant,
-    not_before: Option<Instant>,
-    looked: Instant,
-    recalled: Instant,
-    busy: Instant,
+    pub(super) failures: u32,
+    pub(super) began: Instant,
+    pub(super) not_before: Option<Instant>,
+    pub(super) looked: Instant,
+    pub(super) recalled: Instant,
+    pub(super) busy: Instant,
 }
 
 impl Keeper {
@@ -113,6 +109,7 @@ impl Keeper {
             options,
             report,
             wanted: Spec::default(),
+            workers: None,
             proxy: None,
             served: None,
             asked: None,
@@ -123,6 +120,7 @@ impl Keeper {
             sockets: Sockets::default(),
             memory: Memory::default(),
             problem: None,
+            admin_problem: None,
             problems: BTreeMap::new(),
             failures: 0,
             began: now,
@@ -145,7 +143,7 @@ impl Keeper {
             // What a start has found is left alone until it is known what is wanted.
             told_what |= matches!(wish, Ok(Wish::Serve(_)));
             match wish {
-                Ok(Wish::End(within, answer)) => return self.end(within, answer),
+                Ok(Wish::End(ending, answer)) => return self.end(ending, answer),
                 Ok(wish) => self.grant(wish),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -160,7 +158,7 @@ impl Keeper {
 
     fn grant(&mut self, wish: Wish) {
         match wish {
-            Wish::Serve(spec) => self.wanted = *spec,
+            Wish::Serve(spec) => self.want(*spec),
             Wish::Check(spec, answer) => {
                 // Who asked may have given up.
                 let _ = answer.send(self.check(&spec));
@@ -179,7 +177,23 @@ impl Keeper {
                 let text = if let Some(Reply::Metrics(text)) = metrics { text } else { String::new() };
                 let _ = answer.send(text);
             }
+            Wish::Announce(answer) => {
+                let grace = self.wanted.drain.grace;
+                if grace > Span::ZERO {
+                    let _ = self.ask(&Ask::Announce);
+                }
+                let _ = answer.send(if self.proxy.is_some() { grace } else { Span::ZERO });
+            }
             Wish::End(..) => {}
+        }
+    }
+
+    /// Takes in what is wanted from now on. How many threads serve is settled when a proxy is started.
+    fn want(&mut self, mut spec: Spec) {
+        self.workers = spec.workers.take();
+        self.wanted = spec;
+        if self.proxy.as_ref().is_some_and(|proxy| self.has_other_workers(proxy)) {
+            self.served = None;
         }
     }
 
@@ -188,9 +202,16 @@ impl Keeper {
         if spec.services.is_empty() {
             return Ok(());
         }
+        if let Some(address) = spec.admin
+            && let Err(error) = self.sockets.open(address, 1)
+        {
+            return Err(vec![Objection::of_all(format!("proxy.admin: cannot listen on {address}: {error}"))]);
+        }
         if self.proxy.is_none() {
+            self.workers = spec.workers;
             self.begin().map_err(|problem| vec![Objection::of_all(problem)])?;
         }
+        let spec = &Spec { workers: None, ..spec.clone() };
         self.busy = Instant::now();
         let mut files = spec.files();
         files.extend(self.wanted.files());
@@ -207,61 +228,6 @@ impl Keeper {
             Some(Reply::Wrong(problems)) => Err(objections(&problems)),
             _ => Err(vec![Objection::of_all("l7-proxy, which would have to serve it, does not answer")]),
         }
-    }
-
-    /// Sees whether the proxy is still there, and those that are leaving.
-    fn look(&mut self) {
-        self.leaving.retain_mut(|proxy| proxy.ended().is_none());
-        if let Some(how) = self.proxy.as_mut().and_then(Proxy::ended) {
-            error!("l7-proxy has ended ({how}); clients wait until the next one is there");
-            self.lose();
-        }
-    }
-
-    /// There is no proxy any more.
-    fn lose(&mut self) {
-        if let Some(mut proxy) = self.proxy.take() {
-            proxy.kill();
-        }
-        self.forget_proxy();
-        if self.began.elapsed() > LONGEST_PAUSE {
-            self.failures = 0;
-        }
-        let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
-        if self.failures > 0 {
-            self.not_before = Some(Instant::now() + pause);
-        }
-        self.failures += 1;
-    }
-
-    fn forget_proxy(&mut self) {
-        (self.served, self.asked, self.remembers) = (None, None, false);
-        self.handed.clear();
-        self.files.forget();
-    }
-
-    fn is_outdated(&self, proxy: &Proxy) -> bool {
-        let program = self.options.program.as_deref();
-        program.is_some_and(|program| !process::lies_at(proxy.program, program)) || !proxy.understands
-    }
-
-    /// Starts a proxy, which serves nothing yet.
-    fn begin(&mut self) -> Result<(), String> {
-        self.began = Instant::now();
-        let socket = self.options.socket.clone();
-        let proxy = self.begin_at(socket)?;
-        self.proxy = Some(proxy);
-        self.forget_proxy();
-        Ok(())
-    }
-
-    fn begin_at(&self, socket: PathBuf) -> Result<Proxy, String> {
-        let options = Options { socket, ..self.options.clone() };
-        let child = process::start(&options)?;
-        let proxy = Proxy::reach(&options.socket, child);
-        let proxy = proxy.map_err(|error| format!("l7-proxy was started and does not answer: {error}"))?;
-        info!("started l7-proxy (pid {})", proxy.pid);
-        Ok(proxy)
     }
 
     fn make_it_so(&mut self) {
@@ -304,6 +270,18 @@ impl Keeper {
                 }
             }
         }
+        if let Some(address) = spec.admin
+            && let Err(error) = self.sockets.open(address, 1)
+        {
+            spec.admin = None;
+            let problem = format!("cannot tell of health on {address}: {error}");
+            if self.admin_problem.as_ref() != Some(&problem) {
+                error!("{problem}; trying again");
+            }
+            self.admin_problem = Some(problem);
+        } else {
+            self.admin_problem = None;
+        }
         for (vip, problem) in problems.iter().filter(|(vip, what)| self.problems.get(*vip) != Some(what)) {
             error!("VIP {vip}: {problem}; trying again");
         }
@@ -312,7 +290,7 @@ impl Keeper {
     }
 
     /// Has the proxy serve what is wanted, if it does not.
-    fn serve(&mut self) {
+    pub(super) fn serve(&mut self) {
         let spec = self.openable();
         if self.asked.as_ref() == Some(&spec) {
             // What was opened for a VIP that could not be opened in full would let clients in to nobody.
@@ -369,7 +347,8 @@ impl Keeper {
     /// Has the proxy serve exactly this; gives what it has against it. `None` where it does not answer.
     fn try_to_serve(&mut self, spec: &Spec) -> Option<Result<(), Vec<Objection>>> {
         let open = spec.services.iter().filter(|service| !service.closed);
-        let wanted: BTreeSet<_> = open.flat_map(|service| service.listen.iter().copied()).collect();
+        let wanted: BTreeSet<_> =
+            open.flat_map(|service| service.listen.iter().copied()).chain(spec.admin).collect();
         let new: BTreeSet<_> = wanted.difference(&self.handed).copied().collect();
         let sockets: Vec<_> = self.sockets.of(&new).collect();
         let given = self.proxy.as_mut()?.give_sockets(&sockets);
@@ -423,82 +402,8 @@ impl Keeper {
         }
     }
 
-    /// Has another proxy take the place of the one that serves; it lets its clients finish.
-    fn replace(&mut self) {
-        let [next_socket, former_socket] = other_sockets(&self.options.socket);
-        let next = match self.begin_at(next_socket.clone()) {
-            Ok(next) => next,
-            Err(problem) => {
-                warn!("l7-proxy stays as it is: {problem}");
-                self.served = Some(Spec::default());
-                return;
-            }
-        };
-        let (memory, status) = (self.ask(&Ask::Memory), self.ask(&Ask::Status));
-        if let (Some(Reply::Memory(memory)), Some(Reply::Status(status))) = (memory, status) {
-            self.memory = Memory { counted: Some(status), ..memory };
-        }
-        let former = self.proxy.replace(next);
-        let (asked, served) = (self.asked.take(), self.served.take());
-        self.forget_proxy();
-        // Whoever is killed between these steps leaves both to be found.
-        let _ = fs::rename(&self.options.socket, &former_socket);
-        self.serve();
-        let serves = self.proxy.is_some() && self.problem.is_none();
-        if !serves {
-            warn!("the new l7-proxy does not serve; the one before it stays");
-            if let Some(mut next) = std::mem::replace(&mut self.proxy, former) {
-                next.kill();
-            }
-            self.forget_proxy();
-            (self.asked, self.served, self.remembers) = (asked, Some(served.unwrap_or_default()), true);
-            let _ = fs::rename(&former_socket, &self.options.socket);
-            let _ = fs::remove_file(&next_socket);
-            return;
-        }
-        if let Err(error) = fs::rename(&next_socket, &self.options.socket) {
-            warn!("the next lb-user will not find l7-proxy: {}: {error}", self.options.socket.display());
-        }
-        if let Some(mut former) = former {
-            info!("l7-proxy (pid {}) lets its clients finish", former.pid);
-            let _ = former.ask(&Ask::End { within: FAREWELL, gently: true });
-            self.leaving.push(former);
-        }
-        let _ = fs::remove_file(&former_socket);
-    }
-
-    /// Nothing is to be served: the proxy may go.
-    fn dismiss(&mut self) {
-        if let Some(mut proxy) = self.proxy.take() {
-            let _ = proxy.ask(&Ask::End { within: FAREWELL, gently: true });
-            self.leaving.push(proxy);
-            self.forget_proxy();
-            self.sockets.keep(&BTreeSet::new());
-        }
-    }
-
-    /// Ends the proxy in good time, or leaves it to the next start.
-    fn end(mut self, within: Option<Span>, answer: oneshot::Sender<()>) {
-        if let Some(within) = within {
-            let mut all: Vec<_> = self.leaving.drain(..).collect();
-            if let Some(mut proxy) = self.proxy.take() {
-                let _ = proxy.ask(&Ask::End { within, gently: false });
-                all.push(proxy);
-            }
-            self.sockets.keep(&BTreeSet::new());
-            let until = Instant::now() + within.get() + Duration::from_secs(1);
-            for proxy in &mut all {
-                if !proxy.wait(until) {
-                    proxy.kill();
-                }
-            }
-            let _ = fs::remove_file(&self.options.socket);
-        }
-        let _ = answer.send(());
-    }
-
     /// Asks the proxy; one that does not answer is of no use any more.
-    fn ask(&mut self, ask: &Ask) -> Option<Reply> {
+    pub(super) fn ask(&mut self, ask: &Ask) -> Option<Reply> {
         match self.proxy.as_mut()?.ask(ask) {
             Ok(reply) => Some(reply),
             Err(error) => {
@@ -547,11 +452,11 @@ impl Keeper {
 fn without(spec: &Spec, served: Option<&Spec>, objected: &BTreeMap<String, String>) -> Spec {
     let mut rest = spec.clone();
     rest.services.retain(|service| !objected.contains_key(&service.name));
-    rest.pools.retain(|pool| !objected.contains_key(&pool.name));
+    rest.pools.retain(|pool| !objected.contains_key(vip_in(&pool.name)));
     let Some(served) = served else { return rest };
     let services = served.services.iter().filter(|service| objected.contains_key(&service.name));
     rest.services.extend(services.cloned());
-    for pool in served.pools.iter().filter(|pool| objected.contains_key(&pool.name)) {
+    for pool in served.pools.iter().filter(|pool| objected.contains_key(vip_in(&pool.name))) {
         let mut pool = pool.clone();
         // How servers are is news whatever else is wrong.
         let now = spec.pools.iter().filter(|now| now.name == pool.name).flat_map(|now| &now.servers);

@@ -12,6 +12,7 @@
 
 mod files;
 mod keeper;
+mod lifecycle;
 mod process;
 mod proxy;
 mod sockets;
@@ -26,7 +27,10 @@ use std::{
 use l7_spec::{Problem, ServerStatus, Span, Spec, Status};
 use tokio::sync::{oneshot, watch};
 
-use crate::config::{Checked, Diagnostic, Severity};
+use crate::{
+    config::{Checked, Diagnostic, Severity},
+    plan::select::vip_in,
+};
 
 pub use keeper::Keeper;
 pub use proxy::{Found, end_left, find, kill_holders};
@@ -73,8 +77,21 @@ pub enum Wish {
     Renew,
     /// The proxy's metrics; empty without a proxy.
     Metrics(oneshot::Sender<String>),
-    /// Have the proxy end, within this time; without one it is left to the next start.
-    End(Option<Span>, oneshot::Sender<()>),
+    /// The end is near; for how long that is to be said before it comes.
+    Announce(oneshot::Sender<Span>),
+    /// This process ends; what is to become of the proxy.
+    End(Ending, oneshot::Sender<()>),
+}
+
+/// What becomes of the proxy when this process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is left to the next start.
+    GoesOn,
+    /// It ends too, and what is open has the time that the configuration says.
+    Soon,
+    /// It ends at once.
+    Now,
 }
 
 /// What is known of the proxy.
@@ -100,11 +117,12 @@ impl Report {
         self.problems.get(vip).or(self.problem.as_ref()).cloned().or(of_all)
     }
 
-    /// A server of a VIP.
+    /// A server of a pool that a VIP leads to; the pool by its [`key`](crate::plan::select::key).
     #[must_use]
-    pub fn server(&self, vip: &str, server: &str) -> Option<&ServerStatus> {
+    pub fn server(&self, vip: &str, pool: &str, server: &str) -> Option<&ServerStatus> {
         let service = self.status.services.iter().find(|service| service.name == vip)?;
-        service.pools.iter().flat_map(|pool| &pool.servers).find(|one| one.name == server)
+        let pool = service.pools.iter().find(|one| one.name == pool)?;
+        pool.servers.iter().find(|one| one.name == server)
     }
 }
 
@@ -156,10 +174,17 @@ impl Handle {
         answered.await.unwrap_or_default()
     }
 
-    /// Has the proxy end within a time, or leaves it to the next start; returns when it has ended.
-    pub async fn end(&self, within: Option<Span>) {
+    /// Has `/health` say that the end is near; gives for how long the configuration wants that to be said.
+    pub async fn announce(&self) -> Span {
         let (answer, answered) = oneshot::channel();
-        let _ = self.wishes.send(Wish::End(within, answer));
+        let _ = self.wishes.send(Wish::Announce(answer));
+        answered.await.unwrap_or_default()
+    }
+
+    /// This process ends; returns when the proxy has too, if it is to.
+    pub async fn end(&self, ending: Ending) {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.wishes.send(Wish::End(ending, answer));
         let _ = answered.await;
     }
 }
@@ -197,7 +222,7 @@ impl fmt::Display for Objection {
     }
 }
 
-/// Problems of a specification in the words of a configuration: each service and its pool are of one VIP. Each is told
+/// Problems of a specification in the words of a configuration: each service and its pools are of one VIP. Each is told
 /// once.
 fn objections(problems: &[Problem]) -> Vec<Objection> {
     let mut objections = Vec::new();
@@ -205,7 +230,12 @@ fn objections(problems: &[Problem]) -> Vec<Objection> {
         let text = problem.to_string();
         let of_vip = ["service ", "pool "].iter().find_map(|kind| text.strip_prefix(kind)?.split_once(": "));
         let objection = match of_vip {
-            Some((vip, problem)) => Objection { vip: Some(vip.to_owned()), problem: problem.to_owned() },
+            Some((name, problem)) => {
+                let vip = vip_in(name);
+                let pool = name.strip_prefix(vip).and_then(|rest| rest.strip_prefix('/'));
+                let of = pool.map(|pool| format!("pool {pool}: ")).unwrap_or_default();
+                Objection { vip: Some(vip.to_owned()), problem: format!("{of}{problem}") }
+            }
             None => Objection::of_all(text),
         };
         if !objections.contains(&objection) {
@@ -231,11 +261,12 @@ mod tests {
             Problem::new("service web: tls.certificates[0]", "a.pem has no private key"),
             Problem::new("pool web", "is wrong: twice"),
             Problem::new("pool web", "is wrong: twice"),
+            Problem::new("pool web/api", "is wrong"),
             Problem::new("workers", "must be 1 to 1024"),
         ];
         assert_eq!(
             lines(&objections(&problems)),
-            "VIP web: tls.certificates[0]: a.pem has no private key\nVIP web: is wrong: twice\nworkers: must be 1 to 1024"
+            "VIP web: tls.certificates[0]: a.pem has no private key\nVIP web: is wrong: twice\nVIP web: pool api: is wrong\nworkers: must be 1 to 1024"
         );
     }
 }

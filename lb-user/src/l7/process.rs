@@ -23,11 +23,11 @@ const LOG: &str = "L7_PROXY_LOG";
 /// Names that the proxy runs as where no user is named, of which the first that this host has is taken.
 const USUAL_USERS: [&str; 2] = ["l7-proxy", "nobody"];
 
-/// Starts the program, which then waits to be told what to serve.
+/// Starts the program, which then waits to be told what to serve; with so many threads, or as it likes.
 ///
 /// # Errors
 /// What keeps it from being started, in words.
-pub(super) fn start(options: &Options) -> Result<Child, String> {
+pub(super) fn start(options: &Options, workers: Option<usize>) -> Result<Child, String> {
     let program = options.program.as_deref().ok_or_else(missing)?;
     let shown = program.display();
     let (uid, gid) = user(&options.user)?;
@@ -37,6 +37,7 @@ pub(super) fn start(options: &Options) -> Result<Child, String> {
     let opened = File::open(program).map_err(|error| format!("cannot open {shown}: {error}"))?;
     let mut command = Command::new(format!("/proc/self/fd/{}", opened.as_raw_fd()));
     command.arg0("l7-proxy").arg("--control").stdin(Stdio::from(OwnedFd::from(control)));
+    command.args(workers.map(|workers| format!("--workers={workers}")));
     // Ctrl-C is for lb-user, which has the proxy end in good time.
     command.env_clear().envs(std::env::var_os(LOG).map(|filter| (LOG, filter)));
     command.process_group(0).uid(uid).gid(gid).current_dir("/");

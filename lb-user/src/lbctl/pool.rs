@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     reload::edit::Edit,
-    snapshot::{PoolHealth, PoolServer, PoolStatus, ServerStatus, Snapshot},
+    snapshot::{PoolHealth, PoolServer, PoolStatus, ServerStatus, Snapshot, VipStatus},
 };
 
 /// A server that is to be in a pool.
@@ -149,15 +149,21 @@ pub fn run(at: &At, word: &Word) -> Result<(), Failure> {
 }
 
 fn row<'a>(snapshot: &Snapshot, pool: &'a PoolStatus) -> Row<'a> {
-    let of = |vip: &&crate::snapshot::VipStatus| vip.pool.as_ref() == Some(&pool.name);
-    let worst = snapshot.vips.iter().filter(of).map(|vip| vip.health).max_by_key(|health| match health {
-        PoolHealth::Healthy => 0,
-        PoolHealth::Unknown => 1,
-        PoolHealth::Degraded => 2,
-        PoolHealth::Down => 3,
-    });
+    let worst =
+        snapshot.vips.iter().filter_map(|vip| health_in(vip, &pool.name)).max_by_key(|health| match health {
+            PoolHealth::Healthy => 0,
+            PoolHealth::Unknown => 1,
+            PoolHealth::Degraded => 2,
+            PoolHealth::Down => 3,
+        });
     let PoolStatus { name, vips, min_healthy, servers } = pool;
     Row { name, servers: servers.len(), min_healthy: *min_healthy, vips, health: worst }
+}
+
+/// How a VIP finds a pool; none where it does not lead there. Of its own it says no more than of all together.
+fn health_in(vip: &VipStatus, pool: &str) -> Option<PoolHealth> {
+    let further = vip.further_pools.iter().find(|further| further.name == pool).map(|further| further.health);
+    further.or((vip.pool.as_deref() == Some(pool)).then_some(vip.health))
 }
 
 fn list(rows: &[Row<'_>], colour: bool) -> String {
@@ -182,8 +188,8 @@ fn show(snapshot: &Snapshot, name: &str, format: Format) -> Result<String, Failu
     let none = || Failure::Answer(format!("there is no pool {name:?}; lbctl pool list lists them"));
     let pool = snapshot.pools.iter().find(|pool| pool.name == name).ok_or_else(none)?;
     let servers = pool.servers.iter().map(|configured| {
-        let vips = snapshot.vips.iter().filter(|vip| vip.pool.as_deref() == Some(name));
-        ServerDetail { configured, vips: vips.filter_map(|vip| find(vip, &configured.name)).collect() }
+        let vips = snapshot.vips.iter().filter_map(|vip| find(vip, name, &configured.name));
+        ServerDetail { configured, vips: vips.collect() }
     });
     let detail = Detail {
         name: &pool.name,
@@ -194,8 +200,14 @@ fn show(snapshot: &Snapshot, name: &str, format: Format) -> Result<String, Failu
     render(format, &detail, |_| table(&detail, wants_colour()))
 }
 
-fn find<'a>(vip: &'a crate::snapshot::VipStatus, server: &str) -> Option<InVip<'a>> {
-    let server = vip.servers.iter().find(|other| other.name == server)?;
+fn find<'a>(vip: &'a VipStatus, pool: &str, server: &str) -> Option<InVip<'a>> {
+    let is_it = |other: &&ServerStatus| match &other.pool {
+        Some(further) => {
+            further == pool && other.name.strip_prefix(pool).is_some_and(|rest| &rest[1..] == server)
+        }
+        None => vip.pool.as_deref() == Some(pool) && other.name == server,
+    };
+    let server = vip.servers.iter().find(is_it)?;
     Some(InVip { vip: &vip.name, server })
 }
 

@@ -69,7 +69,7 @@ pub enum Word {
 /// Which servers.
 #[derive(Clone, Debug, Args)]
 pub struct Target {
-    /// VIP and server by their names; `*/NAME` for a server in all its VIPs.
+    /// VIP and server by their names; `*/NAME` for a server in all its VIPs. A server that only routes lead to: `VIP/POOL:SERVER`.
     #[arg(value_name = "VIP/SERVER", value_parser = target)]
     server: (String, String),
     #[command(flatten)]

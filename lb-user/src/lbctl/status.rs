@@ -137,7 +137,7 @@ fn vip_cells(vip: &VipStatus, wide: bool) -> Vec<Cell> {
         (&vip.mode).into(),
     ];
     let port = vip.check_port.map(|port| format!(" {port}")).unwrap_or_default();
-    let pool = vip.pool.as_deref().unwrap_or("-");
+    let pool = pools(vip);
     if wide {
         cells.extend([pool.into(), Cell::from(&vip.algorithm)]);
     }
@@ -149,6 +149,13 @@ fn vip_cells(vip: &VipStatus, wide: bool) -> Vec<Cell> {
     cells.extend(numbers(&vip.traffic));
     cells.push(note);
     cells
+}
+
+/// The pools that a VIP leads to, its own first.
+pub(super) fn pools(vip: &VipStatus) -> String {
+    let further = vip.further_pools.iter().map(|pool| pool.name.as_str());
+    let pools: Vec<_> = vip.pool.as_deref().into_iter().chain(further).collect();
+    if pools.is_empty() { "-".to_owned() } else { pools.join(", ") }
 }
 
 /// Health in a word, painted.
@@ -202,6 +209,9 @@ pub(super) fn remarks(server: &ServerStatus) -> Cell {
     if server.backup {
         remarks.push(if server.active { "backup, in use" } else { "backup" }.to_owned());
     }
+    if server.paused {
+        remarks.push("paused: it failed requests in a row (outliers)".to_owned());
+    }
     match server.state {
         Admin::Ready => {}
         Admin::Drain => remarks.push("drained: takes no new flows".to_owned()),
@@ -221,8 +231,8 @@ pub(super) fn remarks(server: &ServerStatus) -> Cell {
             remarks.push(problem.clone());
             Paint::Bad
         }
-        (None, Admin::Ready) => Paint::Plain,
-        (None, Admin::Drain | Admin::Halt) => Paint::Warn,
+        (None, Admin::Ready) if !server.paused => Paint::Plain,
+        (None, _) => Paint::Warn,
     };
     Cell::new(remarks.join("; "), paint)
 }

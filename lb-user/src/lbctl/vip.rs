@@ -145,6 +145,11 @@ struct Row<'a> {
     persistence: &'a str,
     algorithm: &'a str,
     pool: Option<&'a str>,
+    /// Pools that it leads to beside its own.
+    further_pools: Vec<&'a str>,
+    /// All of them, for people.
+    #[serde(skip)]
+    pools: String,
     /// What the health checks do, and on which port.
     check: &'a str,
     check_port: Option<u16>,
@@ -172,6 +177,8 @@ impl<'a> Row<'a> {
             persistence: &vip.persistence,
             algorithm: &vip.algorithm,
             pool: vip.pool.as_deref(),
+            further_pools: vip.further_pools.iter().map(|pool| pool.name.as_str()).collect(),
+            pools: status::pools(vip),
             check: &vip.check,
             check_port: vip.check_port,
             enabled: vip.enabled,
@@ -247,10 +254,7 @@ fn list(rows: &[Row<'_>], wide: bool, colour: bool) -> String {
     for row in rows {
         let mut cells: Vec<Cell> =
             [row.name, &row.address, row.ports, row.protocol, row.mode].map(Cell::from).into();
-        cells.extend([
-            row.pool.unwrap_or("-").into(),
-            format!("{}/{}", row.servers_active, row.servers).into(),
-        ]);
+        cells.extend([(&row.pools).into(), format!("{}/{}", row.servers_active, row.servers).into()]);
         cells.extend([status::health_cell(row.health), units::count(row.active).into()]);
         if wide {
             let port = row.check_port.map(|port| format!(" {port}")).unwrap_or_default();

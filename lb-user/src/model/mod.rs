@@ -6,6 +6,7 @@
 
 mod flows;
 mod health;
+mod lead;
 mod pool;
 mod ports;
 mod proxied;
@@ -18,12 +19,11 @@ use std::{
 
 pub use flows::FlowTables;
 pub use health::{Check, HealthCheck, HttpCheck, Password, RedisCheck, StatusRanges, Step, Trust};
+pub use lead::{Lead, Member};
 pub use pool::{Address, AddressFamily, Found, Name, OnDown, Pool, Server};
 pub use ports::{PortRange, Ports};
-pub use proxied::{ProxiedPool, ProxiedVip};
-pub use vip::{
-    Algorithm, Empty, GUE_PORT, Mode, Persistence, Protocol, Redirect, Scheme, Timeouts, Tls, Vip,
-};
+pub use proxied::{Further, ProxiedPool, ProxiedVip, Proxy};
+pub use vip::{Algorithm, Empty, GUE_PORT, Mode, Persistence, Protocol, Tls, Vip};
 
 /// A whole configuration: what `lb-user` shall do until the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Config {
     pub resolve_interval: Duration,
     /// Where a line for each request and connection of proxied VIPs goes; never a file.
     pub access_log: l7_spec::Log,
+    /// The process that serves proxied VIPs.
+    pub proxy: Proxy,
     /// Virtual services, in file order. Names are unique; no two share an address, port and protocol.
     pub vips: Vec<Vip>,
     /// Pools, in file order. Names are unique.
@@ -52,6 +54,7 @@ impl Default for Config {
             flows: FlowTables::default(),
             resolve_interval: Duration::from_secs(10),
             access_log: l7_spec::Log::default(),
+            proxy: Proxy::default(),
             vips: Vec::new(),
             pools: Vec::new(),
         }
@@ -88,15 +91,30 @@ impl Config {
         config
     }
 
-    /// The pool of a VIP, if it has one.
+    /// The own pool of a VIP, if it has one: of layer 4 modes the only one.
     #[must_use]
     pub fn pool_of(&self, vip: &Vip) -> Option<&Pool> {
         vip.pool.as_deref().and_then(|name| self.pool(name))
     }
 
-    /// The servers behind a VIP, in file order; none where the VIP has no pool (a redirect).
+    /// The servers of a VIP's own pool, in file order.
     #[must_use]
     pub fn servers_of(&self, vip: &Vip) -> &[Server] {
         self.pool_of(vip).map_or(&[], |pool| &pool.servers)
+    }
+
+    /// The pools that a VIP leads to: its own first, each once.
+    pub fn leads_of<'a>(&'a self, vip: &'a Vip) -> impl Iterator<Item = Lead<'a>> + 'a {
+        let own = self.pool_of(vip).map(|pool| Lead { pool, check: &vip.health, own: true });
+        let further = vip.proxied.further.iter().filter_map(|further| {
+            let pool = self.pool(&further.pool)?;
+            Some(Lead { pool, check: &further.health, own: false })
+        });
+        own.into_iter().chain(further)
+    }
+
+    /// The servers of all pools that a VIP leads to, pool by pool and in file order.
+    pub fn members_of<'a>(&'a self, vip: &'a Vip) -> impl Iterator<Item = Member<'a>> + 'a {
+        self.leads_of(vip).flat_map(|lead| lead.members())
     }
 }

@@ -106,6 +106,8 @@ pub struct Server {
     pub address: Address,
     /// Share of new flows relative to the pool's other servers, 0..=65535, default 100; 0 takes none.
     pub weight: u16,
+    /// The port it serves on, where it is not that of the VIP; only in VIPs of proxied modes.
+    pub port: Option<u16>,
     /// Used only while no other server of the pool is up.
     pub backup: bool,
     /// Requests (mode `tcp`: connections) at once in VIPs of proxied modes; further ones wait.

@@ -20,9 +20,9 @@ pub struct Vip {
     pub protocol: Protocol,
     /// How traffic reaches the servers.
     pub mode: Mode,
-    /// Name of an existing pool; `None` only where the VIP answers by itself (a redirect).
+    /// Name of an existing pool; `None` only where the VIP answers by itself (a redirect), or leads to others only (routes).
     pub pool: Option<String>,
-    /// Port on the servers; `None` keeps the port the client used.
+    /// Port on servers that have none of their own; `None` keeps the port the client used.
     pub server_port: Option<u16>,
     /// How the server of a new flow is chosen.
     pub algorithm: Algorithm,
@@ -38,16 +38,16 @@ pub struct Vip {
     pub flow_state: bool,
     /// UDP port where servers take packets out of GUE; of use to mode `gue` only.
     pub gue_port: u16,
-    /// The check for this VIP's servers.
+    /// The check for this VIP's servers in its own pool.
     pub health: HealthCheck,
     /// TLS towards clients; modes `http` and `tcp` only.
     pub tls: Option<Tls>,
     /// Answer with a redirect instead of a server; mode `http` only.
-    pub redirect: Option<Redirect>,
+    pub redirect: Option<l7_spec::Redirect>,
     /// Networks (address, prefix length) whose forwarded headers count; mode `http` only.
     pub trusted_proxies: Vec<(IpAddr, u8)>,
-    /// Idle times; modes `http` and `tcp` only.
-    pub timeouts: Timeouts,
+    /// Times after which it gives up; modes `http` and `tcp` only.
+    pub timeouts: l7_spec::Timeouts,
     /// Status → file with the answer; mode `http` only.
     pub error_pages: BTreeMap<u16, PathBuf>,
     /// What else only modes `http` and `tcp` have.
@@ -140,6 +140,8 @@ pub enum Algorithm {
     RoundRobin,
     /// The one of two with fewer connections for its weight.
     LeastConnections,
+    /// Of two at random the one that answers sooner; modes `http` and `tcp` only.
+    PowerOfTwo,
     /// By the client's address: all flows of a client go to one server.
     Source,
     /// The first in the order of the file.
@@ -152,6 +154,7 @@ impl fmt::Display for Algorithm {
             Self::Maglev => "maglev",
             Self::RoundRobin => "round-robin",
             Self::LeastConnections => "least-conn",
+            Self::PowerOfTwo => "power-of-two",
             Self::Source => "source",
             Self::First => "first",
         })
@@ -178,14 +181,13 @@ pub enum Persistence {
     SourceIp {
         /// A client without new flows for this long is chosen for anew; `None` for as long as it is remembered.
         timeout: Option<Duration>,
+        /// How many clients are remembered for each pool; `None` for as many as is usual. Modes `http` and `tcp` only.
+        entries: Option<u32>,
     },
     /// All flows of all clients go to one server until it fails; no fail-back.
     LastSuccessful,
     /// A cookie set by the proxy names the server; mode `http` only.
-    Cookie {
-        /// Cookie name.
-        name: String,
-    },
+    Cookie(l7_spec::CookiePersistence),
 }
 
 impl fmt::Display for Persistence {
@@ -194,7 +196,7 @@ impl fmt::Display for Persistence {
             Self::None => "none",
             Self::SourceIp { .. } => "source-ip",
             Self::LastSuccessful => "last-successful",
-            Self::Cookie { .. } => "cookie",
+            Self::Cookie(_) => "cookie",
         })
     }
 }
@@ -213,42 +215,8 @@ pub struct Tls {
     pub alpn: Option<Vec<String>>,
     /// Certificates of clients.
     pub client_certificates: Option<l7_spec::ClientCertificates>,
+    /// How long a handshake may take.
+    pub handshake_timeout: Option<l7_spec::Span>,
     /// Whether a request for a host of another certificate than the connection's is refused.
     pub refuse_domain_fronting: Option<bool>,
-}
-
-/// An answer that sends the client elsewhere; host, path and query are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Redirect {
-    /// Scheme to go to.
-    pub scheme: Scheme,
-}
-
-/// Scheme of a URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// Plain HTTP.
-    Http,
-    /// HTTP over TLS.
-    Https,
-}
-
-impl fmt::Display for Scheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        })
-    }
-}
-
-/// Idle times of a proxied VIP; `None` leaves the proxy's default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Keep-alive towards the client.
-    pub client_idle: Option<Duration>,
-    /// Keep-alive towards servers.
-    pub server_idle: Option<Duration>,
-    /// WebSocket and other upgraded connections.
-    pub tunnel: Option<Duration>,
 }

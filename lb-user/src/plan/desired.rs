@@ -114,7 +114,7 @@ pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Wanted {
     let settings = Settings { interface_factor, ..settings(inputs) };
     let maps = Desired { settings, interfaces, ..Desired::default() };
     let mut wanted = Wanted { maps, rings: BTreeMap::new() };
-    settled.retain(|name, _| inputs.config.vips.iter().any(|vip| vip.name == *name));
+    select::retain(settled, inputs.config);
     for vip in &inputs.config.vips {
         let number = inputs.ids.vip(&vip.name).expect("every VIP was given a number");
         wanted.maps.add_vip_keys(vip, number, inputs.steering.is_enabled(&vip.name));
@@ -233,7 +233,7 @@ impl Desired {
             Admin::Ready if enabled => condition(server),
             _ => Condition::Unusable,
         };
-        let active = select::active(vip, &servers, needed, usable, settled);
+        let active = select::active(&select::Rule::of_vip(vip), &servers, needed, usable, settled);
         let (mut members, mut keeping, mut willing) = (Vec::new(), HashSet::new(), HashSet::new());
         for (position, server) in servers.iter().enumerate() {
             let id = id(server);
@@ -322,6 +322,7 @@ pub(crate) mod tests {
             name: name.into(),
             address: Address::Fixed(IpAddr::from([10, 0, 0, last])),
             weight: 100,
+            port: None,
             backup: false,
             max_connections: None,
             quic_id: None,
@@ -623,7 +624,13 @@ pub(crate) mod tests {
         for (mode, algorithm, persistence, flow_state, expected) in [
             (Mode::Snat, Algorithm::Maglev, Persistence::None, true, Memory::Nothing),
             (Mode::Nat, Algorithm::RoundRobin, Persistence::None, true, Memory::Nothing),
-            (Mode::Snat, Algorithm::Maglev, Persistence::SourceIp { timeout: None }, true, Memory::Changes),
+            (
+                Mode::Snat,
+                Algorithm::Maglev,
+                Persistence::SourceIp { timeout: None, entries: None },
+                true,
+                Memory::Changes,
+            ),
             (Mode::Snat, Algorithm::Source, Persistence::None, true, Memory::Changes),
             (Mode::Dr, Algorithm::Maglev, Persistence::None, true, Memory::Changes),
             (Mode::Ipip, Algorithm::First, Persistence::None, true, Memory::Changes),

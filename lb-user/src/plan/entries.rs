@@ -63,7 +63,8 @@ pub(super) fn turns(vip: &Vip) -> Option<Turns> {
         _ if vip.persistence == Persistence::LastSuccessful => None,
         Algorithm::RoundRobin => Some(Turns::RoundRobin),
         Algorithm::LeastConnections => Some(Turns::LeastConnections),
-        Algorithm::Maglev | Algorithm::Source | Algorithm::First => None,
+        // That of two is the proxy's own way.
+        Algorithm::Maglev | Algorithm::Source | Algorithm::First | Algorithm::PowerOfTwo => None,
     }
 }
 
@@ -74,7 +75,7 @@ pub(super) fn is_by_source(vip: &Vip) -> bool {
 
 /// How long a client is remembered, in units of a flow tag's time; 0 for as long as may be.
 pub(super) fn persistence(vip: &Vip) -> u16 {
-    let Persistence::SourceIp { timeout: Some(timeout) } = vip.persistence else { return 0 };
+    let Persistence::SourceIp { timeout: Some(timeout), .. } = vip.persistence else { return 0 };
     let unit = u128::from(TICK_NS) * u128::from(TAG_UNIT);
     timeout.as_nanos().div_ceil(unit).try_into().unwrap_or(u16::MAX)
 }
@@ -195,7 +196,7 @@ mod tests {
     fn a_client_is_remembered_for_as_long_as_is_written() {
         let of = |timeout| {
             value(|vip| {
-                vip.persistence = Persistence::SourceIp { timeout };
+                vip.persistence = Persistence::SourceIp { timeout, entries: None };
             })
         };
         assert_eq!((of(None).flags, of(None).persistence), (vip_flags::BY_SOURCE, 0));

@@ -197,9 +197,8 @@ impl Ids {
 /// Every pair of VIP and server, in file order, with the server's address.
 fn targets(config: &Config) -> impl Iterator<Item = (TargetId, Option<IpAddr>)> + '_ {
     config.vips.iter().flat_map(|vip| {
-        let servers = config.servers_of(vip).iter();
-        servers
-            .map(|server| (TargetId { vip: vip.name.clone(), server: server.name.clone() }, server.address()))
+        let members = config.members_of(vip);
+        members.map(|member| (TargetId::new(&vip.name, member.name), member.server.address()))
     })
 }
 

@@ -1,19 +1,19 @@
 //! What l7-proxy is to serve: the VIPs of proxied modes with their servers as they are now.
 //!
-//! Each VIP becomes a service with a pool of its own, both of its name, as health and the operator's word belong to a pair
-//! of VIP and server.
+//! Each VIP becomes a service with pools of its own, as health and the operator's word belong to a pair of VIP and server:
+//! the service and the VIP's own pool have its name, further pools are `VIP/POOL` ([`select::key`]).
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use l7_spec as spec;
 
 use super::{
-    select::{self, Condition, Settled},
+    select::{self, Condition, Rule, Settled},
     steering::{Admin, Steering},
 };
 use crate::{
     health::TargetId,
-    model::{Algorithm, Config, Mode, OnDown, Persistence, Pool, Scheme, Server, Timeouts, Tls, Vip},
+    model::{Algorithm, Config, Lead, Mode, OnDown, Persistence, Proxy, Server, Tls, Vip},
     snapshot::Health,
 };
 
@@ -37,20 +37,37 @@ pub type Open = BTreeSet<String>;
 /// answer to their SYN. Who was let in once is not kept waiting again.
 #[must_use]
 pub fn spec(inputs: &Inputs<'_>, settled: &mut Settled, open: &mut Open) -> spec::Spec {
-    let mut spec = spec::Spec { log: inputs.config.access_log.clone(), ..spec::Spec::default() };
+    let mut spec = of_process(inputs.config);
     open.retain(|name| inputs.config.vips.iter().any(|vip| vip.name == *name && !vip.mode.is_layer4()));
     for vip in inputs.config.vips.iter().filter(|vip| !vip.mode.is_layer4()) {
-        let pool = inputs.config.pool_of(vip).map(|pool| pool_of(inputs, vip, pool, settled));
-        let waits = pool.is_some() && all_unknown(inputs, vip);
-        if !waits {
+        if !inputs.config.leads_of(vip).any(|lead| all_unknown(inputs, vip, &lead)) {
             open.insert(vip.name.clone());
         }
-        let may_enter = inputs.steering.is_enabled(&vip.name) && open.contains(&vip.name);
-        spec.services.push(service(vip, !may_enter));
-        spec.pools.extend(pool);
+        let is_open = open.contains(&vip.name);
+        let pools = inputs.config.leads_of(vip).map(|lead| pool_of(inputs, vip, lead, is_open, settled));
+        spec.pools.extend(pools);
+        spec.services.push(service(inputs.config, vip, !is_open || !inputs.steering.is_enabled(&vip.name)));
     }
     spec
 }
+
+/// What is for the whole process.
+fn of_process(config: &Config) -> spec::Spec {
+    let usual = spec::Spec::default();
+    let Proxy { workers, limits, admin, cookie_key, grace, drain } = config.proxy.clone();
+    spec::Spec {
+        log: config.access_log.clone(),
+        drain: spec::Drain { grace, timeout: drain.unwrap_or(FAREWELL) },
+        workers,
+        limits,
+        admin,
+        cookie_key,
+        ..usual
+    }
+}
+
+/// How long requests may take to finish when everything ends, unless the configuration says.
+const FAREWELL: spec::Span = spec::Span::from_secs(10);
 
 /// What a configuration would have served if all were well.
 #[must_use]
@@ -59,23 +76,37 @@ pub fn of_config(config: &Config) -> spec::Spec {
     spec(&inputs, &mut Settled::new(), &mut Open::new())
 }
 
-fn all_unknown(inputs: &Inputs<'_>, vip: &Vip) -> bool {
-    let unknown = |server: &Server| (inputs.health)(&id(vip, server)) == Health::Unknown;
-    inputs.config.servers_of(vip).iter().all(unknown)
+/// Whether nothing is known of the servers of a pool. One without servers has nobody to wait for.
+fn all_unknown(inputs: &Inputs<'_>, vip: &Vip, lead: &Lead<'_>) -> bool {
+    let unknown = |server: &Server| (inputs.health)(&id(vip, lead, server)) == Health::Unknown;
+    !lead.pool.servers.is_empty() && lead.pool.servers.iter().all(unknown)
 }
 
-fn id(vip: &Vip, server: &Server) -> TargetId {
-    TargetId { vip: vip.name.clone(), server: server.name.clone() }
+fn id(vip: &Vip, lead: &Lead<'_>, server: &Server) -> TargetId {
+    TargetId::new(&vip.name, lead.name_of(&server.name))
 }
 
-fn service(vip: &Vip, closed: bool) -> spec::Service {
-    let defaults = spec::Timeouts::default();
-    let Timeouts { client_idle, server_idle, tunnel } = vip.timeouts;
+fn service(config: &Config, vip: &Vip, closed: bool) -> spec::Service {
     let own = &vip.proxied;
-    let span = |own: Option<Duration>, default| own.map_or(default, span);
+    // The checks of the configuration see to it that every name is found.
+    let known = |pool: &String| {
+        let lead = config.leads_of(vip).find(|lead| lead.pool.name == *pool);
+        lead.map_or_else(|| pool.clone(), |lead| select::key(&vip.name, &lead))
+    };
     spec::Service {
         closed,
-        pool: vip.pool.clone().map(|_| vip.name.clone()),
+        pool: vip.pool.as_ref().map(known),
+        fallback_pool: own.fallback_pool.as_ref().map(known),
+        routes: own
+            .routes
+            .iter()
+            .map(|route| spec::Route { pool: route.pool.as_ref().map(known), ..route.clone() })
+            .collect(),
+        sni_routes: own
+            .sni_routes
+            .iter()
+            .map(|route| spec::SniRoute { pool: known(&route.pool), names: route.names.clone() })
+            .collect(),
         server_port: vip.server_port,
         tls: vip.tls.as_ref().map(tls),
         headers: own.headers.clone().unwrap_or_default(),
@@ -86,24 +117,14 @@ fn service(vip: &Vip, closed: bool) -> spec::Service {
         source: own.source.unwrap_or_default(),
         algorithm: algorithm(vip.algorithm),
         persistence: persistence(&vip.persistence),
-        redirect: vip.redirect.as_ref().map(|redirect| {
-            spec::Redirect::to_scheme(match redirect.scheme {
-                Scheme::Http => spec::Scheme::Http,
-                Scheme::Https => spec::Scheme::Https,
-            })
-        }),
+        redirect: vip.redirect.clone(),
         trusted_proxies: vip
             .trusted_proxies
             .iter()
             .filter_map(|&(address, length)| spec::Network::new(address, length))
             .collect(),
         error_pages: vip.error_pages.clone(),
-        timeouts: spec::Timeouts {
-            client_idle: span(client_idle, defaults.client_idle),
-            server_idle: span(server_idle, defaults.server_idle),
-            tunnel: span(tunnel, defaults.tunnel),
-            ..defaults
-        },
+        timeouts: vip.timeouts.clone(),
         ..spec::Service::new(&vip.name, listen(vip), mode(vip))
     }
 }
@@ -115,6 +136,7 @@ fn tls(tls: &Tls) -> spec::Tls {
         minimum_version: tls.minimum_version.unwrap_or(usual.minimum_version),
         alpn: tls.alpn.clone(),
         client_certificates: tls.client_certificates.clone(),
+        handshake_timeout: tls.handshake_timeout.unwrap_or(usual.handshake_timeout),
         refuse_domain_fronting: tls.refuse_domain_fronting.unwrap_or(usual.refuse_domain_fronting),
         ..usual
     }
@@ -140,6 +162,7 @@ fn algorithm(algorithm: Algorithm) -> spec::Algorithm {
         Algorithm::Maglev => spec::Algorithm::Maglev,
         Algorithm::RoundRobin => spec::Algorithm::RoundRobin,
         Algorithm::LeastConnections => spec::Algorithm::LeastConn,
+        Algorithm::PowerOfTwo => spec::Algorithm::PowerOfTwo,
         Algorithm::Source => spec::Algorithm::Source,
         Algorithm::First => spec::Algorithm::First,
     }
@@ -149,43 +172,65 @@ fn algorithm(algorithm: Algorithm) -> spec::Algorithm {
 fn persistence(persistence: &Persistence) -> Option<spec::Persistence> {
     match persistence {
         Persistence::None | Persistence::LastSuccessful => None,
-        Persistence::SourceIp { timeout } => Some(spec::Persistence::source_ip(timeout.map(span))),
-        Persistence::Cookie { name } => Some(spec::Persistence::Cookie(spec::CookiePersistence::named(name))),
+        Persistence::SourceIp { timeout, entries } => {
+            let mut persistence = spec::Persistence::source_ip(timeout.map(span));
+            if let (spec::Persistence::SourceIp { entries: most, .. }, Some(entries)) =
+                (&mut persistence, entries)
+            {
+                *most = *entries;
+            }
+            Some(persistence)
+        }
+        Persistence::Cookie(cookie) => Some(spec::Persistence::Cookie(cookie.clone())),
     }
 }
 
-fn pool_of(inputs: &Inputs<'_>, vip: &Vip, pool: &Pool, settled: &mut Settled) -> spec::Pool {
-    let servers = inputs.steering.servers_of(inputs.config, vip);
-    let health = |server: &Server| (inputs.health)(&id(vip, server));
-    let admin = |server: &Server| inputs.steering.state(&id(vip, server));
+fn pool_of(
+    inputs: &Inputs<'_>,
+    vip: &Vip,
+    lead: Lead<'_>,
+    is_open: bool,
+    settled: &mut Settled,
+) -> spec::Pool {
+    let (pool, rule) = (lead.pool, Rule::of(vip, &lead));
+    let servers = inputs.steering.servers_in(vip, lead);
+    // Clients are in already, so they cannot wait for the first checks of a pool that was just added: to try it is better
+    // than to refuse them for certain.
+    let is_new = is_open && all_unknown(inputs, vip, &lead);
+    let health = |server: &Server| match (inputs.health)(&id(vip, &lead, server)) {
+        Health::Unknown if is_new && !rule.one_for_all => Health::Up,
+        health => health,
+    };
+    let admin = |server: &Server| inputs.steering.state(&id(vip, &lead, server));
     let condition = |server: &Server| match (admin(server), health(server)) {
         (Admin::Ready, Health::Up) => Condition::Usable,
         (Admin::Ready, Health::Unknown) => Condition::Pending,
         _ => Condition::Unusable,
     };
-    let active = select::active(vip, &servers, pool.min_healthy, condition, settled);
+    let active = select::active(&rule, &servers, pool.min_healthy, condition, settled);
     // Where one is for all, the proxy has no choice; elsewhere it has, and knows better when a backup is needed.
-    let one_for_all = vip.persistence == Persistence::LastSuccessful || vip.algorithm == Algorithm::First;
     let state = |position: usize, server: &Server| match (admin(server), health(server)) {
         (Admin::Halt, _) => spec::ServerState::Halt,
         (_, Health::Down) if pool.on_down == Some(OnDown::Reset) => spec::ServerState::Halt,
         (_, Health::Down | Health::Unknown) => spec::ServerState::Down,
         (Admin::Drain, Health::Up) => spec::ServerState::Drain,
-        _ if active.contains(&position) || (server.backup && !one_for_all) => spec::ServerState::Up,
+        _ if active.contains(&position) || (server.backup && !rule.one_for_all) => spec::ServerState::Up,
         // Who is connected to it stays.
         _ => spec::ServerState::Down,
     };
     let entries = servers.iter().enumerate().filter_map(|(position, server)| {
         let entry = spec::Server::new(&server.name, server.address()?);
         let state = state(position, server);
-        let max_connections = server.max_connections;
-        Some(spec::Server { weight: server.weight, backup: server.backup, max_connections, state, ..entry })
+        let Server { port, weight, backup, max_connections, .. } = *server;
+        Some(spec::Server { port, weight, backup, max_connections, state, ..entry })
     });
     let usual = spec::Pool::default();
     let own = &pool.proxied;
     spec::Pool {
-        name: vip.name.clone(),
+        name: select::key(&vip.name, &lead),
         servers: entries.collect(),
+        mode: own.mode,
+        algorithm: own.algorithm.map(algorithm),
         protocol: own.protocol.unwrap_or(usual.protocol),
         tls: own.tls.clone(),
         proxy_protocol: own.proxy_protocol,
@@ -193,7 +238,6 @@ fn pool_of(inputs: &Inputs<'_>, vip: &Vip, pool: &Pool, settled: &mut Settled) -
         queue: own.queue.unwrap_or(usual.queue),
         slow_start: own.slow_start,
         outliers: own.outliers,
-        ..usual
     }
 }
 

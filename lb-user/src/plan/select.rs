@@ -2,11 +2,65 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Algorithm, Persistence, Server, Vip};
+use crate::model::{Algorithm, Config, Lead, Persistence, Server, Vip};
 
-/// The server that each VIP with a single server for all is settled on, by VIP name. Survives everything but the
+/// The server that each VIP with a single server for all is settled on, by [`key`]. Survives everything but the
 /// removal of the VIP.
 pub type Settled = HashMap<String, String>;
+
+/// Stands between a VIP and a further pool; no name of either has it.
+const IN: char = '/';
+
+/// By which name a pool of a VIP is known: the VIP's own by the VIP's, `VIP/POOL` a further one. No two have the same.
+#[must_use]
+pub fn key(vip: &str, lead: &Lead<'_>) -> String {
+    if lead.own { vip.to_owned() } else { format!("{vip}{IN}{}", lead.pool.name) }
+}
+
+/// The VIP in such a name.
+#[must_use]
+pub fn vip_in(key: &str) -> &str {
+    key.split(IN).next().unwrap_or(key)
+}
+
+/// Forgets what VIPs and pools were settled on that are not there any more.
+pub fn retain(settled: &mut Settled, config: &Config) {
+    settled.retain(|name, _| {
+        let vip = config.vips.iter().find(|vip| vip.name == vip_in(name));
+        let further = |vip: &Vip| config.leads_of(vip).any(|lead| key(&vip.name, &lead) == *name);
+        vip.is_some_and(|vip| vip.name == *name || further(vip))
+    });
+}
+
+/// How one server is chosen for all, and under which name that is remembered.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    key: String,
+    sticky: bool,
+    /// Whether there is one for all at any time.
+    pub one_for_all: bool,
+}
+
+impl Rule {
+    /// Of a pool of a VIP.
+    #[must_use]
+    pub fn of(vip: &Vip, lead: &Lead<'_>) -> Self {
+        let algorithm =
+            lead.pool.proxied.algorithm.filter(|_| !vip.mode.is_layer4()).unwrap_or(vip.algorithm);
+        Self::new(key(&vip.name, lead), &vip.persistence, algorithm)
+    }
+
+    /// Of a VIP's own pool in the kernel program.
+    #[must_use]
+    pub fn of_vip(vip: &Vip) -> Self {
+        Self::new(vip.name.clone(), &vip.persistence, vip.algorithm)
+    }
+
+    fn new(key: String, persistence: &Persistence, algorithm: Algorithm) -> Self {
+        let sticky = *persistence == Persistence::LastSuccessful;
+        Self { key, sticky, one_for_all: sticky || algorithm == Algorithm::First }
+    }
+}
 
 /// What is known of a server as far as new flows are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +83,7 @@ pub enum Condition {
 ///
 /// With fewer than `needed` regular servers, those that there are count for nothing, as if they were down.
 pub fn active(
-    vip: &Vip,
+    rule: &Rule,
     servers: &[Server],
     needed: usize,
     condition: impl Fn(&Server) -> Condition,
@@ -51,12 +105,11 @@ pub fn active(
     {
         active = having(true, Condition::Usable);
     }
-    let sticky = vip.persistence == Persistence::LastSuccessful;
-    if !sticky && vip.algorithm != Algorithm::First {
+    if !rule.one_for_all {
         return active;
     }
     // A backup that was settled on stays too, although regular servers have come back.
-    let stays = settled.get(&vip.name).and_then(|name| {
+    let stays = settled.get(&rule.key).and_then(|name| {
         let counts = |server: &Server| (server.backup || enough) && is(server, Condition::Usable);
         servers.iter().position(|server| server.name == *name && counts(server))
     });
@@ -64,15 +117,15 @@ pub fn active(
     let before = first.is_some_and(|first| {
         having(servers[first].backup, Condition::Pending).into_iter().any(|position| position < first)
     });
-    let may_choose = settled.contains_key(&vip.name) || !before;
+    let may_choose = settled.contains_key(&rule.key) || !before;
     let chosen = match stays {
-        Some(stays) if sticky || before => Some(stays),
+        Some(stays) if rule.sticky || before => Some(stays),
         _ => first.filter(|_| may_choose),
     };
     let Some(chosen) = chosen else {
         return Vec::new();
     };
-    settled.insert(vip.name.clone(), servers[chosen].name.clone());
+    settled.insert(rule.key.clone(), servers[chosen].name.clone());
     vec![chosen]
 }
 
@@ -101,7 +154,7 @@ mod tests {
                 _ => Condition::Unusable,
             }
         };
-        let active = active(vip, &servers, 1, condition, settled);
+        let active = active(&Rule::of_vip(vip), &servers, 1, condition, settled);
         active.into_iter().map(|position| servers[position].name.clone()).collect()
     }
 
@@ -131,7 +184,7 @@ mod tests {
                     (_, true) => Condition::Pending,
                     _ => Condition::Unusable,
                 };
-            let active = active(vip, &servers, 2, condition, &mut settled);
+            let active = active(&Rule::of_vip(vip), &servers, 2, condition, &mut settled);
             active.into_iter().map(|position| servers[position].name.as_str()).collect()
         };
         assert_eq!(names(&spread, &["s1", "s2", "spare"], &[]), ["s1", "s2"]);

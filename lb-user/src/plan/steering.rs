@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     health::TargetId,
-    model::{Config, Server, Vip},
+    model::{Config, Lead, Server, Vip},
 };
 
 /// What the operator wants of a server for the time being (R26).
@@ -125,15 +125,22 @@ impl Steering {
         self.disabled.retain(|name| vip(name));
     }
 
-    /// The servers of a VIP with the weights that they have now.
+    /// The servers of a VIP's own pool with the weights that they have now.
     #[must_use]
-    pub fn servers_of<'a>(&self, config: &'a Config, vip: &Vip) -> Cow<'a, [Server]> {
-        let mut servers = Cow::Borrowed(config.servers_of(vip));
+    pub fn servers_of<'a>(&self, config: &'a Config, vip: &'a Vip) -> Cow<'a, [Server]> {
+        let own = config.leads_of(vip).find(|lead| lead.own);
+        own.map_or(Cow::Borrowed(&[]), |own| self.servers_in(vip, own))
+    }
+
+    /// The servers of a pool that a VIP leads to, likewise.
+    #[must_use]
+    pub fn servers_in<'a>(&self, vip: &Vip, lead: Lead<'a>) -> Cow<'a, [Server]> {
+        let mut servers = Cow::Borrowed(lead.pool.servers.as_slice());
         if self.weights.is_empty() {
             return servers;
         }
         for place in 0..servers.len() {
-            let id = TargetId { vip: vip.name.clone(), server: servers[place].name.clone() };
+            let id = TargetId::new(&vip.name, lead.name_of(&servers[place].name));
             if let Some(weight) = self.weight(&id) {
                 servers.to_mut()[place].weight = weight;
             }

@@ -21,8 +21,9 @@ impl<D: Datapath> Reconciler<D> {
         let ids: Vec<_> = self
             .vips_named(wanted)?
             .into_iter()
-            .filter(|vip| self.config.servers_of(vip).iter().any(|server| server.name == *name))
-            .map(|vip| TargetId { vip: vip.name.clone(), server: name.clone() })
+            .flat_map(|vip| self.config.members_of(vip).map(move |member| (vip, member)))
+            .filter(|(_, member)| member.is_called(name, wanted == "*"))
+            .map(|(vip, member)| TargetId::new(&vip.name, member.name))
             .collect();
         if ids.is_empty() {
             let of = if wanted == "*" { "any VIP".into() } else { format!("VIP {wanted:?}") };

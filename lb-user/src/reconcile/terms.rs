@@ -106,9 +106,9 @@ impl<D: Datapath> Reconciler<D> {
         let mut effects = Vec::new();
         let enabled = (self.steering.is_enabled(&vip.name), said.is_enabled(&vip.name));
         let mut takes = (false, false);
-        for server in self.config.servers_of(vip) {
-            let name = &server.name;
-            let id = TargetId { vip: vip.name.clone(), server: name.clone() };
+        for member in self.config.members_of(vip) {
+            let name = &member.name;
+            let id = TargetId::new(&vip.name, name.as_ref());
             let index = self.ids.server(&id).map(ServerRef::index).unwrap_or_default();
             let takes_flows = |maps: &Desired| {
                 maps.servers.get(&index).is_some_and(|entry| entry.flags & server_flags::ACCEPTS_NEW != 0)
@@ -128,7 +128,7 @@ impl<D: Datapath> Reconciler<D> {
                 }
                 _ => {}
             }
-            let weight = |steering: &Steering| steering.weight(&id).unwrap_or(server.weight);
+            let weight = |steering: &Steering| steering.weight(&id).unwrap_or(member.server.weight);
             let (old, new) = (weight(&self.steering), weight(said));
             if old != new {
                 effects.push(format!("{name} has weight {new} instead of {old}"));

@@ -28,7 +28,7 @@ use crate::{
     config::{self, Diagnostic, Severity},
     health::{Checker, Place, Target, TargetId},
     l7,
-    model::{Address, Config, Found, HealthCheck, PortRange, Server, Vip},
+    model::{Address, Config, Found, HealthCheck, Member, PortRange, Server, Vip},
     names::{Findings, Wanted},
     netlink::{Netlink, links::Link},
     plan::{proxied, snat},
@@ -641,34 +641,31 @@ fn at_next_start(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
 /// What is to be probed: every server of every VIP.
 #[must_use]
 pub fn targets(config: &Config) -> Vec<Target> {
-    let target = |vip: &Vip, server: &Server| Target {
-        id: TargetId { vip: vip.name.clone(), server: server.name.clone() },
-        place: place(vip, server),
-        check: vip.health.clone(),
+    let target = |vip: &Vip, member: Member<'_>| Target {
+        place: place(vip, &member),
+        check: member.lead.check.clone(),
+        id: TargetId::new(&vip.name, member.name),
     };
-    config
-        .vips
-        .iter()
-        .flat_map(|vip| config.servers_of(vip).iter().map(move |server| target(vip, server)))
-        .collect()
+    config.vips.iter().flat_map(|vip| config.members_of(vip).map(move |member| target(vip, member))).collect()
 }
 
 /// Where a server is probed: the check's own address, else the server's.
-fn place(vip: &Vip, server: &Server) -> Place {
-    match &server.address {
+fn place(vip: &Vip, member: &Member<'_>) -> Place {
+    let check = member.lead.check;
+    match &member.server.address {
         Address::Named(_, Found::NotYet) => Place::Sought,
         Address::Named(_, Found::Nowhere(why)) => Place::Nowhere(why.clone()),
         Address::Fixed(server) | Address::Named(_, Found::At(server)) => {
-            let address = vip.health.address.unwrap_or(*server);
-            let probe = SocketAddr::new(address, probe_port(vip, &vip.health));
+            let address = check.address.unwrap_or(*server);
+            let probe = SocketAddr::new(address, probe_port(vip, check, member.server.port));
             Place::At { server: *server, probe }
         }
     }
 }
 
-/// The port to probe: the check's own, else the one served, else the first of those served.
-pub(crate) fn probe_port(vip: &Vip, check: &HealthCheck) -> u16 {
-    check.port.or(vip.server_port).unwrap_or_else(|| vip.ports.first())
+/// The port to probe: the check's own, else the one served, `of_server` or the VIP's, else the first of those served.
+pub(crate) fn probe_port(vip: &Vip, check: &HealthCheck, of_server: Option<u16>) -> u16 {
+    check.port.or(of_server).or(vip.server_port).unwrap_or_else(|| vip.ports.first())
 }
 
 #[cfg(test)]

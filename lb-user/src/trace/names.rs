@@ -37,13 +37,13 @@ impl Names {
             if let Some(number) = state.ids.vip(&vip.name) {
                 names.vips.insert(number, vip.name.clone());
             }
-            for server in state.config.servers_of(vip) {
-                let id = TargetId { vip: vip.name.clone(), server: server.name.clone() };
+            for member in state.config.members_of(vip) {
+                let id = TargetId::new(&vip.name, member.name);
                 let Some(reference) = state.ids.server(&id) else { continue };
                 let event = state.health.get(&id);
                 let name = ServerName {
-                    name: server.name.clone(),
-                    address: server.address(),
+                    name: id.server.clone(),
+                    address: member.server.address(),
                     health: event.map_or(Health::Unknown, |event| event.state),
                     reason: event.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
                 };

@@ -120,8 +120,8 @@ fn check_limits(report: &Report<'_>, index: &Index<'_>, vips: &[Inherited<'_>]) 
     let ports = |vip: &Inherited<'_>| vip.port.value().map_or(0, |ports| ports.keys().count());
     check_sum(report, vips, MAX_PORTS, ports, "ports", place_of);
     let servers = |vip: &Inherited<'_>| {
-        let pool = vip.pool.value().and_then(|name| index.pool(name));
-        pool.map_or(0, |pool| servers_of(pool.raw).len())
+        let pools = vip.pools().into_iter().filter_map(|name| index.pool(name));
+        pools.map(|pool| servers_of(pool.raw).len()).sum()
     };
     check_sum(report, vips, MAX_PAIRS, servers, "servers, counted once per VIP,", |vip| vip.raw.name.at);
 }
@@ -149,12 +149,12 @@ fn check_sum<'r>(
 fn warn_of_unused_pools(report: &Report<'_>, raw: &RawConfig, index: &Index<'_>, vips: &[Inherited<'_>]) {
     // A pool that is named in a way nobody knows may be any of them.
     let unknown = |vip: &Inherited<'_>| {
-        vip.pool.is_broken() || vip.pool.value().is_some_and(|name| index.pool(name).is_none())
+        vip.has_broken_pool() || vip.pools().into_iter().any(|name| index.pool(name).is_none())
     };
     if report.is_incomplete() || vips.iter().any(unknown) {
         return;
     }
-    let used: HashSet<&str> = vips.iter().filter_map(|vip| vip.pool.value()).map(String::as_str).collect();
+    let used: HashSet<&str> = vips.iter().flat_map(Inherited::pools).collect();
     for pool in raw.pools.iter().filter(|pool| !used.contains(pool.name.value.as_str())) {
         report.warning(pool.name.at, format!("pool {} is used by no VIP", quote(&pool.name.value)));
     }

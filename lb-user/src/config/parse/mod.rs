@@ -8,7 +8,9 @@ mod health;
 mod names;
 mod options;
 mod pools;
+mod proxy;
 mod quic;
+mod routes;
 mod vips;
 
 use super::{
@@ -27,6 +29,7 @@ pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Config {
     let vips: Vec<_> = raw.vips.iter().map(|vip| vips::Inherited::new(vip, &raw.vip_defaults)).collect();
     let built: Vec<_> = vips.iter().filter_map(|vip| vips::build(report, raw, &index, vip)).collect();
     across::check(report, raw, &index, &vips);
+    proxy::check(report, raw, &vips);
     Config {
         manage_addresses: raw.manage_addresses.value().copied().unwrap_or(true),
         snat_ports: raw.snat_ports.value().copied(),
@@ -35,6 +38,7 @@ pub(super) fn build(report: &Report<'_>, raw: &RawConfig) -> Config {
         pools: names::with_families(report, raw, &vips, pools),
         vips: built,
         access_log: raw.access_log.value().cloned().unwrap_or_default(),
+        proxy: proxy::build(&raw.proxy),
     }
 }
 

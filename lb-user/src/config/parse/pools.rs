@@ -37,6 +37,8 @@ fn build_pool(report: &Report<'_>, raw: &RawConfig, pool: &RawPool) -> Pool {
         on_down: pool.on_down.value().copied(),
         min_healthy: pool.min_healthy.value().copied().unwrap_or(1),
         proxied: ProxiedPool {
+            mode: pool.mode.value().copied(),
+            algorithm: pool.algorithm.value().copied(),
             protocol: pool.protocol.value().copied(),
             tls: pool.tls.value().cloned(),
             proxy_protocol: pool.proxy_protocol.value().copied(),
@@ -78,6 +80,7 @@ fn build_server(server: &RawServer) -> Option<Server> {
             }
         },
         weight: weight(server),
+        port: server.port.value().copied(),
         backup: is_backup(server),
         max_connections: server.max_connections.value().copied(),
         quic_id: server.quic_id.value().copied(),
@@ -104,6 +107,7 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
         report,
         servers,
         |server| &server.name,
+        |_| None,
         |server, line| {
             format!(
                 "pool {name} has two servers named {server:?}, the other in line {line}; rename one of them"
@@ -114,6 +118,7 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
         report,
         servers,
         |server| &server.address,
+        |server| server.port.value().copied(),
         |address, line| {
             format!(
                 "pool {name} has two servers with address {address}, the other in line {line}; remove one of them"
@@ -124,6 +129,7 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
         report,
         servers,
         |server| &server.quic_id,
+        |_| None,
         |id, line| {
             format!(
                 "pool {name} has two servers with quic_id {id:#x}, the other in line {line}; give each its own"
@@ -148,19 +154,21 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
     }
 }
 
-/// Reports every value of a field that an earlier server has too.
+/// Reports every value of a field that an earlier server has too, if their ports do not tell them apart.
 fn check_unique<T: Eq + Hash>(
     report: &Report<'_>,
     servers: &[RawServer],
     field: impl Fn(&RawServer) -> &Field<T>,
+    port: impl Fn(&RawServer) -> Option<u16>,
     message: impl Fn(&T, usize) -> String,
 ) {
-    let mut first: HashMap<&T, &Located<T>> = HashMap::new();
-    for located in servers.iter().filter_map(|server| field(server).get()) {
-        if let Some(other) = first.get(&located.value) {
+    let mut first: HashMap<(&T, Option<u16>), &Located<T>> = HashMap::new();
+    for server in servers {
+        let Some(located) = field(server).get() else { continue };
+        if let Some(other) = first.get(&(&located.value, port(server))) {
             report.error(located.at, message(&located.value, report.line(other.at)));
         } else {
-            first.insert(&located.value, located);
+            first.insert((&located.value, port(server)), located);
         }
     }
 }

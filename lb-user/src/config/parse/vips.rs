@@ -4,8 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     health, options,
-    pools::{Index, PoolFacts},
+    pools::{Index, PoolFacts, servers_of},
+    proxy::span,
     quic,
+    routes::{self, Named},
 };
 use crate::{
     config::{
@@ -16,14 +18,11 @@ use crate::{
         values::show,
         words::{choices, names, nearest, quote},
     },
-    model::{
-        Algorithm, Check, HealthCheck, Mode, Persistence, Ports, Protocol, ProxiedVip, Redirect, Scheme,
-        Timeouts, Tls, Vip,
-    },
+    model::{Algorithm, Check, HealthCheck, Mode, Persistence, Ports, Protocol, ProxiedVip, Tls, Vip},
 };
 
 pub(super) const LAYER4: [Mode; 5] = [Mode::Snat, Mode::Nat, Mode::Dr, Mode::Ipip, Mode::Gue];
-const PROXIED: [Mode; 2] = [Mode::Http, Mode::Tcp];
+pub(super) const PROXIED: [Mode; 2] = [Mode::Http, Mode::Tcp];
 const HTTP: [Mode; 1] = [Mode::Http];
 
 /// The keys of a VIP, its own or from `[vip_defaults]`.
@@ -34,7 +33,7 @@ pub(super) struct Inherited<'r> {
     pub(super) protocol: &'r Field<Protocol>,
     pub(super) mode: &'r Field<Mode>,
     pub(super) pool: &'r Field<String>,
-    redirect: &'r Field<Scheme>,
+    redirect: &'r Field<l7_spec::Redirect>,
     defaults: &'r RawVip,
 }
 
@@ -68,6 +67,43 @@ impl<'r> Inherited<'r> {
         self.protocol.value().copied().unwrap_or(Protocol::Tcp)
     }
 
+    /// The pools that it names beside its own, wherever: some may be named twice.
+    pub(super) fn named_pools(&self) -> Vec<Named<'r>> {
+        let routes = self.key(|keys| &keys.routes).value().into_iter().flatten();
+        let of_routes = routes.filter_map(|route| Some((route.value.pool.as_ref()?, route.at)));
+        let sni_routes = self.key(|keys| &keys.sni_routes).value().into_iter().flatten();
+        let of_sni_routes = sni_routes.map(|route| (&route.value.pool, route.at));
+        let fallback = self.key(|keys| &keys.fallback_pool).get().map(|pool| (&pool.value, pool.at));
+        let named = of_routes.chain(of_sni_routes).chain(fallback);
+        named.map(|(pool, at)| Named { pool, at }).collect()
+    }
+
+    /// The names of all pools that it leads to, its own first, each once.
+    pub(super) fn pools(&self) -> Vec<&'r str> {
+        let mut pools: Vec<_> = self.pool.value().map(String::as_str).into_iter().collect();
+        for Named { pool, .. } in self.named_pools() {
+            if !pools.contains(&pool) {
+                pools.push(pool);
+            }
+        }
+        pools
+    }
+
+    pub(super) fn leads_to(&self, pool: &str) -> bool {
+        self.pools().contains(&pool)
+    }
+
+    /// Whether it may lead to pools that nobody knows, because what names them is wrong.
+    pub(super) fn has_broken_pool(&self) -> bool {
+        let routes =
+            self.key(|keys| &keys.routes).is_broken() || self.key(|keys| &keys.sni_routes).is_broken();
+        self.pool.is_broken() || routes || self.key(|keys| &keys.fallback_pool).is_broken()
+    }
+
+    pub(super) fn default_health(&self) -> &'r RawHealth {
+        &self.defaults.health
+    }
+
     /// Whichever of the two a key is written in.
     pub(super) fn key<T>(&self, of: impl Fn(&'r RawVip) -> &'r Field<T>) -> &'r Field<T> {
         of(&self.raw.own).or(of(self.defaults))
@@ -83,11 +119,13 @@ pub(super) fn build(
 ) -> Option<Vip> {
     let error = |place: Place, problem: String| report.vip_error(place, vip.name(), problem);
     check_needed(report, vip);
-    check_mode(vip, &error);
+    check_mode(vip, routes::speaks(vip, index), &error);
+    routes::check(report, raw, index, vip, &error);
     check_server_port(vip, &error);
     let pool = find_pool(report, raw, index, vip);
     if let Ok(Some(pool)) = pool {
         check_families(report, vip, pool);
+        check_ports_of_servers(vip, pool, &error);
     }
 
     quic::check(report, vip, pool.ok().flatten(), &error);
@@ -117,7 +155,7 @@ pub(super) fn build(
         gue_port: options::gue_port(vip),
         health,
         tls: vip.key(|keys| &keys.tls).value().map(tls),
-        redirect: vip.redirect.value().map(|&scheme| Redirect { scheme }),
+        redirect: vip.redirect.value().cloned(),
         trusted_proxies: vip.key(|keys| &keys.trusted_proxies).value().cloned().unwrap_or_default(),
         timeouts: timeouts(vip),
         proxied: ProxiedVip {
@@ -127,6 +165,10 @@ pub(super) fn build(
             h2c: vip.key(|keys| &keys.h2c).value().copied(),
             proxy_protocol: vip.key(|keys| &keys.proxy_protocol).value().cloned(),
             source: vip.key(|keys| &keys.source).value().copied(),
+            routes: values(vip.key(|keys| &keys.routes)),
+            sni_routes: values(vip.key(|keys| &keys.sni_routes)),
+            fallback_pool: vip.key(|keys| &keys.fallback_pool).value().cloned(),
+            further: routes::further(report, raw, index, vip, &error),
         },
         error_pages: [&vip.defaults.error_pages, &vip.raw.own.error_pages]
             .into_iter()
@@ -136,6 +178,10 @@ pub(super) fn build(
             .collect(),
         quic: vip.key(|keys| &keys.quic).value().cloned().unwrap_or_default(),
     })
+}
+
+fn values<T: Clone>(list: &Field<Vec<Located<T>>>) -> Vec<T> {
+    list.value().into_iter().flatten().map(|one| one.value.clone()).collect()
 }
 
 /// In the kernel every balancer must choose alike for a flow; a proxy gives each server its turn.
@@ -151,6 +197,7 @@ fn tls(raw: &RawTls) -> Tls {
         minimum_version: raw.minimum_version.value().copied(),
         alpn: raw.alpn.value().cloned(),
         client_certificates: raw.client_certificates.value().cloned(),
+        handshake_timeout: raw.handshake_timeout.value().copied().map(span),
         refuse_domain_fronting: raw.refuse_domain_fronting.value().copied(),
     }
 }
@@ -177,17 +224,26 @@ fn health_of(
     health::resolve(&holds)
 }
 
-/// Idle times, each the VIP's own or the inherited one.
-fn timeouts(vip: &Inherited<'_>) -> Timeouts {
+/// Times after which it gives up, each the VIP's own, the inherited one, or the usual one.
+fn timeouts(vip: &Inherited<'_>) -> l7_spec::Timeouts {
+    let usual = l7_spec::Timeouts::default();
     let one = |of: fn(&RawTimeouts) -> &Field<Duration>| {
         let [own, default] =
             [&vip.raw.own, vip.defaults].map(|keys| keys.timeouts.value().and_then(|all| of(all).value()));
-        own.or(default).copied()
+        own.or(default).copied().map(span)
     };
-    Timeouts {
-        client_idle: one(|all| &all.client_idle),
-        server_idle: one(|all| &all.server_idle),
-        tunnel: one(|all| &all.tunnel),
+    l7_spec::Timeouts {
+        client_idle: one(|all| &all.client_idle).unwrap_or(usual.client_idle),
+        request_header: one(|all| &all.request_header).unwrap_or(usual.request_header),
+        request_body: one(|all| &all.request_body).unwrap_or(usual.request_body),
+        client_write: one(|all| &all.client_write).unwrap_or(usual.client_write),
+        connect: one(|all| &all.connect).unwrap_or(usual.connect),
+        response: one(|all| &all.response).unwrap_or(usual.response),
+        response_body: one(|all| &all.response_body).unwrap_or(usual.response_body),
+        server_idle: one(|all| &all.server_idle).unwrap_or(usual.server_idle),
+        tunnel: one(|all| &all.tunnel).unwrap_or(usual.tunnel),
+        queue: one(|all| &all.queue).unwrap_or(usual.queue),
+        lifetime: one(|all| &all.lifetime),
     }
 }
 
@@ -208,8 +264,8 @@ fn check_needed(report: &Report<'_>, vip: &Inherited<'_>) {
 }
 
 /// Keys that only some modes have.
-fn check_mode(vip: &Inherited<'_>, error: &impl Fn(Place, String)) {
-    let Some(&mode) = vip.mode.value() else { return };
+fn check_mode(vip: &Inherited<'_>, speaks: Option<Mode>, error: &impl Fn(Place, String)) {
+    let (Some(&mode), Some(speaks)) = (vip.mode.value(), speaks) else { return };
     let needs =
         |place: Option<Place>, what: &str, modes: &[Mode]| needs_mode(mode, place, what, modes, error);
     needs(place(vip.key(|keys| &keys.tls)), "tls", &PROXIED);
@@ -217,15 +273,26 @@ fn check_mode(vip: &Inherited<'_>, error: &impl Fn(Place, String)) {
     needs(place(vip.key(|keys| &keys.limits)), "limits", &PROXIED);
     needs(place(vip.key(|keys| &keys.proxy_protocol)), "proxy_protocol", &PROXIED);
     needs(place(vip.key(|keys| &keys.source)), "source", &PROXIED);
-    needs(place(vip.key(|keys| &keys.headers)), "headers", &HTTP);
-    needs(place(vip.key(|keys| &keys.hash_by)), "hash_by", &HTTP);
-    needs(place(vip.key(|keys| &keys.h2c)), "h2c", &HTTP);
-    needs(place(vip.key(|keys| &keys.trusted_proxies)), "trusted_proxies", &HTTP);
-    needs(place(vip.key(|keys| &keys.error_pages)), "error_pages", &HTTP);
-    needs(place(vip.redirect), "redirect", &HTTP);
-    let cookie = vip.key(|keys| &keys.persistence).get();
-    let cookie = cookie.filter(|persistence| matches!(persistence.value, Persistence::Cookie { .. }));
-    needs(cookie.map(|persistence| persistence.at), "persistence of type \"cookie\"", &HTTP);
+    needs(place(vip.key(|keys| &keys.fallback_pool)), "fallback_pool", &PROXIED);
+    let http = |place: Option<Place>, what: &str| needs_mode(speaks, place, what, &HTTP, error);
+    http(place(vip.key(|keys| &keys.headers)), "headers");
+    http(place(vip.key(|keys| &keys.hash_by)), "hash_by");
+    http(place(vip.key(|keys| &keys.h2c)), "h2c");
+    http(place(vip.key(|keys| &keys.trusted_proxies)), "trusted_proxies");
+    http(place(vip.key(|keys| &keys.error_pages)), "error_pages");
+    http(place(vip.key(|keys| &keys.routes)), "routes");
+    http(place(vip.redirect), "redirect");
+    needs(place(vip.key(|keys| &keys.sni_routes)), "sni_routes", &[Mode::Tcp]);
+    let persistence = |is: fn(&Persistence) -> bool| {
+        let persistence = vip.key(|keys| &keys.persistence).get();
+        persistence.filter(|persistence| is(&persistence.value)).map(|persistence| persistence.at)
+    };
+    http(persistence(|kind| matches!(kind, Persistence::Cookie(_))), "persistence of type \"cookie\"");
+    let limited = persistence(|kind| matches!(kind, Persistence::SourceIp { entries: Some(_), .. }));
+    needs(limited, "persistence with entries", &PROXIED);
+    let algorithm = vip.key(|keys| &keys.algorithm).get();
+    let algorithm = algorithm.filter(|algorithm| algorithm.value == Algorithm::PowerOfTwo);
+    needs(algorithm.map(|algorithm| algorithm.at), "algorithm \"power-of-two\"", &PROXIED);
     let udp = vip.protocol.get().filter(|protocol| protocol.value == Protocol::Udp);
     needs(udp.map(|protocol| protocol.at), "protocol \"udp\"", &LAYER4);
     if let (Some(_), Some(redirect)) = (vip.pool.get(), vip.redirect.get()) {
@@ -283,7 +350,9 @@ fn find_pool<'i, 'r>(
     let Some(name) = vip.pool.known()? else {
         let mode = vip.mode.value().ok_or(Broken)?;
         // A redirect in a mode that has none was reported; the pool is not what is wrong then.
-        if vip.redirect.is_absent() && !report.is_incomplete() {
+        let leads_elsewhere = !vip.redirect.is_absent() || !vip.pools().is_empty() || vip.has_broken_pool();
+        let answers = vip.key(|keys| &keys.routes).value().is_some_and(|routes| !routes.is_empty());
+        if !leads_elsewhere && !answers && !report.is_incomplete() {
             let instead = if *mode == Mode::Http { " or redirect = { scheme = \"https\" }" } else { "" };
             let problem = format!("mode \"{mode}\" needs a pool; add pool = \"NAME\"{instead}");
             report.vip_error(vip.raw.name.at, vip.name(), problem);
@@ -294,19 +363,19 @@ fn find_pool<'i, 'r>(
         return Ok(Some(pool));
     }
     if !report.is_incomplete() {
-        report.vip_error(name.at, vip.name(), unknown_pool(raw, name));
+        report.vip_error(name.at, vip.name(), unknown_pool(raw, &name.value));
     }
     Err(Broken)
 }
 
-fn unknown_pool(raw: &RawConfig, name: &Located<String>) -> String {
+pub(super) fn unknown_pool(raw: &RawConfig, name: &str) -> String {
     let pools = || raw.pools.iter().map(|pool| pool.name.value.as_str());
-    let hint = match nearest(&name.value, pools()) {
+    let hint = match nearest(name, pools()) {
         Some(near) => format!("; did you mean {near:?}?"),
         None if raw.pools.is_empty() => ", nor any other; add [pool.NAME] with its servers".into(),
         None => format!("; the pools are {}", names(pools().collect::<Vec<_>>().into_iter(), 8)),
     };
-    format!("there is no pool {}{hint}", quote(&name.value))
+    format!("there is no pool {}{hint}", quote(name))
 }
 
 /// The kernel program does not translate between IPv4 and IPv6. Tunnels carry either through either.
@@ -324,6 +393,21 @@ fn check_families(report: &Report<'_>, vip: &Inherited<'_>, pool: &PoolFacts<'_>
         report.line(server.at)
     );
     report.vip_error(address.at, vip.name(), problem);
+}
+
+/// The kernel program knows one port for all servers of a VIP.
+fn check_ports_of_servers(vip: &Inherited<'_>, pool: &PoolFacts<'_>, error: &impl Fn(Place, String)) {
+    let Some(mode) = vip.mode.value().filter(|mode| mode.is_layer4()) else { return };
+    if let Some(port) = servers_of(pool.raw).iter().find_map(|server| server.port.get()) {
+        error(
+            port.key,
+            format!(
+                "port of a server in pool {} needs mode \"http\" or \"tcp\", but the mode is \"{mode}\"; write server_port \
+                 in the VIP",
+                quote(&pool.raw.name.value)
+            ),
+        );
+    }
 }
 
 /// A UDP service that is probed over TCP: that needs somebody who listens.

@@ -3,6 +3,8 @@
 //! The functions here list the keys of each table; rules that look at one table alone stand beside them.
 
 mod health;
+mod persistence;
+mod proxied;
 mod quic;
 mod script;
 mod vip;
@@ -12,14 +14,17 @@ use std::time::Duration;
 use super::{
     reader::{Field, Located, Table},
     values::{
-        Whereabouts, access_log, boolean, idle_time, learn_time, name, one_of, plain, quic_id, resolve_time,
-        server_address, server_count, snat_ports, syn_limit, tags, translated, weight,
+        Whereabouts, access_log, boolean, idle_time, learn_time, name, one_of, plain, port, quic_id,
+        resolve_time, server_address, server_count, snat_ports, syn_limit, tags, translated, weight,
     },
 };
-use crate::model::{OnDown, PortRange};
+use crate::model::{Algorithm, OnDown, PortRange};
 
 pub(super) use health::{CheckKind, RawHealth, check_is};
-pub(super) use vip::{RawTimeouts, RawTls, RawVip};
+use persistence::read_persistence;
+pub(super) use proxied::{RawProxy, RawTimeouts, RawTls};
+use vip::ALGORITHMS;
+pub(super) use vip::RawVip;
 
 /// The whole file.
 pub(super) struct RawConfig {
@@ -27,6 +32,7 @@ pub(super) struct RawConfig {
     pub(super) snat_ports: Field<PortRange>,
     pub(super) resolve_interval: Field<Duration>,
     pub(super) access_log: Field<l7_spec::Log>,
+    pub(super) proxy: RawProxy,
     pub(super) flows: RawFlows,
     pub(super) health: RawHealth,
     pub(super) vip_defaults: RawVip,
@@ -52,6 +58,8 @@ pub(super) struct RawPool {
     pub(super) min_healthy: Field<usize>,
     /// For how long its servers go on serving after they have said that they will not.
     pub(super) drain_wait: Field<Duration>,
+    pub(super) mode: Field<l7_spec::Mode>,
+    pub(super) algorithm: Field<Algorithm>,
     pub(super) protocol: Field<l7_spec::ServerProtocol>,
     pub(super) tls: Field<l7_spec::ServerTls>,
     pub(super) proxy_protocol: Field<l7_spec::ProxyProtocolVersion>,
@@ -64,11 +72,15 @@ pub(super) struct RawPool {
 /// What becomes of the flows of a server that goes down.
 const ON_DOWNS: [(&str, OnDown); 2] = [("keep", OnDown::Keep), ("reset", OnDown::Reset)];
 
+/// What servers may speak.
+const SPOKEN: [(&str, l7_spec::Mode); 2] = [("http", l7_spec::Mode::Http), ("tcp", l7_spec::Mode::Tcp)];
+
 /// One of a pool's servers.
 pub(super) struct RawServer {
     pub(super) name: Field<String>,
     pub(super) address: Field<Whereabouts>,
     pub(super) weight: Field<u16>,
+    pub(super) port: Field<u16>,
     pub(super) backup: Field<bool>,
     pub(super) max_connections: Field<u32>,
     pub(super) quic_id: Field<u64>,
@@ -85,7 +97,7 @@ pub(super) const TOP_LEVEL_KEYS: [&str; 3] = ["manage_addresses", "snat_ports", 
 
 /// What is often sought at a server.
 const NOT_OF_SERVERS: [(&str, &str); 3] = [
-    ("port", "the port on the servers is server_port of the VIP"),
+    ("server_port", "it belongs to the VIP; the port of a single server is port"),
     ("health", "health belongs to the pool or to the VIP"),
     ("quic", "quic belongs to the VIP; a server has a quic_id"),
 ];
@@ -97,6 +109,7 @@ impl RawConfig {
             snat_ports: root.get("snat_ports", snat_ports),
             resolve_interval: root.get("resolve_interval", resolve_time),
             access_log: root.get("access_log", access_log),
+            proxy: root.table("proxy", "[proxy]", RawProxy::read).into_value().unwrap_or_default(),
             flows: root.table("flows", "[flows]", RawFlows::read).into_value().unwrap_or_default(),
             health: RawHealth::read(root),
             vip_defaults: section(root, "vip_defaults", "[vip_defaults]", RawVip::read),
@@ -147,6 +160,8 @@ impl RawPool {
             on_down: pool.get("on_down", |value| one_of(value, "fate of flows", &ON_DOWNS)),
             min_healthy: pool.get("min_healthy", server_count),
             drain_wait: pool.get("drain_wait", idle_time),
+            mode: pool.get("mode", |value| one_of(value, "mode", &SPOKEN)),
+            algorithm: pool.get("algorithm", |value| one_of(value, "algorithm", &ALGORITHMS)),
             protocol: pool.get("protocol", plain),
             tls: pool.get("tls", plain),
             proxy_protocol: pool.get("proxy_protocol", plain),
@@ -165,6 +180,7 @@ impl RawServer {
             name: server.need("name", r#"name = "web1""#, name),
             address: server.need("address", r#"address = "10.0.0.11""#, server_address),
             weight: server.get("weight", weight),
+            port: server.get("port", port),
             backup: server.get("backup", boolean),
             max_connections: server.get("max_connections", plain),
             quic_id: server.get("quic_id", quic_id),

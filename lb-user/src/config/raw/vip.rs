@@ -1,19 +1,23 @@
 //! The keys of a VIP and of `[vip_defaults]`.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use lb_common::quic::lb::Encoding;
 
-use super::{RawHealth, quic};
+use super::{
+    RawHealth,
+    proxied::{RawTimeouts, RawTls, read_redirect, read_tls},
+    quic, read_persistence,
+};
 use crate::{
     config::{
         reader::{Field, Located, Table},
         values::{
-            boolean, cookie_name, error_status, file, idle_time, max_new_flows, mss, network, one_of,
-            persistence_time, plain, pool_name, port, ports, source, vip_address,
+            boolean, error_status, file, max_new_flows, mss, network, one_of, plain, pool_name, port, ports,
+            source, vip_address,
         },
     },
-    model::{Algorithm, Empty, Mode, Persistence, Ports, Protocol, Scheme},
+    model::{Algorithm, Empty, Mode, Persistence, Ports, Protocol},
 };
 
 /// The keys of a VIP, or of `[vip_defaults]`.
@@ -42,26 +46,12 @@ pub(in crate::config) struct RawVip {
     pub(in crate::config) source: Field<l7_spec::Source>,
     pub(in crate::config) trusted_proxies: Field<Vec<(IpAddr, u8)>>,
     pub(in crate::config) timeouts: Field<RawTimeouts>,
-    pub(in crate::config) redirect: Field<Scheme>,
+    pub(in crate::config) redirect: Field<l7_spec::Redirect>,
+    pub(in crate::config) routes: Field<Vec<Located<l7_spec::Route>>>,
+    pub(in crate::config) sni_routes: Field<Vec<Located<l7_spec::SniRoute>>>,
+    pub(in crate::config) fallback_pool: Field<String>,
     pub(in crate::config) error_pages: Field<Vec<(u16, Located<PathBuf>)>>,
     pub(in crate::config) quic: Field<BTreeMap<u8, Encoding>>,
-}
-
-/// `tls = { … }`.
-pub(in crate::config) struct RawTls {
-    pub(in crate::config) certificates: Vec<Located<PathBuf>>,
-    pub(in crate::config) strict: Field<bool>,
-    pub(in crate::config) minimum_version: Field<l7_spec::TlsVersion>,
-    pub(in crate::config) alpn: Field<Vec<String>>,
-    pub(in crate::config) client_certificates: Field<l7_spec::ClientCertificates>,
-    pub(in crate::config) refuse_domain_fronting: Field<bool>,
-}
-
-/// `timeouts = { … }`.
-pub(in crate::config) struct RawTimeouts {
-    pub(in crate::config) client_idle: Field<Duration>,
-    pub(in crate::config) server_idle: Field<Duration>,
-    pub(in crate::config) tunnel: Field<Duration>,
 }
 
 const MODES: [(&str, Mode); 7] = [
@@ -76,33 +66,16 @@ const MODES: [(&str, Mode); 7] = [
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 
-const ALGORITHMS: [(&str, Algorithm); 5] = [
+pub(super) const ALGORITHMS: [(&str, Algorithm); 6] = [
     ("maglev", Algorithm::Maglev),
     ("round-robin", Algorithm::RoundRobin),
     ("least-conn", Algorithm::LeastConnections),
+    ("power-of-two", Algorithm::PowerOfTwo),
     ("source", Algorithm::Source),
     ("first", Algorithm::First),
 ];
 
 const EMPTIES: [(&str, Empty); 3] = [("drop", Empty::Drop), ("reject", Empty::Reject), ("pass", Empty::Pass)];
-
-const SCHEMES: [(&str, Scheme); 2] = [("https", Scheme::Https), ("http", Scheme::Http)];
-
-/// Kinds of persistence; that of a cookie also has a name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum PersistenceKind {
-    None,
-    Cookie,
-    SourceIp,
-    LastSuccessful,
-}
-
-const PERSISTENCES: [(&str, PersistenceKind); 4] = [
-    ("none", PersistenceKind::None),
-    ("source-ip", PersistenceKind::SourceIp),
-    ("last-successful", PersistenceKind::LastSuccessful),
-    ("cookie", PersistenceKind::Cookie),
-];
 
 const OF_HEALTH: &str = "it belongs into health = { … }";
 
@@ -156,6 +129,9 @@ impl RawVip {
                 .map(|all| all.into_iter().map(|one| one.value).collect()),
             timeouts: vip.table("timeouts", r#"{ client_idle = "900s" }"#, RawTimeouts::read),
             redirect: vip.table("redirect", r#"{ scheme = "https" }"#, read_redirect).flatten(),
+            routes: vip.list("routes", r#"[{ paths = ["/api"], pool = "api" }]"#, plain),
+            sni_routes: vip.list("sni_routes", r#"[{ names = ["a.example"], pool = "a" }]"#, plain),
+            fallback_pool: vip.get("fallback_pool", pool_name),
             error_pages: vip.table("error_pages", r#"{ 503 = "errors/503.http" }"#, |pages| {
                 pages.entries(error_status, file)
             }),
@@ -173,93 +149,4 @@ impl RawVip {
         }
         raw
     }
-}
-
-impl RawTimeouts {
-    fn read(timeouts: &mut Table<'_, '_>) -> Self {
-        Self {
-            client_idle: timeouts.get("client_idle", idle_time),
-            server_idle: timeouts.get("server_idle", idle_time),
-            tunnel: timeouts.get("tunnel", idle_time),
-        }
-    }
-}
-
-fn read_persistence(table: &mut Table<'_, '_>) -> Field<Persistence> {
-    let kind = table
-        .need("type", r#"type = "source-ip""#, |value| one_of(value, "kind of persistence", &PERSISTENCES));
-    let name = table.get("name", cookie_name);
-    let timeout = table.get("timeout", persistence_time);
-    let Some(kind) = kind.get() else { return Field::Broken };
-    if let (Some(timeout), false) = (timeout.get(), kind.value == PersistenceKind::SourceIp) {
-        let label = table.label();
-        table
-            .report()
-            .error(timeout.key, format!("timeout in {label} belongs to type = \"source-ip\"; remove it"));
-        return Field::Broken;
-    }
-    let Ok(timeout) = timeout.known() else { return Field::Broken };
-    let value = match (kind.value, &name) {
-        (PersistenceKind::Cookie, Field::Set(name)) => Persistence::Cookie { name: name.value.clone() },
-        (PersistenceKind::Cookie, Field::Broken) => return Field::Broken,
-        (PersistenceKind::Cookie, Field::Absent) => {
-            let label = table.label();
-            table.report().error(
-                table.at(),
-                format!("{label} needs the \"name\" of the cookie; add name = \"SERVERID\""),
-            );
-            return Field::Broken;
-        }
-        (_, Field::Set(name)) => {
-            let label = table.label();
-            table
-                .report()
-                .error(name.key, format!("name in {label} belongs to type = \"cookie\"; remove it"));
-            return Field::Broken;
-        }
-        (PersistenceKind::None, _) => Persistence::None,
-        (PersistenceKind::SourceIp, _) => {
-            Persistence::SourceIp { timeout: timeout.map(|timeout| timeout.value) }
-        }
-        (PersistenceKind::LastSuccessful, _) => Persistence::LastSuccessful,
-    };
-    Field::Set(Located { value, key: kind.key, at: kind.at })
-}
-
-fn read_tls(table: &mut Table<'_, '_>) -> Field<RawTls> {
-    let certificates = read_certificates(table);
-    let (strict, minimum_version) = (table.get("strict", boolean), table.get("minimum_version", plain));
-    let (alpn, client_certificates) = (table.get("alpn", plain), table.get("client_certificates", plain));
-    let refuse_domain_fronting = table.get("refuse_domain_fronting", boolean);
-    certificates.map(|certificates| RawTls {
-        certificates,
-        strict,
-        minimum_version,
-        alpn,
-        client_certificates,
-        refuse_domain_fronting,
-    })
-}
-
-fn read_certificates(table: &mut Table<'_, '_>) -> Field<Vec<Located<PathBuf>>> {
-    let certificates = table.list("certificates", r#"["certs/server.pem"]"#, file);
-    let empty = match &certificates {
-        Field::Absent => Some(table.at()),
-        Field::Set(list) if list.value.is_empty() => Some(list.at),
-        Field::Set(_) | Field::Broken => None,
-    };
-    match empty {
-        Some(at) => {
-            let label = table.label();
-            table
-                .report()
-                .error(at, format!("{label} needs a certificate; add certificates = [\"certs/server.pem\"]"));
-            Field::Broken
-        }
-        None => certificates,
-    }
-}
-
-fn read_redirect(table: &mut Table<'_, '_>) -> Field<Scheme> {
-    table.need("scheme", r#"scheme = "https""#, |value| one_of(value, "scheme", &SCHEMES))
 }

@@ -2,7 +2,7 @@
 
 use toml::de::DeValue;
 
-use super::{Read, found, string};
+use super::{Read, found, integer, string};
 use crate::{config::words::quote, model::StatusRanges};
 
 /// Statuses that mean healthy: `200`, `"200,204"`, `"200-299,401"`.
@@ -76,6 +76,75 @@ pub(in crate::config) fn cookie_name(value: &DeValue<'_>) -> Read<String> {
             quote(&sign.to_string())
         )),
         None => Ok(name.to_owned()),
+    }
+}
+
+/// An attribute of a cookie, such as its path (RFC 6265 §4.1.1).
+pub(in crate::config) fn cookie_attribute(value: &DeValue<'_>) -> Read<String> {
+    let text = string(value, "a text such as \"/\"")?;
+    let fits = |sign: char| sign.is_ascii_graphic() && sign != ';';
+    match text.chars().find(|&sign| !fits(sign)) {
+        _ if text.is_empty() => Err("it must not be empty; leave the key out".into()),
+        Some(sign) => Err(format!(
+            "{} contains {}, which cannot stand in a cookie",
+            quote(text),
+            quote(&sign.to_string())
+        )),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// What values of cookies are made with. Whoever has it can tell servers by them, so it must not be guessed.
+pub(in crate::config) fn cookie_key(value: &DeValue<'_>) -> Read<String> {
+    const SHORTEST: usize = 16;
+    let key = string(value, "a secret of 16 characters or more")?;
+    match key.chars().count() {
+        // What it is must not be in a log.
+        count if count < SHORTEST => {
+            Err(format!("it has {count} characters; write {SHORTEST} or more that nobody can guess"))
+        }
+        _ => Ok(key.to_owned()),
+    }
+}
+
+/// The status of a redirect.
+pub(in crate::config) fn redirect_status(value: &DeValue<'_>) -> Read<u16> {
+    let number = integer(value, 300..=399, "the status of a redirect")?;
+    let status = u16::try_from(number).unwrap_or_default();
+    if REDIRECTS.contains(&status) { Ok(status) } else { Err(no_redirect(status)) }
+}
+
+/// Statuses that send clients elsewhere.
+pub(in crate::config) const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+
+pub(in crate::config) fn no_redirect(status: u16) -> String {
+    format!("{status} is no status of a redirect; write 301, 302, 303, 307 or 308")
+}
+
+/// The host that a redirect leads to.
+pub(in crate::config) fn redirect_host(value: &DeValue<'_>) -> Read<String> {
+    let host = string(value, "a host such as \"www.example\"")?;
+    match unfit_host(host) {
+        Some(problem) => Err(problem),
+        None => Ok(host.to_owned()),
+    }
+}
+
+/// Why a text cannot be the host of a URL: a name, or an address; a port is said elsewhere.
+pub(in crate::config) fn unfit_host(host: &str) -> Option<String> {
+    let in_brackets = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    if let Some(address) = in_brackets {
+        let is_address = address.parse::<std::net::Ipv6Addr>().is_ok();
+        return (!is_address).then(|| format!("{} is no IPv6 address in brackets", quote(host)));
+    }
+    let fits = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '-' | '.' | '_');
+    match host.chars().find(|&sign| !fits(sign)) {
+        _ if host.is_empty() => Some("a host must not be empty".into()),
+        Some(':') => Some(format!("{} has a port, which is no part of the host; leave it out", quote(host))),
+        Some(sign) => {
+            Some(format!("{} contains {}, which no host has", quote(host), quote(&sign.to_string())))
+        }
+        None => None,
     }
 }
 

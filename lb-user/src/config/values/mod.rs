@@ -17,10 +17,13 @@ use toml::de::DeValue;
 use super::words::{choices, quote};
 
 pub(super) use flows::{learn_time, max_new_flows, mss, persistence_time, syn_limit, tags, translated};
-pub(super) use http::{cookie_name, error_status, http_path, statuses};
+pub(super) use http::{
+    REDIRECTS, cookie_attribute, cookie_key, cookie_name, error_status, http_path, no_redirect,
+    redirect_host, redirect_status, statuses, unfit_host,
+};
 pub(crate) use net::network_of;
 pub(crate) use net::unfit_for_server;
-pub(super) use net::{Whereabouts, network, probe_address, server_address, vip_address};
+pub(super) use net::{Whereabouts, network, probe_address, server_address, socket_address, vip_address};
 pub(super) use plain::{access_log, plain, source};
 pub(super) use ports::{port, ports, snat_ports};
 pub(super) use probe::{
@@ -100,6 +103,18 @@ pub(super) fn count(value: &DeValue<'_>) -> Read<u32> {
 pub(super) fn server_count(value: &DeValue<'_>) -> Read<usize> {
     let count = integer(value, 1..=i64::from(u16::MAX), "a number of servers")?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// A number of threads.
+pub(super) fn worker_count(value: &DeValue<'_>) -> Read<usize> {
+    let count = integer(value, 1..=1_024, "a number of threads")?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// A number of clients that are remembered.
+pub(super) fn entry_count(value: &DeValue<'_>) -> Read<u32> {
+    let count = integer(value, 1..=i64::from(u32::MAX), "a number of clients")?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// One of a few words; `kind` says what they are, e.g. `mode`.

@@ -53,12 +53,24 @@ pub(in crate::config) fn server_address(value: &DeValue<'_>) -> Read<Whereabouts
     }
     let address = parse(
         text,
-        "the port on the servers is the VIP's server_port",
+        "the port has its own key, port, or server_port of the VIP",
         "such as \"10.0.0.11\", nor a host name",
     )?;
     match unfit(address) {
         Some(why) => Err(format!("{address} {why}; write the server's own address")),
         None => Ok(Whereabouts::Address(address)),
+    }
+}
+
+/// An address and port of this host to listen on.
+pub(in crate::config) fn socket_address(value: &DeValue<'_>) -> Read<SocketAddr> {
+    let text = string(value, "an address and port such as \"127.0.0.1:9101\"")?;
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Ok(address),
+        _ => Err(format!(
+            "{} is no address and port such as \"127.0.0.1:9101\" or \"[::1]:9101\"",
+            quote(text)
+        )),
     }
 }
 
@@ -224,11 +236,11 @@ mod tests {
             ("10", "expected an IP address such as \"10.0.0.11\", found the integer 10; put it in quotes"),
             (
                 "\"10.0.0.1:80\"",
-                "\"10.0.0.1:80\" has a port in it; write \"10.0.0.1\": the port on the servers is the VIP's server_port",
+                "\"10.0.0.1:80\" has a port in it; write \"10.0.0.1\": the port has its own key, port, or server_port of the VIP",
             ),
             (
                 "\"[::1]:80\"",
-                "\"[::1]:80\" has a port in it; write \"::1\": the port on the servers is the VIP's server_port",
+                "\"[::1]:80\" has a port in it; write \"::1\": the port has its own key, port, or server_port of the VIP",
             ),
             ("\"10.0.0.1/24\"", "\"10.0.0.1/24\" has a prefix length in it; write \"10.0.0.1\""),
             (

@@ -20,6 +20,7 @@ fn traffic(factor: u64) -> Traffic {
 fn server(name: &str, address: &str, health: Health, reason: &str) -> ServerStatus {
     ServerStatus {
         name: name.into(),
+        pool: None,
         address: address.parse().ok(),
         host: None,
         port: Some(8042),
@@ -31,6 +32,7 @@ fn server(name: &str, address: &str, health: Health, reason: &str) -> ServerStat
         health,
         reason: reason.into(),
         since: NOW - 3600,
+        paused: false,
         next_hop_problem: None,
         traffic: traffic(1),
     }
@@ -52,6 +54,7 @@ fn vip(name: &str, health: PoolHealth, servers: Vec<ServerStatus>) -> VipStatus 
         served: true,
         note: None,
         health,
+        further_pools: Vec::new(),
         traffic: traffic(servers.len() as u64 * 1000),
         servers,
     }

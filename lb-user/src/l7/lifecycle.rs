@@ -1,0 +1,168 @@
+//! The life of a proxy in the keeper's hands: begun, watched, lost, replaced by another one, ended.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use l7_spec::{Ask, Memory, Reply, Span, Spec};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::{
+    Ending, Keeper, Options, process,
+    proxy::{Proxy, other_sockets},
+};
+
+/// After a proxy has ended by itself, another is started at once; if that ends too, after this time, doubled each time.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest such time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// How long connections may stay with a proxy that another has taken over from: as long as an idle WebSocket may.
+pub(super) const FAREWELL: Span = Span::from_secs(3_600);
+
+impl Keeper {
+    /// Sees whether the proxy is still there, and those that are leaving.
+    pub(super) fn look(&mut self) {
+        self.leaving.retain_mut(|proxy| proxy.ended().is_none());
+        if let Some(how) = self.proxy.as_mut().and_then(Proxy::ended) {
+            error!("l7-proxy has ended ({how}); clients wait until the next one is there");
+            self.lose();
+        }
+    }
+
+    /// There is no proxy any more.
+    pub(super) fn lose(&mut self) {
+        if let Some(mut proxy) = self.proxy.take() {
+            proxy.kill();
+        }
+        self.forget_proxy();
+        if self.began.elapsed() > LONGEST_PAUSE {
+            self.failures = 0;
+        }
+        let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        if self.failures > 0 {
+            self.not_before = Some(Instant::now() + pause);
+        }
+        self.failures += 1;
+    }
+
+    pub(super) fn forget_proxy(&mut self) {
+        (self.served, self.asked, self.remembers) = (None, None, false);
+        self.handed.clear();
+        self.files.forget();
+    }
+
+    pub(super) fn is_outdated(&self, proxy: &Proxy) -> bool {
+        let program = self.options.program.as_deref();
+        program.is_some_and(|program| !process::lies_at(proxy.program, program))
+            || !proxy.understands
+            || self.has_other_workers(proxy)
+    }
+
+    pub(super) fn has_other_workers(&self, proxy: &Proxy) -> bool {
+        self.workers.is_some_and(|workers| workers != proxy.workers)
+    }
+
+    /// Starts a proxy, which serves nothing yet.
+    pub(super) fn begin(&mut self) -> Result<(), String> {
+        self.began = Instant::now();
+        let socket = self.options.socket.clone();
+        let proxy = self.begin_at(socket)?;
+        self.proxy = Some(proxy);
+        self.forget_proxy();
+        Ok(())
+    }
+
+    pub(super) fn begin_at(&self, socket: PathBuf) -> Result<Proxy, String> {
+        let options = Options { socket, ..self.options.clone() };
+        let child = process::start(&options, self.workers)?;
+        let proxy = Proxy::reach(&options.socket, child);
+        let proxy = proxy.map_err(|error| format!("l7-proxy was started and does not answer: {error}"))?;
+        info!("started l7-proxy (pid {})", proxy.pid);
+        Ok(proxy)
+    }
+
+    /// Has another proxy take the place of the one that serves; it lets its clients finish.
+    pub(super) fn replace(&mut self) {
+        let [next_socket, former_socket] = other_sockets(&self.options.socket);
+        let next = match self.begin_at(next_socket.clone()) {
+            Ok(next) => next,
+            Err(problem) => {
+                warn!("l7-proxy stays as it is: {problem}");
+                self.served = Some(Spec::default());
+                return;
+            }
+        };
+        let (memory, status) = (self.ask(&Ask::Memory), self.ask(&Ask::Status));
+        if let (Some(Reply::Memory(memory)), Some(Reply::Status(status))) = (memory, status) {
+            self.memory = Memory { counted: Some(status), ..memory };
+        }
+        let former = self.proxy.replace(next);
+        let (asked, served) = (self.asked.take(), self.served.take());
+        self.forget_proxy();
+        // Whoever is killed between these steps leaves both to be found.
+        let _ = fs::rename(&self.options.socket, &former_socket);
+        self.serve();
+        let serves = self.proxy.is_some() && self.problem.is_none();
+        if !serves {
+            warn!("the new l7-proxy does not serve; the one before it stays");
+            if let Some(mut next) = std::mem::replace(&mut self.proxy, former) {
+                next.kill();
+            }
+            self.forget_proxy();
+            (self.asked, self.served, self.remembers) = (asked, Some(served.unwrap_or_default()), true);
+            let _ = fs::rename(&former_socket, &self.options.socket);
+            let _ = fs::remove_file(&next_socket);
+            return;
+        }
+        if let Err(error) = fs::rename(&next_socket, &self.options.socket) {
+            warn!("the next lb-user will not find l7-proxy: {}: {error}", self.options.socket.display());
+        }
+        if let Some(mut former) = former {
+            info!("l7-proxy (pid {}) lets its clients finish", former.pid);
+            let _ = former.ask(&Ask::End { within: FAREWELL, gently: true });
+            self.leaving.push(former);
+        }
+        let _ = fs::remove_file(&former_socket);
+    }
+
+    /// Nothing is to be served: the proxy may go.
+    pub(super) fn dismiss(&mut self) {
+        if let Some(mut proxy) = self.proxy.take() {
+            let _ = proxy.ask(&Ask::End { within: FAREWELL, gently: true });
+            self.leaving.push(proxy);
+            self.forget_proxy();
+            self.sockets.keep(&BTreeSet::new());
+        }
+    }
+
+    /// Ends the proxy in good time, or leaves it to the next start.
+    pub(super) fn end(mut self, ending: Ending, answer: oneshot::Sender<()>) {
+        let within = match ending {
+            Ending::GoesOn => None,
+            Ending::Soon => Some(self.wanted.drain.timeout),
+            Ending::Now => Some(Span::ZERO),
+        };
+        if let Some(within) = within {
+            let mut all: Vec<_> = self.leaving.drain(..).collect();
+            if let Some(mut proxy) = self.proxy.take() {
+                let _ = proxy.ask(&Ask::End { within, gently: false });
+                all.push(proxy);
+            }
+            self.sockets.keep(&BTreeSet::new());
+            let until = Instant::now() + within.get() + Duration::from_secs(1);
+            for proxy in &mut all {
+                if !proxy.wait(until) {
+                    proxy.kill();
+                }
+            }
+            let _ = fs::remove_file(&self.options.socket);
+        }
+        let _ = answer.send(());
+    }
+}
