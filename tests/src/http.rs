@@ -70,16 +70,20 @@ impl Web {
         let of_thread = Arc::clone(&shared);
         let accepting = listener.try_clone().expect("a copy of a socket");
         thread::spawn(move || {
-            for stream in accepting.incoming().flatten() {
+            for stream in accepting.incoming() {
+                // A socket that was shut down gives errors for ever.
                 if of_thread.ended.load(SeqCst) {
                     return;
                 }
+                let Ok(stream) = stream else { continue };
                 let shared = Arc::clone(&of_thread);
                 shared.connections().extend(stream.try_clone());
                 thread::spawn(move || {
+                    let peer = stream.peer_addr().ok();
                     shared.serve(&stream);
                     // There is a copy, by which it would stay open.
                     let _ = stream.shutdown(std::net::Shutdown::Both);
+                    shared.connections().retain(|one| one.peer_addr().ok() != peer);
                 });
             }
         });

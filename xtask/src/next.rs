@@ -45,6 +45,9 @@ const SOURCES: [&str; 9] = [
     "xtask",
 ];
 
+/// How cargo is told how far to optimise.
+const OPTIMISATION_VARIABLE: &str = "CARGO_PROFILE_RELEASE_OPT_LEVEL";
+
 /// Builds it: `target/release/next/lb-user`. In a target folder of its own: cargo takes packages that lie alike in two
 /// workspaces for the same, and would link one's programs with what it had compiled for the other.
 pub(crate) fn build() -> Result<()> {
@@ -56,7 +59,9 @@ pub(crate) fn build() -> Result<()> {
     let object = build_ebpf::object_in(&folder, &target)?;
     let mut cargo =
         shell::cargo(["build", "--release", "--package=lb-user", "--bin=lb-user", "--target-dir"]);
-    shell::run(cargo.arg(&target).current_dir(&folder).env(OBJECT_VARIABLE, &object))?;
+    // Hardly optimised: nobody waits for it, but everybody for the compiler.
+    cargo.arg(&target).current_dir(&folder).env(OBJECT_VARIABLE, &object).env(OPTIMISATION_VARIABLE, "1");
+    shell::run(&mut cargo)?;
     let next = shell::release().join("next");
     fs::create_dir_all(&next)?;
     copy(&target.join("release/lb-user"), &next.join("lb-user"))

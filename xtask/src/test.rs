@@ -40,7 +40,7 @@ pub(crate) struct Options {
     #[arg(long)]
     deny_skips: bool,
     /// How long each fuzz target runs, in seconds
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     fuzz_seconds: u32,
     /// Arguments of the test runner, e.g. a part of a test's name; leaves fuzzing out
     #[arg(last = true)]
