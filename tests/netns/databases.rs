@@ -224,7 +224,10 @@ fn mysql_clients_are_all_with_one_server_leave_it_when_it_hangs_and_do_not_go_ba
     let checks = [0, 1].map(|index| Server::start(&net.servers[index].ns, "galera", &[9200], false));
     let health = "{ check = \"mysql\", user = \"lb_check\", timeout = \"200ms\" }";
     let galera = "{ check = \"http\", port = 9200, expect = 200 }";
-    let balancer = bed.start(&config(net, &[("mysql", 3306, health), ("galera", 13306, galera)]));
+    // E9: each is a backup, and they serve nevertheless.
+    let text = config(net, &[("mysql", 3306, health), ("galera", 13306, galera)]);
+    let balancer =
+        bed.start(&Config::with_top(&text.text().replace(", address", ", backup = true, address")));
     let status = balancer.wait_all_up();
     let reason = &status.vips[0].servers[0].reason;
     assert!(reason.starts_with("logged in to 10.") || reason.starts_with("logged in to 11."), "{reason}");

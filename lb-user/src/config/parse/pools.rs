@@ -143,9 +143,10 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
         return;
     }
     if servers.iter().all(|server| !server.backup.is_broken() && is_backup(server)) {
-        report.error(
+        // As OpenStack's installers mark databases (E9).
+        report.warning(
             pool.name.at,
-            format!("every server of pool {name} is a backup; backups serve only while all others are down, so make at least one server no backup"),
+            format!("every server of pool {name} is a backup, so they all serve, as if none were; for one at a time, give its VIPs algorithm = \"first\" or persistence \"last-successful\""),
         );
     }
     if servers.iter().all(|server| !server.weight.is_broken() && weight(server) == 0) {
