@@ -13,7 +13,7 @@ use clap::Parser;
 use l7_proxy::{
     front::Closing,
     model::check,
-    process::{Control, Engine, Listeners},
+    process::{Control, Engine, Listeners, confine},
     spec::{Problem, Span, Spec},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -99,6 +99,9 @@ fn looked_after(workers: Option<usize>) -> ExitCode {
     // Private keys are in its memory: no other process of its user may look, and no core is dumped.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     l7_proxy::files::only_given();
+    if let Err(problem) = confine() {
+        warn!("not confined as it should be: {problem}");
+    }
     let socket = rustix::stdio::stdin().try_clone_to_owned().map(UnixListener::from);
     let is_listening = |socket: &UnixListener| socket.local_addr().is_ok();
     let control = match socket {

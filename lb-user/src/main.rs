@@ -19,6 +19,7 @@ use lb_user::{
     lbctl::documents,
     listeners, memory,
     netlink::{Netlink, sysctl},
+    plan::proxied,
     premises,
     reload::{
         self,
@@ -114,7 +115,7 @@ struct Arguments {
     cleanup: bool,
 
     /// Only say what is wrong with the configuration: exit code 0 for nothing, 1 for errors. Looks at the files it
-    /// names, and at what this host listens on and has routes to.
+    /// names, at what this host listens on and has routes to, and asks l7-proxy about VIPs of modes http and tcp.
     #[arg(long)]
     check: bool,
 
@@ -287,6 +288,11 @@ async fn look_around(arguments: &Arguments, file: &Path, checked: &Checked) -> b
         match host_findings(checked).await {
             Ok(more) => findings.extend(more),
             Err(error) => say(&format!("lb-user: warning: this host was not looked at: {error:#}")),
+        }
+        // It would repeat what is known of the files.
+        if findings.iter().all(|finding| finding.severity == Severity::Warning) {
+            let objections = l7::check(&l7_options(arguments), &proxied::of_config(&checked.config)).err();
+            findings.extend(objections.iter().flatten().map(|objection| objection.about(checked)));
         }
     }
     findings.iter().for_each(|finding| say(&finding.to_string()));

@@ -21,7 +21,7 @@ use lb_tests::{
     topology::{Layout, Servers},
 };
 
-use crate::bed::Bed;
+use crate::{bed::Bed, l7::certificate};
 
 /// Starts `lb-user`, which must refuse: the last line it says names every one of `words`.
 #[track_caller]
@@ -202,6 +202,66 @@ health = { check = "redis", password_file = "gone" }
     let _ =
         balancer.reload(&text.replace("password_file = \"gone\"", "role = \"any\"")).expect("a good file");
     assert!(balancer.log().contains(&no_route), "{}", balancer.log());
+}
+
+/// R45, and what only the proxy can tell: told by `--check` with its place, whoever asks.
+#[test]
+fn check_asks_the_proxy_about_its_vips() {
+    needs_balancer!();
+    let bed = bed();
+    let base = bed.config(&["snat"], 80, "");
+    let config = |bytes: u32| {
+        format!(
+            "{}\n[vip.secure]\naddress = \"10.9.9.9\"\nport = 443\nmode = \"http\"\nredirect = {{ scheme = \"https\" }}\n\
+             tls = {{ certificates = [\"pair.pem\"] }}\nlimits = {{ header_bytes = {bytes} }}\n",
+            base.text()
+        )
+    };
+    let place = |key: &str| {
+        let text = config(1_024);
+        let vip = text.find("[vip.secure]").expect("the VIP");
+        let at = vip + text[vip..].find(key).expect("the key");
+        let column = at - text[..at].rfind('\n').expect("a line before it");
+        format!(
+            "lb.toml:{}:{column}: error: VIP \"secure\": ",
+            text[..at].lines().count() + usize::from(column == 1)
+        )
+    };
+    let installation = Installation::new(&bed.net.lb.ns, &["eth0"], base.text());
+    let (one, another) = (certificate("one.example"), certificate("another.example"));
+    let split = |pem: &str| {
+        let at = pem.find("-----BEGIN PRIVATE KEY").expect("a key");
+        (pem[..at].to_owned(), pem[at..].to_owned())
+    };
+    let mixed = split(&one).0 + &split(&another).1;
+    let turned = split(&one).1 + &split(&one).0;
+    let key_of_another = [place("\"pair.pem"), "pair.pem".to_owned()];
+    let of_proxy = [place("443"), "limits.header_bytes: must be 1024 to".to_owned()];
+    let before = installation.footprint();
+    for (pem, bytes, wanted) in [
+        (&one, 1_024, None),
+        (&turned, 1_024, None),
+        (&mixed, 1_024, Some(&key_of_another)),
+        (&one, 10, Some(&of_proxy)),
+    ] {
+        installation.configure(&config(bytes));
+        let file = installation.put("pair.pem", pem);
+        for readable in [installation.config().parent().expect("a folder"), &file, &installation.config()] {
+            fs::set_permissions(readable, fs::Permissions::from_mode(0o755)).expect("permissions");
+        }
+        // Nobody needs to be root for it.
+        for under in [&["env"][..], &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]] {
+            let mut command = bed.net.lb.ns.command(under[0]);
+            command.args(&under[1..]).arg(binary("lb-user")).args(installation.arguments()).arg("--check");
+            let output = process::output("lb-user --check", &mut command, Duration::from_secs(20));
+            let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.success(), wanted.is_none(), "{under:?}: {printed}");
+            if let Some([place, problem]) = wanted {
+                complaint(&printed, &[place, problem]);
+            }
+        }
+    }
+    assert_eq!(installation.footprint(), before);
 }
 
 #[test]

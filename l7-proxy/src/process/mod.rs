@@ -4,6 +4,7 @@
 //! specifications with [`Engine::apply`], and ends it with [`Engine::drain`]. Listeners are opened by
 //! [`Listeners`], or handed over to it by whoever opened them.
 
+mod confine;
 mod control;
 mod current;
 mod engine;
@@ -11,6 +12,7 @@ mod files;
 mod listeners;
 mod worker;
 
+pub use confine::confine;
 pub use control::Control;
 pub use current::{Current, Phase};
 pub use engine::Engine;

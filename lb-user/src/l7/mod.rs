@@ -10,6 +10,7 @@
 //! metrics ────────────── Wish::Metrics┘        └─ Report ─ picture
 //! ```
 
+mod check;
 mod files;
 mod keeper;
 mod lifecycle;
@@ -32,6 +33,7 @@ use crate::{
     plan::select::vip_in,
 };
 
+pub use check::check;
 pub use keeper::Keeper;
 pub use proxy::{Found, end_left, find, kill_holders};
 

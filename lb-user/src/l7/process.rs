@@ -30,7 +30,8 @@ const USUAL_USERS: [&str; 2] = ["l7-proxy", "nobody"];
 pub(super) fn start(options: &Options, workers: Option<usize>) -> Result<Child, String> {
     let program = options.program.as_deref().ok_or_else(missing)?;
     let shown = program.display();
-    let (uid, gid) = user(&options.user)?;
+    // Who only checks a configuration may be anybody.
+    let other = if nix::unistd::geteuid().is_root() { Some(user(&options.user)?) } else { None };
     let control = control(&options.socket)
         .map_err(|error| format!("cannot listen on {}: {error}", options.socket.display()))?;
     // Opened here: the user it runs as may not be allowed into the folder where it lies.
@@ -40,8 +41,14 @@ pub(super) fn start(options: &Options, workers: Option<usize>) -> Result<Child, 
     command.args(workers.map(|workers| format!("--workers={workers}")));
     // Ctrl-C is for lb-user, which has the proxy end in good time.
     command.env_clear().envs(std::env::var_os(LOG).map(|filter| (LOG, filter)));
-    command.process_group(0).uid(uid).gid(gid).current_dir("/");
-    command.spawn().map_err(|error| format!("cannot start {shown} as {}: {error}", options.user))
+    command.process_group(0).current_dir("/");
+    if let Some((uid, gid)) = other {
+        command.uid(uid).gid(gid);
+    }
+    command.spawn().map_err(|error| match other {
+        Some((uid, _)) => format!("cannot start {shown} as the user with number {uid}: {error}"),
+        None => format!("cannot start {shown}: {error}"),
+    })
 }
 
 /// Why there is no proxy to start.

@@ -96,6 +96,9 @@ fn process(pid: u32) -> io::Result<OwnedFd> {
 
 /// Ends at once every proxy that holds one of these sockets and cannot be spoken to any more.
 pub fn kill_holders(sockets: &HashSet<u64>) {
+    if sockets.is_empty() {
+        return;
+    }
     for pid in holders(sockets) {
         if let Ok(process) = process(pid) {
             warn!("l7-proxy (pid {pid}) cannot be spoken to and is ended, with its connections");
