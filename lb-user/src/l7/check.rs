@@ -23,7 +23,7 @@ fn ask(options: &Options, spec: &Spec) -> Result<Result<(), Vec<Objection>>, Str
     let folder = tempfile::tempdir().map_err(|error| format!("cannot make a folder: {error}"))?;
     let options = Options { socket: folder.path().join("l7.sock"), ..options.clone() };
     let mute = |error| format!("l7-proxy was started and does not answer: {error}");
-    let mut proxy = Proxy::reach(&options.socket, process::start(&options)?).map_err(mute)?;
+    let mut proxy = Proxy::reach(&options.socket, process::start(&options, Some(1))?).map_err(mute)?;
     let mut told = || {
         for (path, contents) in Files::of(&options.folder).news(&spec.files()) {
             proxy.give_file(&path, &contents)?;
