@@ -483,7 +483,9 @@ async fn serve(
     let (handle, requests) = admin::Handle::new(last);
     let flow_tables = Arc::new(flow_tables);
     let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
-    let handle = handle.with_eyes(eyes).with_connections(Connections::of(Arc::clone(&flow_tables)));
+    let handle = handle
+        .with_eyes(eyes)
+        .with_connections(Connections::of(Arc::clone(&flow_tables), about.proxy.clone()));
     let handle = handle.with_proxy(about.proxy.clone());
 
     let Reload {

@@ -1,7 +1,10 @@
 //! The connections of VIPs: who has which, and how to end some.
 //!
-//! What is known depends on the mode. `snat` and `nat` have a record of each flow. Of `dr`, `ipip` and `gue` only a hash is
+//! What is known depends on the mode. `snat` and `nat` have a record of each flow. Those of `http` and `tcp` l7-proxy
+//! knows ([`proxied`]). Of `dr`, `ipip` and `gue` only a hash is
 //! kept and the server that it leads to: how many there are, and no more.
+
+mod proxied;
 
 use std::{
     collections::HashSet,
@@ -19,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     datapath::flows::{FlowTables, Halted, Record, tick},
+    l7,
     poke::Poker,
     trace::{Insight, Names},
 };
@@ -54,7 +58,7 @@ pub struct Listed {
 pub struct Connection {
     /// Name of the VIP.
     pub vip: String,
-    /// Name of the server.
+    /// The name by which the VIP knows the server; `-` where it has none yet. Of `http`: that of the latest request.
     pub server: String,
     /// `tcp` or `udp`.
     pub protocol: String,
@@ -62,13 +66,15 @@ pub struct Connection {
     pub client: SocketAddr,
     /// Where it has gone to.
     pub vip_address: SocketAddr,
-    /// Whom the server takes for its client.
-    pub source: SocketAddr,
-    /// Where the server is.
-    pub server_address: SocketAddr,
+    /// Whom the server takes for its client; none where a proxy has connections of its own to servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SocketAddr>,
+    /// Where the server is; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_address: Option<SocketAddr>,
     /// How far it is.
     pub state: State,
-    /// Seconds since its last packet.
+    /// Seconds since its last packet; of `http` since the latest request began, of `tcp` since the connection did.
     pub idle: u64,
 }
 
@@ -173,7 +179,6 @@ impl Filter {
                      counts them; lbctl server halt ends those of a server",
                     format!("{mode:?}").to_lowercase()
                 )),
-                Some(Mode::Local) => Err(format!("VIP {name:?} is proxied: its connections are the proxy's")),
                 _ => Ok(number),
             }
         });
@@ -257,8 +262,8 @@ fn of<F: Family>(
         protocol: if flow.protocol == u16::from(protocol::UDP) { "udp" } else { "tcp" }.into(),
         client: SocketAddr::new(address(flow.client), flow.client_port),
         vip_address: SocketAddr::new(address(flow.vip), flow.vip_port),
-        source: SocketAddr::new(address(flow.source), flow.source_port),
-        server_address: SocketAddr::new(address(flow.server), flow.server_port),
+        source: Some(SocketAddr::new(address(flow.source), flow.source_port)),
+        server_address: Some(SocketAddr::new(address(flow.server), flow.server_port)),
         state: if flow.state & (client_fin | server_fin) != 0 {
             State::Closing
         } else if flow.state & conntrack::REPLIED != 0 {
@@ -282,35 +287,44 @@ fn address6(address: [u32; 4]) -> IpAddr {
     IpAddr::from(bytes)
 }
 
-/// Looks into the tables and ends connections, on a thread of its own: it may take a while.
+/// Looks into the tables, on a thread of its own, for it may take a while, and asks l7-proxy; ends connections.
 #[derive(Clone, Debug)]
-pub struct Connections(Arc<FlowTables>);
+pub struct Connections {
+    tables: Arc<FlowTables>,
+    proxy: l7::Handle,
+}
 
 impl Connections {
-    /// Those in these tables.
+    /// Those in these tables, and those of this proxy.
     #[must_use]
-    pub fn of(tables: Arc<FlowTables>) -> Self {
-        Self(tables)
+    pub fn of(tables: Arc<FlowTables>, proxy: l7::Handle) -> Self {
+        Self { tables, proxy }
     }
 
-    /// See [`list`].
+    /// See [`list`]; and those of proxied VIPs.
     ///
     /// # Errors
     /// As [`list`].
     pub async fn list(&self, insight: Arc<Insight>, filter: Filter, limit: usize) -> Result<Listed, String> {
-        let tables = Arc::clone(&self.0);
+        let which = proxied::which(&insight, &filter);
+        let tables = Arc::clone(&self.tables);
         let work = move || list(&tables, &insight, &filter, limit);
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+        let done = tokio::task::spawn_blocking(work).await;
+        let listed = done.unwrap_or_else(|error| Err(error.to_string()))?;
+        Ok(proxied::with(listed, self.proxy.clients(which, limit).await, limit))
     }
 
-    /// See [`end`].
+    /// See [`end`]; and those of proxied VIPs.
     ///
     /// # Errors
     /// As [`list`].
     pub async fn end(&self, insight: Arc<Insight>, filter: Filter) -> Result<Ended, String> {
-        let tables = Arc::clone(&self.0);
+        let which = proxied::which(&insight, &filter);
+        let tables = Arc::clone(&self.tables);
         let work = move || end(&tables, &insight, &filter);
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+        let done = tokio::task::spawn_blocking(work).await;
+        let Ended { ended } = done.unwrap_or_else(|error| Err(error.to_string()))?;
+        Ok(Ended { ended: ended + self.proxy.end_clients(which).await })
     }
 }
 

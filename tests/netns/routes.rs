@@ -17,6 +17,7 @@ use lb_tests::{
     wait,
 };
 use lb_user::{
+    connections::Listed,
     plan::Admin,
     snapshot::{Health, PoolHealth},
 };
@@ -158,6 +159,25 @@ fn requests_go_where_routes_say_and_to_the_fallback_pool_when_nobody_is_left() {
     let listed = balancer.lbctl(&["vip", "list"]).expect("lbctl vip list");
     assert!(listed.contains("web, api, sorry") && listed.contains("4/5"), "{listed}");
     balancer.server("ready", "*", "api:s1");
+
+    // Connections are listed with the server of their latest request, and ended.
+    let mut doomed = Tunnel::open(&net.client().ns, SocketAddr::new(address, 80));
+    doomed.echoes();
+    let one = wait::until(LIMIT, "the others to be over", || {
+        let listed = balancer.lbctl(&["conn", "list", "--vip", "shop", "-o", "json"])?;
+        let Listed { mut connections, matching } =
+            serde_json::from_str(&listed).map_err(|error| format!("{error}: {listed}"))?;
+        connections.pop().filter(|_| matching == 1).ok_or(listed)
+    });
+    assert_eq!((one.vip.as_str(), one.vip_address), ("shop", SocketAddr::new(address, 80)));
+    assert_eq!(one.client, doomed.0.local_addr().expect("an address"));
+    let with = format!("shop/{}", one.server);
+    let ended = balancer.lbctl(&["conn", "kill", "--server", &with]).expect("lbctl conn kill");
+    assert_eq!(ended, "1 connection ended");
+    assert_eq!(doomed.0.read(&mut [0]).unwrap_or(0), 0, "it is closed");
+    wait::until_true(LIMIT, "nobody to be connected", || {
+        balancer.lbctl(&["conn", "list", "--vip", "shop"]).as_deref() == Ok("no connections")
+    });
 
     // A reload that changes a route alone: nobody is cut.
     let target = SocketAddr::new(address, 80);

@@ -164,7 +164,7 @@ fn connections_are_listed_and_ended_by_client_and_by_server() {
         assert_eq!((listed.matching, of_s2.matching as usize), (12, streams.by_server()["s2"]), "{vip}");
         let one = &of_s2.connections[0];
         let server = bed.net.servers[1].address.at(family, 80);
-        assert_eq!((one.vip_address, one.server_address, one.state), (target, server, State::Open));
+        assert_eq!((one.vip_address, one.server_address, one.state), (target, Some(server), State::Open));
         assert_eq!(one.client.ip(), bed.net.client().address.of(family));
         let nobody = list(&["--client", "192.0.2.77"]);
         assert_eq!((nobody.matching, nobody.connections.len()), (0, 0));

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Problem, ServerState, Span, Spec, Status};
+use crate::{Network, Problem, ServerState, Span, Spec, Status};
 
 /// What of this conversation both sides must understand alike. Another number: the proxy is replaced.
 pub const CONTROL_VERSION: u32 = 2;
@@ -39,6 +39,15 @@ pub enum Ask {
     Status,
     /// The same as OpenMetrics.
     Metrics,
+    /// Who is connected? Answered with [`Reply::Connections`].
+    Connections {
+        /// Which are meant.
+        which: ConnectionFilter,
+        /// The most that are listed.
+        limit: usize,
+    },
+    /// End these connections; answered with [`Reply::Ended`].
+    EndConnections(ConnectionFilter),
     /// Copies of the listening sockets, please; answered with [`Reply::Listeners`].
     HandBack,
     /// What is remembered of clients; for the one who comes after.
@@ -65,6 +74,32 @@ pub struct ServerChange {
     pub server: String,
     /// How.
     pub state: ServerState,
+}
+
+/// Which connections are meant: those for which all holds that is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionFilter {
+    /// Of this service.
+    pub service: Option<String>,
+    /// With one of these servers, each by the names of its pool and its own.
+    pub servers: Option<Vec<(String, String)>>,
+    /// From clients of this network.
+    pub client: Option<Network>,
+}
+
+/// A client's connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientConnection {
+    /// Name of the service.
+    pub service: String,
+    /// Where the client is, as the PROXY protocol says where it is spoken.
+    pub client: SocketAddr,
+    /// Where it connected to.
+    pub local: SocketAddr,
+    /// Pool and name of the server that it is with, or that its latest request went to.
+    pub server: Option<(String, String)>,
+    /// Milliseconds since its latest request began; since it came where it has made none.
+    pub quiet_ms: u64,
 }
 
 /// What the proxy answers.
@@ -101,6 +136,15 @@ pub enum Reply {
     },
     /// What is remembered of clients.
     Memory(Memory),
+    /// Who is connected.
+    Connections {
+        /// Those that are listed: whose latest request began last come first.
+        connections: Vec<ClientConnection>,
+        /// How many there are.
+        matching: u64,
+    },
+    /// So many connections were told to end.
+    Ended(u64),
 }
 
 /// What is remembered of clients beyond what they say themselves.

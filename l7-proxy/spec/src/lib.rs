@@ -26,7 +26,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use channel::{Channel, MOST_FILES};
-pub use control::{Ask, CONTROL_VERSION, Memory, Reply, ServerChange, StickyTable};
+pub use control::{
+    Ask, CONTROL_VERSION, ClientConnection, ConnectionFilter, Memory, Reply, ServerChange, StickyTable,
+};
 pub use headers::{Forwarding, HeaderLine, Headers, Rewrite};
 pub use limits::{Http2Limits, Limits, ProcessLimits, Timeouts};
 pub use log::{Log, LogFormat, LogTarget};

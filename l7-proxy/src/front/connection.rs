@@ -62,13 +62,23 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
         }
     };
     let client = Client::new(ends, service.tls.is_some(), name, shown, &service);
+    let crowd = Arc::clone(&door.crowd);
+    let _stay = crowd.enter(&door.entry, &client);
+    let guest = Arc::clone(&client.guest);
     // Each in memory of its own: a connection holds what it needs, not what another kind would.
-    match service.mode {
-        Mode::Http if is_http2(&service, &mut stream, &mut input).await => {
-            Box::pin(http2::serve(door, service.clone(), stream, input, client)).await;
+    let served = async {
+        match service.mode {
+            Mode::Http if is_http2(&service, &mut stream, &mut input).await => {
+                Box::pin(http2::serve(door, service.clone(), stream, input, client)).await;
+            }
+            Mode::Http => Box::pin(http1::serve(door, service.clone(), stream, input, client)).await,
+            Mode::Tcp => Box::pin(tcp::serve(&door, &service, stream, input, client)).await,
         }
-        Mode::Http => Box::pin(http1::serve(door, service.clone(), stream, input, client)).await,
-        Mode::Tcp => Box::pin(tcp::serve(&door, &service, stream, input, client)).await,
+    };
+    tokio::select! {
+        biased;
+        () = served => {}
+        () = guest.ended() => {}
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Semaphore, watch};
 
+use super::Crowd;
 use crate::{log::Log, model::Service};
 
 /// A service that may change and end.
@@ -82,6 +83,8 @@ pub struct Door {
     pub log: Arc<Log>,
     /// Connections of clients at once on this worker.
     pub most_connections: Arc<AtomicUsize>,
+    /// Clients of this worker.
+    pub crowd: Arc<Crowd>,
     /// Places for TLS handshakes that may take their time, on this worker.
     pub handshakes: Arc<Semaphore>,
 }

@@ -1,12 +1,14 @@
 //! The side that faces clients: what is done with a connection that was accepted, and the HTTP that it speaks.
 
 mod connection;
+mod crowd;
 mod entry;
 mod http1;
 mod http2;
 mod report;
 
 pub use connection::welcome;
+pub use crowd::{Crowd, Guest};
 pub use entry::{Closing, Door, Entry};
 
 /// What is spoken within TLS, the preferred one first.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{model::Service, server::Ends, tls::Shown};
+use crate::{front::Guest, model::Service, server::Ends, tls::Shown};
 
 /// A client's connection.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Client {
     pub certificate: Option<Arc<Shown>>,
     /// Whether what it says about its own clients counts.
     pub trusted: bool,
+    /// What becomes of the connection.
+    pub guest: Arc<Guest>,
 }
 
 impl Client {
@@ -39,6 +41,7 @@ impl Client {
             secure,
             certificate,
             trusted: service.trusts(address),
+            guest: Arc::default(),
         }
     }
 

@@ -125,6 +125,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
             pool.release(slot);
             continue;
         }
+        client.guest.is_with(&server.live);
         report.server = Some(index);
         report.retries = report.retries.saturating_add(reached.tries);
         report.times.reached = Some(Instant::now());

@@ -111,6 +111,11 @@ impl Control {
                 }
             }
             Ask::File { .. } | Ask::End { .. } => Reply::Done,
+            Ask::Connections { which, limit } => {
+                let (connections, matching) = engine.clients(&which, limit);
+                Reply::Connections { connections, matching }
+            }
+            Ask::EndConnections(which) => Reply::Ended(engine.end_clients(&which)),
             Ask::Announce => {
                 engine.announce();
                 Reply::Done

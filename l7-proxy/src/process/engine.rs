@@ -24,7 +24,7 @@ use crate::{
     log::{Log, Writer},
     model::{Ready, check},
     server::now,
-    spec::{Problem, ServerState, Spec},
+    spec::{ClientConnection, ConnectionFilter, Problem, ServerState, Spec},
 };
 
 /// Sockets that were opened, by their address, and copies of them.
@@ -283,6 +283,23 @@ impl Engine {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.workers.iter().map(Worker::connections).sum()
+    }
+
+    /// Connections of clients that a filter lets through, `limit` at most, and how many there are. Whose latest request
+    /// began last come first.
+    #[must_use]
+    pub fn clients(&self, filter: &ConnectionFilter, limit: usize) -> (Vec<ClientConnection>, u64) {
+        let mut all: Vec<_> = self.workers.iter().flat_map(|worker| worker.crowd.those(filter)).collect();
+        let matching = all.len() as u64;
+        all.sort_by_key(|one| one.quiet_ms);
+        all.truncate(limit);
+        (all, matching)
+    }
+
+    /// Ends those; gives how many.
+    #[must_use]
+    pub fn end_clients(&self, filter: &ConnectionFilter) -> u64 {
+        self.workers.iter().map(|worker| worker.crowd.end(filter)).sum()
     }
 
     /// Says from now on that it is about to end; everything is still served.

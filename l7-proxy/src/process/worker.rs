@@ -25,7 +25,7 @@ use tracing::warn;
 
 use super::Current;
 use crate::{
-    front::{Door, Entry, welcome},
+    front::{Crowd, Door, Entry, welcome},
     log::Log,
     server::Ends,
     state::Refusal,
@@ -50,6 +50,8 @@ pub(super) struct Worker {
     orders: mpsc::UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
     connections: Arc<AtomicUsize>,
+    /// Its clients.
+    pub(super) crowd: Arc<Crowd>,
 }
 
 impl Worker {
@@ -65,8 +67,10 @@ impl Worker {
         let (orders, told) = mpsc::unbounded_channel();
         let connections: Arc<AtomicUsize> = Arc::default();
         let handshakes = Arc::new(Semaphore::new(handshakes as usize));
+        let crowd: Arc<Crowd> = Arc::default();
         let inside = Inside {
             index,
+            crowd: Arc::clone(&crowd),
             log,
             current,
             connections: Arc::clone(&connections),
@@ -76,7 +80,7 @@ impl Worker {
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || runtime.block_on(inside.run(told)))?;
-        Ok(Self { orders, thread: Some(thread), connections })
+        Ok(Self { orders, thread: Some(thread), connections, crowd })
     }
 
     /// Tells it something. A worker that has ended hears nothing.
@@ -100,6 +104,7 @@ impl Worker {
 /// A worker on its own thread.
 struct Inside {
     index: usize,
+    crowd: Arc<Crowd>,
     log: Arc<Log>,
     current: Arc<Current>,
     connections: Arc<AtomicUsize>,
@@ -154,6 +159,7 @@ impl Inside {
         let door = Door {
             entry,
             worker: self.index,
+            crowd: Arc::clone(&self.crowd),
             log: Arc::clone(&self.log),
             handshakes: Arc::clone(&self.handshakes),
             most_connections: Arc::clone(&self.most_connections),

@@ -103,6 +103,7 @@ impl Connection<'_> {
         self.server = Some(reached.index);
         self.retries = reached.tries;
         let server = &pool.servers[reached.index];
+        client.guest.is_with(&server.live);
         service.state.served(persistence, &pool.name, client.ip(), &server.name, now());
         let Line::Http1(connection) = reached.line else { return (*b"SC", Passed::default()) };
         let mut server_side =

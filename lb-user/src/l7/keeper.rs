@@ -177,6 +177,10 @@ impl Keeper {
                 let text = if let Some(Reply::Metrics(text)) = metrics { text } else { String::new() };
                 let _ = answer.send(text);
             }
+            Wish::Clients(ask, answer) => {
+                let reply = self.ask(&ask);
+                let _ = answer.send(reply);
+            }
             Wish::Announce(answer) => {
                 let grace = self.wanted.drain.grace;
                 if grace > Span::ZERO {

@@ -25,7 +25,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use l7_spec::{Problem, ServerStatus, Span, Spec, Status};
+use l7_spec::{Ask, ClientConnection, ConnectionFilter, Problem, Reply, ServerStatus, Span, Spec, Status};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -79,6 +79,8 @@ pub enum Wish {
     Renew,
     /// The proxy's metrics; empty without a proxy.
     Metrics(oneshot::Sender<String>),
+    /// Ask the proxy about connections of clients, or have it end some.
+    Clients(Box<Ask>, oneshot::Sender<Option<Reply>>),
     /// The end is near; for how long that is to be said before it comes.
     Announce(oneshot::Sender<Span>),
     /// This process ends; what is to become of the proxy.
@@ -174,6 +176,28 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         let _ = self.wishes.send(Wish::Metrics(answer));
         answered.await.unwrap_or_default()
+    }
+
+    /// Connections of clients, `limit` at most, and how many there are; none without a proxy.
+    pub async fn clients(&self, which: ConnectionFilter, limit: usize) -> (Vec<ClientConnection>, u64) {
+        match self.ask_of_clients(Ask::Connections { which, limit }).await {
+            Some(Reply::Connections { connections, matching }) => (connections, matching),
+            _ => (Vec::new(), 0),
+        }
+    }
+
+    /// Ends such connections; gives how many.
+    pub async fn end_clients(&self, which: ConnectionFilter) -> u64 {
+        match self.ask_of_clients(Ask::EndConnections(which)).await {
+            Some(Reply::Ended(ended)) => ended,
+            _ => 0,
+        }
+    }
+
+    async fn ask_of_clients(&self, ask: Ask) -> Option<Reply> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.wishes.send(Wish::Clients(Box::new(ask), answer));
+        answered.await.ok().flatten()
     }
 
     /// Has `/health` say that the end is near; gives for how long the configuration wants that to be said.

@@ -24,7 +24,7 @@ use crate::{
 pub enum Word {
     /// List connections that are open, the latest to speak first.
     ///
-    /// Of modes snat and nat. Of dr, ipip and gue the balancer sees one direction and keeps a hash of each connection: it
+    /// Of modes snat, nat, http and tcp. Of dr, ipip and gue the balancer sees one direction and keeps a hash of each connection: it
     /// can count them, and no more.
     List {
         /// Which.
@@ -40,7 +40,7 @@ pub enum Word {
     },
     /// End connections: both ends are reset at once, also idle ones.
     ///
-    /// Of modes snat and nat. A client that comes again is balanced like any other; to keep it away from a server, drain
+    /// Of modes snat, nat, http and tcp; those of http and tcp are closed by the proxy. A client that comes again is balanced like any other; to keep it away from a server, drain
     /// that first. Datagrams of UDP begin anew.
     #[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["vip", "server", "client", "all"]))]
     Kill {
@@ -127,7 +127,8 @@ fn table(listed: &Listed) -> String {
         let Connection { vip, server, protocol, client, vip_address, source, server_address, state, idle } =
             connection;
         let mut cells: Vec<Cell> = [vip, server, protocol].map(Cell::from).into();
-        cells.extend([client, vip_address, source, server_address].map(|end| Cell::from(end.to_string())));
+        let ends = [Some(client), Some(vip_address), source.as_ref(), server_address.as_ref()];
+        cells.extend(ends.map(|end| Cell::from(end.map_or_else(|| "-".to_owned(), ToString::to_string))));
         cells.extend([state.name().to_owned(), units::span(*idle)].map(Cell::from));
         table.push(cells);
     }
@@ -187,8 +188,8 @@ mod tests {
             protocol: "tcp".into(),
             client: "192.0.2.1:50000".parse().unwrap(),
             vip_address: "10.0.0.100:80".parse().unwrap(),
-            source: "10.0.0.1:2000".parse().unwrap(),
-            server_address: "10.0.0.11:80".parse().unwrap(),
+            source: "10.0.0.1:2000".parse().ok(),
+            server_address: "10.0.0.11:80".parse().ok(),
             state: State::Open,
             idle: 75,
         };

@@ -14,7 +14,13 @@ const IN: char = '/';
 /// By which name a pool of a VIP is known: the VIP's own by the VIP's, `VIP/POOL` a further one. No two have the same.
 #[must_use]
 pub fn key(vip: &str, lead: &Lead<'_>) -> String {
-    if lead.own { vip.to_owned() } else { format!("{vip}{IN}{}", lead.pool.name) }
+    if lead.own { vip.to_owned() } else { further_key(vip, &lead.pool.name) }
+}
+
+/// That of a pool that is not the VIP's own.
+#[must_use]
+pub fn further_key(vip: &str, pool: &str) -> String {
+    format!("{vip}{IN}{pool}")
 }
 
 /// The VIP in such a name.
