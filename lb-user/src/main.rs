@@ -27,6 +27,7 @@ use lb_user::{
     },
     takeover, telemetry,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -204,6 +205,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         reload: reload::Options { text, watch: arguments.watch_config, history },
         takeover,
     };
+    // A VIP that l7-proxy serves takes sockets for each of its ports. Who may not have more goes on with what there is.
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     let outcome = runtime.block_on(app::run(&options, config));
     // A look-up of a name may hang for long; nobody waits for it.
     runtime.shutdown_background();

@@ -110,7 +110,7 @@ pub fn post_if(at: &At, path: &str, body: String, seen: Option<&str>) -> Result<
 
 fn exchange(at: &At, asked: Asked<'_>) -> Result<String, Failure> {
     let request = async {
-        let not_understood = |error: Error| Failure::Answer(format!("{at} was not understood: {error}"));
+        let not_understood = |error: Error| fault(at, error);
         let response = send(connect(at).await?, at, asked).await.map_err(not_understood)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(not_understood)?;
@@ -137,7 +137,7 @@ pub fn lines(
         let interrupt = signal(SignalKind::interrupt());
         let mut interrupt = interrupt.map_err(|error| Failure::Reach(format!("cannot start: {error}")))?;
         let stream = connect(at).await?;
-        let not_understood = |error: Error| Failure::Answer(format!("{at} was not understood: {error}"));
+        let not_understood = |error: Error| fault(at, error);
         let asked = Asked { method: Method::GET, path, body: String::new(), if_match: None };
         let response = timeout(PATIENCE, send(stream, at, asked)).await;
         let response = response.map_err(|_| no_answer(at))?.map_err(not_understood)?;
@@ -175,6 +175,16 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::Reach(format!("cannot start: {error}")))
+}
+
+/// What it means that no whole answer came: that nobody is there any more to give it, or that it makes no sense.
+fn fault(at: &At, error: Error) -> Failure {
+    match error.downcast_ref::<hyper::Error>() {
+        Some(error) if !error.is_parse() => {
+            Failure::Reach(format!("on {at}, it ended before it had answered ({error})"))
+        }
+        _ => Failure::Answer(format!("{at} was not understood: {error}")),
+    }
 }
 
 fn no_answer(at: &At) -> Failure {
@@ -298,9 +308,12 @@ mod tests {
         ] {
             assert_eq!(get_from(answer), Err(failure), "{answer}");
         }
-        for garbage in ["", "hello\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"] {
-            let failure = get_from(garbage).unwrap_err();
-            assert!(matches!(&failure, Failure::Answer(why) if why.contains("not understood")), "{failure}");
+        let garbage = get_from("hello\r\n").unwrap_err();
+        assert!(matches!(&garbage, Failure::Answer(why) if why.contains("not understood")), "{garbage}");
+        // Who waits for something over a restart goes on after it.
+        for cut_off in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"] {
+            let failure = get_from(cut_off).unwrap_err();
+            assert!(matches!(&failure, Failure::Reach(why) if why.contains("it ended")), "{failure}");
         }
     }
 
