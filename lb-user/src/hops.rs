@@ -4,7 +4,7 @@
 //! often in case a notice was missed. What is found is sent on only when it differs.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use crate::{
     netlink::{
-        self, Netlink,
+        self, Netlink, ask_all,
         links::Link,
         routes::{Neighbour, NextHop, NextHopProblem},
         watch::Watch,
@@ -110,8 +110,7 @@ pub async fn own_addresses(netlink: &Netlink) -> Result<HashSet<IpAddr>, netlink
 pub struct Scout {
     netlink: Netlink,
     attached: Vec<u32>,
-    /// By interface and address.
-    neighbours: HashMap<(u32, IpAddr), Remembered>,
+    neighbours: HashMap<Neighbouring, Remembered>,
     last: Surroundings,
 }
 
@@ -162,67 +161,143 @@ impl Scout {
         let attached =
             self.attached.iter().filter_map(|index| Some((*index, Mac::new(links.get(index)?.mac?))));
         let interfaces = attached.collect();
-        let mut hops = HashMap::new();
-        for &server in servers {
-            if let Entry::Vacant(unknown) = hops.entry(server) {
-                unknown.insert(self.way(server, &links).await);
-            }
-        }
+        let servers: BTreeSet<_> = servers.iter().copied().collect();
+        let routes = ask_all(servers, async |server| (server, self.netlink.route(server).await)).await;
+        let macs = self.macs(next_hops(&routes, &self.attached)).await;
+        let way = |(server, route)| (server, self.way(server, route, &links, &macs));
+        let hops = routes.into_iter().map(way).collect();
         let own_addresses = own_addresses(&self.netlink).await?;
         Ok(Surroundings { hops, interfaces, own_addresses })
     }
 
-    async fn way(&mut self, server: IpAddr, links: &BTreeMap<u32, Link>) -> Hop {
-        let hop = match self.netlink.resolve(server).await {
+    fn way(
+        &self,
+        server: IpAddr,
+        route: Route,
+        links: &BTreeMap<u32, Link>,
+        macs: &HashMap<Neighbouring, Result<Option<Mac>, String>>,
+    ) -> Hop {
+        let hop = match route {
             Ok(hop) => hop,
             Err(NextHopProblem::Unknown(error)) => {
-                // As above: a question without an answer is no answer.
+                // A question without an answer is no answer.
                 return self.last.hops.get(&server).cloned().unwrap_or_else(|| Err(error.to_string()));
             }
             Err(problem) => return Err(problem.to_string()),
         };
         let link = links.get(&hop.ifindex).ok_or("the way to it leads over an interface that is gone")?;
-        if !self.attached.contains(&hop.ifindex) {
+        let Some(next_hop) = macs.get(&(hop.ifindex, hop.address)) else {
             let name = &link.name;
             return Err(format!(
                 "the way to it leads over {name}, where lb-user is not attached; add --iface {name}"
             ));
-        }
+        };
         let source_mac = link.mac.ok_or_else(|| format!("{} has no Ethernet address any more", link.name))?;
-        let next_hop = self.neighbour(&hop).await?;
         Ok(Way {
             ifindex: hop.ifindex,
             source_mac: Mac::new(source_mac),
-            next_hop,
+            next_hop: next_hop.clone()?,
             routed: hop.address != server,
             mtu: link.mtu,
             source: hop.source,
         })
     }
 
-    /// The MAC of a next hop, if it is known; has the kernel ask for it otherwise.
-    async fn neighbour(&mut self, hop: &NextHop) -> Result<Option<Mac>, String> {
-        let known = self.neighbours.entry((hop.ifindex, hop.address)).or_default();
-        match hop.neighbour {
-            Neighbour::Known(mac) => {
-                *known = Remembered { mac: Some(Mac::new(mac)), ..Remembered::default() }
+    /// The MACs of next hops, as far as they are known; has the kernel ask for the others.
+    async fn macs(
+        &mut self,
+        hops: BTreeSet<Neighbouring>,
+    ) -> HashMap<Neighbouring, Result<Option<Mac>, String>> {
+        let ask = async |hop: Neighbouring| (hop, self.netlink.neighbour(hop.0, hop.1).await);
+        let (mut macs, mut wanting) = (HashMap::new(), Vec::new());
+        for (hop, answer) in ask_all(hops, ask).await {
+            // As above.
+            let neighbour = answer.unwrap_or_else(|error| {
+                debug!("{error}");
+                Neighbour::Unknown
+            });
+            let known = self.neighbours.entry(hop).or_default();
+            macs.insert(hop, known.take_in(hop.1, neighbour));
+            if !matches!(neighbour, Neighbour::Known(_)) && known.is_to_be_nudged() {
+                wanting.push(hop);
             }
-            Neighbour::Failed => known.silent = true,
-            Neighbour::Unknown => {}
         }
-        let is_known = matches!(hop.neighbour, Neighbour::Known(_));
-        if !is_known && known.nudged.is_none_or(|last| last.elapsed() >= NUDGE_EVERY) {
-            known.nudged = Some(Instant::now());
-            if let Err(error) = self.netlink.nudge(hop.ifindex, hop.address).await {
+        let nudge = async |hop: Neighbouring| {
+            if let Err(error) = self.netlink.nudge(hop.0, hop.1).await {
                 debug!("{error}");
             }
+        };
+        ask_all(wanting, nudge).await;
+        macs
+    }
+}
+
+/// The interface and address of a next hop.
+type Neighbouring = (u32, IpAddr);
+
+/// What the kernel says of the way to a server.
+type Route = Result<NextHop, NextHopProblem>;
+
+/// Who has to be known to send packets on these routes: each once, however many servers are behind it, so that what is
+/// found of a router holds for all of them at the same time.
+fn next_hops(routes: &[(IpAddr, Route)], attached: &[u32]) -> BTreeSet<Neighbouring> {
+    let hops = routes.iter().filter_map(|(_, route)| route.as_ref().ok());
+    hops.filter(|hop| attached.contains(&hop.ifindex)).map(|hop| (hop.ifindex, hop.address)).collect()
+}
+
+impl Remembered {
+    /// Takes in what the kernel says of `address`; gives its MAC, if it is known by now.
+    fn take_in(&mut self, address: IpAddr, neighbour: Neighbour) -> Result<Option<Mac>, String> {
+        match neighbour {
+            Neighbour::Known(mac) => *self = Self { mac: Some(Mac::new(mac)), ..Self::default() },
+            Neighbour::Failed => self.silent = true,
+            Neighbour::Unknown => {}
         }
-        match known {
-            Remembered { mac: None, silent: true, .. } => {
-                let protocol = if hop.address.is_ipv4() { "ARP" } else { "neighbour discovery" };
-                Err(format!("{} does not answer {protocol}, so its MAC address is not known", hop.address))
-            }
-            Remembered { mac, .. } => Ok(*mac),
+        if self.mac.is_none() && self.silent {
+            let protocol = if address.is_ipv4() { "ARP" } else { "neighbour discovery" };
+            return Err(format!("{address} does not answer {protocol}, so its MAC address is not known"));
+        }
+        Ok(self.mac)
+    }
+
+    /// Whether the kernel is to be told to ask; notes that it is.
+    fn is_to_be_nudged(&mut self) -> bool {
+        let due = self.nudged.is_none_or(|last| last.elapsed() >= NUDGE_EVERY);
+        if due {
+            self.nudged = Some(Instant::now());
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_router_is_asked_for_once_however_many_servers_are_behind_it() {
+        let router = IpAddr::from([192, 0, 2, 1]);
+        let server = |number: u16| IpAddr::from([10, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]]);
+        let over =
+            |ifindex, address| NextHop { ifindex, address, source: None, neighbour: Neighbour::Unknown };
+        let mut routes: Vec<_> = (0..5_000).map(|n| (server(n), Ok(over(2, router)))).collect();
+        routes.push((server(5_000), Ok(over(2, server(5_000)))));
+        routes.push((server(5_001), Ok(over(3, router))));
+        routes.push((server(5_002), Err(NextHopProblem::NoRoute(server(5_002)))));
+        assert_eq!(next_hops(&routes, &[2]), [(2, router), (2, server(5_000))].into());
+    }
+
+    #[test]
+    fn a_mac_is_remembered_until_there_is_another_and_silence_is_told_of_who_was_never_heard() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let mut router = Remembered::default();
+        let mut told = |neighbour| router.take_in(address, neighbour);
+        assert_eq!(told(Neighbour::Unknown), Ok(None));
+        assert!(told(Neighbour::Failed).unwrap_err().contains("does not answer ARP"));
+        assert!(told(Neighbour::Unknown).is_err(), "the kernel forgets that when it is told to ask again");
+        for mac in [[2; 6], [4; 6]] {
+            assert_eq!(told(Neighbour::Known(mac)), Ok(Some(Mac::new(mac))));
+            assert_eq!(told(Neighbour::Failed), Ok(Some(Mac::new(mac))));
         }
     }
 }

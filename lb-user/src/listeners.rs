@@ -5,7 +5,8 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
@@ -40,13 +41,32 @@ pub fn listening(folder: &Path) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for (name, protocol) in TABLES {
         let file = folder.join(name);
-        match fs::read_to_string(&file) {
-            Ok(table) => listeners.extend(table.lines().filter_map(|line| parse(line, protocol))),
+        match File::open(&file).and_then(|table| listeners_in(BufReader::new(table), protocol)) {
+            Ok(found) => listeners.extend(found),
             // A host without IPv6 has no such table.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", file.display())));
             }
+        }
+    }
+    Ok(listeners)
+}
+
+/// Those in one table. For TCP it lists who listens first (Documentation/networking/proc_net_tcp.rst): what follows are
+/// tens of thousands of connections on a busy host, health checks of the last minute among them, and is not read.
+fn listeners_in(mut table: impl BufRead, protocol: Protocol) -> io::Result<Vec<Listener>> {
+    let (mut listeners, mut line) = (Vec::new(), String::new());
+    let heading = table.read_line(&mut line)?;
+    while heading > 0 {
+        line.clear();
+        if table.read_line(&mut line)? == 0 {
+            break;
+        }
+        match parse(&line, protocol) {
+            Some(listener) => listeners.push(listener),
+            None if protocol == Protocol::Tcp => break,
+            None => {}
         }
     }
     Ok(listeners)
@@ -195,6 +215,25 @@ mod tests {
         {
             assert_eq!(parse(heading, Protocol::Tcp), None);
         }
+    }
+
+    #[test]
+    fn of_tcp_what_comes_behind_the_listeners_is_not_read() {
+        let line = |port: &str, state: &str| {
+            format!(
+                "   1: 0100007F:{port} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 4711 1\n"
+            )
+        };
+        let ports = |protocol, states: [&str; 3]| -> Vec<u16> {
+            let lines = ["0019", "0050", "0051"].iter().zip(states).map(|(port, state)| line(port, state));
+            let table = format!("  sl  local_address rem_address   st\n{}", lines.collect::<String>());
+            let found = listeners_in(table.as_bytes(), protocol).unwrap();
+            found.iter().map(|listener| listener.port).collect()
+        };
+        assert_eq!(ports(Protocol::Tcp, ["0A", "0A", "06"]), [25, 80]);
+        assert_eq!(ports(Protocol::Tcp, ["06", "06", "06"]), [0; 0]);
+        assert_eq!(ports(Protocol::Udp, ["07", "01", "07"]), [25, 81], "a connected one is no listener");
+        assert_eq!(listeners_in(&b""[..], Protocol::Tcp).unwrap(), []);
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub async fn unreachable(checked: &Checked, netlink: &Netlink, known: &HashSet<I
             if known.contains(&address) {
                 continue;
             }
-            let problem = match netlink.resolve(address).await {
+            let problem = match netlink.route(address).await {
                 Ok(hop) if hop.address != address && by_mac.contains(pool.name.as_str()) => format!(
                     "{address} is behind the router {}, but mode \"dr\" reaches only servers on a link of this host; \
                      use \"ipip\" or \"gue\"",

@@ -1,6 +1,6 @@
 //! VIP addresses on this host's interfaces: put up at start, taken down at exit.
 
-use std::{convert::Infallible, net::IpAddr, time::Duration};
+use std::{collections::HashSet, convert::Infallible, net::IpAddr, time::Duration};
 
 use anyhow::Result;
 use tokio::{sync::Mutex, time::sleep};
@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use crate::{
     model::{Config, PortRange, Vip},
     netlink::{
-        Netlink,
+        self, Netlink,
         addresses::{HostAddress, Presence},
         links::Link,
         watch::Watch,
@@ -59,6 +59,9 @@ impl VipAddresses {
     /// # Errors
     /// When the kernel refuses; the rest is done all the same.
     pub async fn follow(&mut self, netlink: &Netlink, config: &Config, links: &[Link]) -> Result<()> {
+        if self.are(&wanted(config)) {
+            return Ok(());
+        }
         let present = netlink.addresses().await?;
         let homes = homes(config, links, &present);
         let mut refused = Ok(());
@@ -80,6 +83,13 @@ impl VipAddresses {
         refused
     }
 
+    /// Whether just these are up.
+    fn are(&self, wanted: &[IpAddr]) -> bool {
+        let mut up: Vec<_> = self.0.iter().map(|(_, address)| *address).collect();
+        up.sort_unstable();
+        up == wanted
+    }
+
     /// Puts one address on an interface, unless it is on this host already.
     async fn put(
         &mut self,
@@ -91,7 +101,10 @@ impl VipAddresses {
             info!("{address} is on this host already (interface {}) and will stay there", on.ifindex);
             return Ok(());
         }
-        match netlink.ensure_address(ifindex, address).await? {
+        // Not looked for again: of a thousand addresses, that would be a million.
+        let is_up = present.iter().any(|on| (on.ifindex, on.address) == (ifindex, address));
+        let presence = if is_up { Presence::Adopted } else { netlink.add_address(ifindex, address).await? };
+        match presence {
             Presence::Added | Presence::Adopted => self.0.push((ifindex, address)),
             Presence::Foreign => info!("{address} is on interface {ifindex} already and will stay there"),
         }
@@ -112,36 +125,45 @@ impl VipAddresses {
 /// interface is switched off.
 pub async fn keep_up(addresses: &Mutex<VipAddresses>, netlink: &Netlink, mut notices: Watch) -> Infallible {
     let mut complained = false;
+    let mut complain = |outcome: Result<(), netlink::Error>| match outcome {
+        Ok(()) => complained = false,
+        Err(error) if complained => debug!("{error}"),
+        Err(error) => {
+            warn!("{error}");
+            complained = true;
+        }
+    };
     loop {
-        for &(ifindex, address) in &addresses.lock().await.0 {
-            match netlink.ensure_address(ifindex, address).await {
-                Ok(Presence::Added) => {
-                    warn!("VIP address {address} had been taken off its interface; put back");
-                    complained = false;
-                }
-                Ok(_) => {}
-                Err(error) if complained => debug!("{error}"),
-                Err(error) => {
-                    warn!("{error}");
-                    complained = true;
+        let addresses = addresses.lock().await;
+        match missing(&addresses.0, netlink).await {
+            Ok(missing) => {
+                for (ifindex, address) in missing {
+                    let outcome = netlink.add_address(ifindex, address).await;
+                    if let Ok(Presence::Added) = outcome {
+                        warn!("VIP address {address} had been taken off its interface; put back");
+                    }
+                    complain(outcome.map(|_| ()));
                 }
             }
+            Err(error) => complain(Err(error)),
         }
+        drop(addresses);
         // Somebody who keeps taking it off is not fought at full speed.
         sleep(Duration::from_secs(1)).await;
         while !notices.changed().await.concerns_addresses() {}
     }
 }
 
+/// Which of those that are to be up are not.
+async fn missing(up: &[(u32, IpAddr)], netlink: &Netlink) -> Result<Vec<(u32, IpAddr)>, netlink::Error> {
+    let present: HashSet<_> =
+        netlink.addresses().await?.into_iter().map(|on| (on.ifindex, on.address)).collect();
+    Ok(up.iter().filter(|place| !present.contains(place)).copied().collect())
+}
+
 /// Interface and address of everything that is to be put up: on the interface that has the address's network, else on
 /// the first.
 fn homes(config: &Config, links: &[Link], present: &[HostAddress]) -> Vec<(u32, IpAddr)> {
-    let mut wanted: Vec<IpAddr> = Vec::new();
-    if config.manage_addresses {
-        wanted = config.vips.iter().map(|vip| vip.address).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-    }
     let home = |address: IpAddr| {
         let has = |link: &&Link| {
             let mut on = present.iter().filter(|on| on.ifindex == link.index && !on.ours);
@@ -149,7 +171,16 @@ fn homes(config: &Config, links: &[Link], present: &[HostAddress]) -> Vec<(u32, 
         };
         links.iter().find(has).unwrap_or(&links[0]).index
     };
-    wanted.into_iter().map(|address| (home(address), address)).collect()
+    wanted(config).into_iter().map(|address| (home(address), address)).collect()
+}
+
+/// What is to be put up, sorted.
+fn wanted(config: &Config) -> Vec<IpAddr> {
+    let vips = if config.manage_addresses { &config.vips[..] } else { &[] };
+    let mut wanted: Vec<_> = vips.iter().map(|vip| vip.address).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
 }
 
 /// Why VIPs on addresses that this host has for itself cannot be served: one line each. Answers to the host's
@@ -214,6 +245,15 @@ mod tests {
                 .to_string()
                 .starts_with("VIP wide: ports all on 10.0.0.9, an address of this host, overlap")
         );
+    }
+
+    #[test]
+    fn a_configuration_with_the_same_addresses_changes_none() {
+        let [one, two] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        let up = VipAddresses(vec![(3, two), (2, one)]);
+        assert!(up.are(&[one, two]));
+        assert!(!up.are(&[one]) && !up.are(&[]));
+        assert!(VipAddresses(Vec::new()).are(&[]));
     }
 
     #[test]

@@ -69,9 +69,18 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses, e.g. for want of privilege, or because IPv6 is switched off.
     pub async fn ensure_address(&self, ifindex: u32, address: IpAddr) -> Result<Presence, Error> {
-        if let Some(presence) = self.presence(ifindex, address).await? {
-            return Ok(presence);
+        match self.presence(ifindex, address).await? {
+            Some(presence) => Ok(presence),
+            None => self.add_address(ifindex, address).await,
         }
+    }
+
+    /// [`Self::ensure_address`] for who has just seen that it is not there: it is only looked for if the kernel says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn add_address(&self, ifindex: u32, address: IpAddr) -> Result<Presence, Error> {
         let request = RouteNetlinkMessage::NewAddress(write(ifindex, address));
         match self.request(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).await {
             Ok(_) => Ok(Presence::Added),

@@ -11,7 +11,7 @@ pub mod watch;
 
 use std::{fmt, io, time::Duration};
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::RouteNetlinkMessage,
@@ -20,6 +20,15 @@ use tokio::{task::AbortHandle, time::timeout};
 
 /// The kernel answers in microseconds; only an answer that could not be decoded takes this long.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Questions that are put to the kernel before the first is answered. All answers fit into the smallest buffer that sockets
+/// have by default.
+const AT_ONCE: usize = 64;
+
+/// Has many questions asked. One after the other, each would wait for everything else that this thread does.
+pub async fn ask_all<Q, A>(questions: impl IntoIterator<Item = Q>, ask: impl AsyncFn(Q) -> A) -> Vec<A> {
+    stream::iter(questions).map(|question| ask(question)).buffer_unordered(AT_ONCE).collect().await
+}
 
 /// Something the kernel refused, or an answer it did not give.
 #[derive(Debug)]

@@ -89,6 +89,16 @@ impl Netlink {
     /// # Errors
     /// The reason why no packet can be sent there.
     pub async fn resolve(&self, destination: IpAddr) -> Result<NextHop, NextHopProblem> {
+        let mut hop = self.route(destination).await?;
+        hop.neighbour = self.neighbour(hop.ifindex, hop.address).await.map_err(NextHopProblem::Unknown)?;
+        Ok(hop)
+    }
+
+    /// Looks up the way to an address. Nothing is asked about the next hop: its `neighbour` is unknown.
+    ///
+    /// # Errors
+    /// The reason why no packet can be sent there.
+    pub async fn route(&self, destination: IpAddr) -> Result<NextHop, NextHopProblem> {
         let mut query = RouteMessage::default();
         query.header.address_family = family(destination);
         query.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
@@ -114,10 +124,8 @@ impl Netlink {
             _ => None,
         });
         let route = route.ok_or_else(|| unknown(std::io::Error::other("the answer holds no route")))?;
-        let mut hop = read_route(route, destination)?
-            .ok_or_else(|| unknown(std::io::Error::other("the route names no interface")))?;
-        hop.neighbour = self.neighbour(hop.ifindex, hop.address).await.map_err(NextHopProblem::Unknown)?;
-        Ok(hop)
+        read_route(route, destination)?
+            .ok_or_else(|| unknown(std::io::Error::other("the route names no interface")))
     }
 
     /// What the kernel knows about an address on a link.
