@@ -123,7 +123,7 @@ pub fn list(tables: &FlowTables, insight: &Insight, filter: &Filter, limit: usiz
             found.sort_by_key(|(age, _)| *age);
             found.truncate(limit);
         }
-    });
+    })?;
     found.sort_by_key(|(age, _)| *age);
     found.truncate(limit);
     let connections = found.iter().map(|(_, flow)| describe(flow, &insight.names, now)).collect();
@@ -137,7 +137,7 @@ pub fn list(tables: &FlowTables, insight: &Insight, filter: &Filter, limit: usiz
 /// As [`list`].
 pub fn end(tables: &FlowTables, insight: &Insight, filter: &Filter) -> Result<Ended, String> {
     let mut all = Vec::new();
-    visit(tables, &filter.resolve(insight)?, &mut |record| all.push(record));
+    visit(tables, &filter.resolve(insight)?, &mut |record| all.push(record))?;
     let mut poker = Poker::default();
     let mut ended = 0;
     for record in all.iter().filter(|record| tables.forget(record)) {
@@ -150,15 +150,15 @@ pub fn end(tables: &FlowTables, insight: &Insight, filter: &Filter) -> Result<En
 }
 
 /// Hands over what a filter lets through; gives how many.
-fn visit(tables: &FlowTables, filter: &Resolved, each: &mut dyn FnMut(Record)) -> u64 {
+fn visit(tables: &FlowTables, filter: &Resolved, each: &mut dyn FnMut(Record)) -> Result<u64, String> {
     let mut count = 0;
-    tables.for_each_record(&mut |record| {
+    let outcome = tables.for_each_record(&mut |record| {
         if filter.lets_through(&record.flow) {
             count += 1;
             each(record);
         }
     });
-    count
+    outcome.map(|()| count).map_err(|error| error.to_string())
 }
 
 /// A filter in the kernel's numbers.

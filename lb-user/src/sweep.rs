@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -12,9 +13,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::{
-    datapath::flows::{FlowTables, Round, tick},
+    datapath::{
+        flows::{FlowTables, Round, tick},
+        heap,
+    },
     plan::{
         Census, Orders,
         orders::{Fate, Sheet},
@@ -42,10 +47,11 @@ fn run(tables: &FlowTables, inbox: &Receiver<Orders>, news: &mpsc::Sender<Census
     let mut orders = Orders::default();
     let mut halted = HashMap::new();
     let mut due = Instant::now() + PAUSE;
+    let (mut complained, mut planned) = (false, false);
     loop {
         match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
             Ok(newer) => {
-                orders = newer;
+                (orders, planned) = (newer, true);
                 // Their clients are to learn of it at once.
                 if note_halted(&mut halted, &orders.servers, tick()) {
                     due = Instant::now();
@@ -58,9 +64,23 @@ fn run(tables: &FlowTables, inbox: &Receiver<Orders>, news: &mpsc::Sender<Census
         let (began, now) = (Instant::now(), tick());
         let halted_for = |server| halted.get(&server).map_or(0, |since| now.wrapping_sub(*since));
         let round = Round { orders: &orders, now, halted_for: &halted_for };
-        let census = tables.sweep(&round, &mut |connection| poker.poke(&connection));
-        if news.blocking_send(census).is_err() {
-            return;
+        match tables.sweep(&round, &mut |connection| poker.poke(&connection)) {
+            Ok(census) => {
+                if news.blocking_send(census).is_err() {
+                    return;
+                }
+                complained = false;
+            }
+            Err(error) => {
+                if !complained {
+                    warn!("flows are not looked after: {error}; trying again");
+                }
+                complained = true;
+            }
+        }
+        // What a reload or a start has taken for a moment are tens of megabytes with a thousand VIPs.
+        if mem::take(&mut planned) {
+            heap::give_back();
         }
         due = Instant::now() + PAUSE.max(began.elapsed() * 19);
     }

@@ -61,7 +61,7 @@ fn a_flow_that_is_forgotten_is_gone_from_both_tables_and_others_stay() {
     let _ = tables.enter(1, 1, now);
     let _ = tables.enter(2, 2, now);
     let mut records = Vec::new();
-    tables.for_each_record(&mut |record| records.push(record));
+    tables.for_each_record(&mut |record| records.push(record)).unwrap();
     assert_eq!(records.len(), 2);
     assert!(tables.forget(&records[0]) && !tables.forget(&records[0]), "once");
     let left = list(&tables, &insight, &Filter::default(), 10).unwrap();

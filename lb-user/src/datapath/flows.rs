@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 pub use self::records::Record;
-use super::{Error, mapped::Mapped};
+use super::{Error, mapped::Mapped, parted::Parted};
 use crate::plan::orders::{Census, Fate, Orders, Sheet};
 
 /// Lines of eight entries.
@@ -57,7 +57,7 @@ pub struct FlowTables {
 #[derive(Debug)]
 struct Table<F, const RECORD: usize> {
     claims: Lines,
-    flows: Mapped<[u64; RECORD]>,
+    flows: Parted<[u64; RECORD]>,
     replies: Lines,
     family: PhantomData<F>,
 }
@@ -142,16 +142,19 @@ impl FlowTables {
 
     /// Goes through all tables once: some ten nanoseconds for each flow. `halted` is told of every connection of a
     /// server that has been halted just now.
-    pub fn sweep(&self, round: &Round<'_>, halted: &mut dyn FnMut(Halted)) -> Census {
+    ///
+    /// # Errors
+    /// When a part of the records cannot be looked at. Flows that were taken out by then stay so.
+    pub fn sweep(&self, round: &Round<'_>, halted: &mut dyn FnMut(Halted)) -> Result<Census, Error> {
         let loads: Vec<u32> = (0..round.orders.servers.len()).map(|index| self.load(index)).collect();
         let mut census = Census { step: round.orders.step, ..Census::default() };
-        self.v4.sweep(round, self.seed, &mut census, &mut |flow| halted(Halted::V4(flow)));
-        self.v6.sweep(round, self.seed, &mut census, &mut |flow| halted(Halted::V6(flow)));
+        self.v4.sweep(round, self.seed, &mut census, &mut |flow| halted(Halted::V4(flow)))?;
+        self.v6.sweep(round, self.seed, &mut census, &mut |flow| halted(Halted::V6(flow)))?;
         self.sweep_tags(round, &mut census);
         census.lingering.sort_unstable();
         census.lingering.dedup();
         self.correct_loads(&loads, &census);
-        census
+        Ok(census)
     }
 
     fn sweep_tags(&self, round: &Round<'_>, census: &mut Census) {
@@ -248,7 +251,7 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
     fn take(ebpf: &mut Ebpf, claims: &str, flows: &str, replies: &str) -> Result<Self, Error> {
         Ok(Self {
             claims: Mapped::take(ebpf, claims)?,
-            flows: Mapped::take(ebpf, flows)?,
+            flows: Parted::take(ebpf, flows)?,
             replies: Mapped::take(ebpf, replies)?,
             family: PhantomData,
         })
@@ -256,7 +259,8 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
 
     fn record(&self, number: u32) -> Option<Flow<F::Addr>> {
         let number = number as usize;
-        (number < self.flows.len()).then(|| self.flows.read(number))
+        // One that cannot be mapped is as good as none for whoever asks about one flow.
+        if number < self.flows.len() { self.flows.view().read(number).ok() } else { None }
     }
 
     fn sweep(
@@ -265,7 +269,8 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
         seed: u64,
         census: &mut Census,
         halted: &mut dyn FnMut(Flow<F::Addr>),
-    ) {
+    ) -> Result<(), Error> {
+        let mut records = self.flows.view();
         for line in 0..self.claims.len() {
             for (way, entry) in self.claims.get(line).iter().enumerate() {
                 let claim = Claim(entry.load(SeqCst));
@@ -273,7 +278,7 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
                     continue;
                 }
                 let number = line * WAYS + way;
-                let flow: Flow<F::Addr> = self.flows.read(number);
+                let flow: Flow<F::Addr> = records.read(number)?;
                 let server = flow.server_ref.index();
                 let fate = round.orders.sheet(server).fate;
                 if is_to_go(&flow, fate, round) {
@@ -293,6 +298,7 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Takes the record away from its flow, unless the kernel has done so just now; then the reply's entry.

@@ -3,7 +3,7 @@
 use std::{
     ffi::c_void,
     marker::PhantomData,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, BorrowedFd},
     ptr::{self, NonNull},
     sync::atomic::{AtomicU32, AtomicU64},
 };
@@ -23,8 +23,6 @@ pub(crate) struct Mapped<T> {
     start: NonNull<T>,
     length: usize,
     bytes: usize,
-    /// Keeps the map open; none where it is ordinary memory.
-    _map: Option<MapData>,
     elements: PhantomData<T>,
 }
 
@@ -50,23 +48,20 @@ impl<T> Mapped<T> {
     }
 
     fn of(map: MapData, name: &str) -> Result<Self, Error> {
-        let info = map.info().map_err(|error| Error::new(&format!("cannot ask about map {name}"), &error))?;
-        let (size, length) = (info.value_size() as usize, info.max_entries() as usize);
-        // The kernel rounds elements up to 8 bytes each, and the whole to pages.
-        if size != size_of::<T>() || size % 8 != 0 && length > 1 && size != 4 {
-            return Err(Error(format!("elements of map {name} have {size} bytes, not {}", size_of::<T>())));
-        }
-        Self::map(map, name, length, size.next_multiple_of(8) * length)
+        Self::map(map.fd().as_fd(), name, 0, length::<T>(&map, name)?)
     }
 
-    /// Maps so many elements.
-    fn map(map: MapData, name: &str, length: usize, bytes: usize) -> Result<Self, Error> {
-        let (access, fd) = (ProtFlags::READ | ProtFlags::WRITE, map.fd().as_fd());
+    /// Maps so many elements from `first` on, with which a page begins. What is mapped stays, whether the map is held open
+    /// or not.
+    pub(super) fn map(map: BorrowedFd<'_>, name: &str, first: usize, length: usize) -> Result<Self, Error> {
+        let element = size_of::<T>().next_multiple_of(8);
+        let (access, bytes) = (ProtFlags::READ | ProtFlags::WRITE, element * length);
         // SAFETY: a fresh mapping at a place of the kernel's choice.
-        let start = unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, fd, 0) }
-            .map_err(|error| Error::new(&format!("cannot map {name} into memory"), &error))?;
+        let start =
+            unsafe { mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, map, (element * first) as u64) }
+                .map_err(|error| Error::new(&format!("cannot map {name} into memory"), &error))?;
         let start = NonNull::new(start.cast()).ok_or_else(|| Error(format!("{name} is mapped nowhere")))?;
-        Ok(Self { start, length, bytes, _map: Some(map), elements: PhantomData })
+        Ok(Self { start, length, bytes, elements: PhantomData })
     }
 
     /// Ordinary memory in the place of a map, all zero.
@@ -78,7 +73,7 @@ impl<T> Mapped<T> {
         let start =
             unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::SHARED) }.unwrap();
         let start = NonNull::new(start.cast()).unwrap();
-        Self { start, length, bytes, _map: None, elements: PhantomData }
+        Self { start, length, bytes, elements: PhantomData }
     }
 
     /// Writes what an element begins with.
@@ -136,8 +131,19 @@ impl Mapped<[AtomicU64; 1]> {
         // As the kernel lays them out.
         let words = info.value_size().div_ceil(8) as usize;
         let length = words * info.max_entries() as usize;
-        Ok((Self::map(map, name, length, 8 * length)?, words))
+        Ok((Self::map(map.fd().as_fd(), name, 0, length)?, words))
     }
+}
+
+/// How many elements an array has, which must be as large as `T`.
+pub(super) fn length<T>(map: &MapData, name: &str) -> Result<usize, Error> {
+    let info = map.info().map_err(|error| Error::new(&format!("cannot ask about map {name}"), &error))?;
+    let (size, length) = (info.value_size() as usize, info.max_entries() as usize);
+    // The kernel rounds elements up to 8 bytes each, and the whole to pages.
+    if size != size_of::<T>() || size % 8 != 0 && length > 1 && size != 4 {
+        return Err(Error(format!("elements of map {name} have {size} bytes, not {}", size_of::<T>())));
+    }
+    Ok(length)
 }
 
 /// What may be shared with the kernel as it is.

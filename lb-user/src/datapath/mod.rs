@@ -7,12 +7,18 @@ pub mod events;
 #[cfg(test)]
 pub mod fake;
 pub mod flows;
+#[cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "the C library's heap; the line says why it is sound")
+)]
+pub mod heap;
 pub mod kernel;
 pub mod load;
 #[expect(unsafe_code, reason = "memory shared with the kernel; each line says why it is sound")]
 mod mapped;
 pub mod maps;
 pub mod moving;
+mod parted;
 pub mod pins;
 pub mod programs;
 

@@ -7,7 +7,7 @@ use lb_common::{
     family::Family,
 };
 
-use super::{FlowTables, Halted, Table};
+use super::{super::Error, FlowTables, Halted, Table};
 
 /// A translated flow, and where its record is.
 #[derive(Clone, Copy, Debug)]
@@ -20,9 +20,13 @@ pub struct Record {
 
 impl FlowTables {
     /// Hands over every translated flow that is not over, those of IPv4 first.
-    pub fn for_each_record(&self, each: &mut dyn FnMut(Record)) {
-        self.v4.for_each(&mut |number, claim, flow| each(Record { flow: Halted::V4(flow), number, claim }));
-        self.v6.for_each(&mut |number, claim, flow| each(Record { flow: Halted::V6(flow), number, claim }));
+    ///
+    /// # Errors
+    /// When a part of the records cannot be looked at.
+    pub fn for_each_record(&self, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        self.v4
+            .for_each(&mut |number, claim, flow| each(Record { flow: Halted::V4(flow), number, claim }))?;
+        self.v6.for_each(&mut |number, claim, flow| each(Record { flow: Halted::V6(flow), number, claim }))
     }
 
     /// Forgets a flow. Gives whether it was there still. Its next packet, from whichever side, is one of no known flow.
@@ -36,7 +40,8 @@ impl FlowTables {
 }
 
 impl<F: Family, const RECORD: usize> Table<F, RECORD> {
-    fn for_each(&self, each: &mut dyn FnMut(usize, Claim, Flow<F::Addr>)) {
+    fn for_each(&self, each: &mut dyn FnMut(usize, Claim, Flow<F::Addr>)) -> Result<(), Error> {
+        let mut records = self.flows.view();
         for line in 0..self.claims.len() {
             for (way, entry) in self.claims.get(line).iter().enumerate() {
                 let claim = Claim(entry.load(SeqCst));
@@ -44,13 +49,14 @@ impl<F: Family, const RECORD: usize> Table<F, RECORD> {
                     continue;
                 }
                 let number = line * WAYS + way;
-                let flow = self.flows.read(number);
+                let flow = records.read(number)?;
                 // Of another flow by now?
                 if Claim(entry.load(SeqCst)).fingerprint() == claim.fingerprint() {
                     each(number, claim, flow);
                 }
             }
         }
+        Ok(())
     }
 
     fn forget(&self, number: usize, claim: Claim, flow: &Flow<F::Addr>, seed: u64) -> bool {

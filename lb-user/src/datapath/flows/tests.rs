@@ -13,7 +13,7 @@ const SEED: u64 = 7;
 /// Tables for 128 flows of each kind.
 pub(crate) fn tables() -> FlowTables {
     fn table<F, const RECORD: usize>() -> Table<F, RECORD> {
-        let (claims, flows) = (Mapped::ordinary(16), Mapped::ordinary(128));
+        let (claims, flows) = (Mapped::ordinary(16), Parted::ordinary(128));
         Table { claims, flows, replies: Mapped::ordinary(32), family: PhantomData }
     }
     let (v4, v6, tags, loads) = (table(), table(), Mapped::ordinary(16), Mapped::ordinary(64));
@@ -31,7 +31,7 @@ impl FlowTables {
     fn sweep_for(&self, orders: &Orders, halted_for: u32) -> (Census, Vec<Halted>) {
         let mut halted = Vec::new();
         let round = Round { orders, now: NOW, halted_for: &|_| halted_for };
-        let census = self.sweep(&round, &mut |connection| halted.push(connection));
+        let census = self.sweep(&round, &mut |connection| halted.push(connection)).unwrap();
         (census, halted)
     }
 
