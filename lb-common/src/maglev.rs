@@ -54,7 +54,9 @@ pub fn populate(members: &mut [Member], ring: &mut [u32]) {
             }
             member.credit -= heaviest;
             while ring[member.position as usize] != ServerRef::NONE.0 {
-                member.position = (member.position + member.step) % size;
+                // Less than twice the size: a division would be most of what a ring costs.
+                let next = member.position + member.step;
+                member.position = if next < size { next } else { next - size };
             }
             ring[member.position as usize] = member.server.0;
             free -= 1;

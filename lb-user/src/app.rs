@@ -505,7 +505,7 @@ async fn serve(
         audit,
         proxy,
     } = reload;
-    let reload::Options { text, watch, history } = options.clone();
+    let reload::Options { text, written, watch, history } = options.clone();
     let handle = handle.with_history(history.clone()).with_audit(admin::Audit::new(audit));
     let handle = handle.with_access(api.as_ref().map(admin::remote::Api::access));
     let placed = config.with_addresses(&findings);
@@ -525,6 +525,7 @@ async fn serve(
         names,
         findings,
         text,
+        written,
         watch,
         history,
         outcome,

@@ -192,7 +192,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.check {
         return Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let config = checked.config;
+    let (config, written) = (checked.config, checked.written);
     let options = app::Options {
         interfaces: arguments.interfaces.clone(),
         config_file: file,
@@ -202,7 +202,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         api: api(arguments)?,
         audit: arguments.audit.clone(),
         l7: l7_options(arguments),
-        reload: reload::Options { text, watch: arguments.watch_config, history },
+        reload: reload::Options { text, written, watch: arguments.watch_config, history },
         takeover,
     };
     // A VIP that l7-proxy serves takes sockets for each of its ports. Who may not have more goes on with what there is.

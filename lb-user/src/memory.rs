@@ -5,6 +5,7 @@
 //! the maps contain is not ahead of it.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, ErrorKind, Write as _},
@@ -29,7 +30,7 @@ pub const DEFAULT: &str = "/run/lb/state.json";
 
 /// Everything that a next start goes on with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct Memory<'a> {
     format: u32,
     /// Which tables of the kernel it is about; none once they are gone.
     pub tables: Option<Tables>,
@@ -38,7 +39,7 @@ pub struct Memory {
     pub reasons: Vec<(String, u64)>,
     /// What the loop knows.
     #[serde(default)]
-    pub facts: Facts,
+    pub facts: Facts<'a>,
 }
 
 /// Names the kernel's tables.
@@ -75,11 +76,11 @@ impl From<Counted> for Counters {
     }
 }
 
-/// What the loop knows.
+/// What the loop knows. What is large is borrowed from it to be written down.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct Facts<'a> {
     /// Numbers of VIPs and servers.
-    pub ids: Option<Ids>,
+    pub ids: Option<Cow<'a, Ids>>,
     /// Which server a VIP has settled on.
     #[serde(default)]
     pub settled: Settled,
@@ -94,7 +95,7 @@ pub struct Facts {
     pub disabled: BTreeSet<String>,
     /// Who is well.
     #[serde(default)]
-    pub health: Vec<HealthEvent>,
+    pub health: Vec<Cow<'a, HealthEvent>>,
     /// What was counted for servers that are gone, by number of their VIP.
     #[serde(default)]
     pub retired: BTreeMap<u16, Counted>,
@@ -106,7 +107,7 @@ pub struct Facts {
     pub snat_ports: Vec<(u16, u16)>,
 }
 
-impl Facts {
+impl Facts<'_> {
     /// What of it is true without the kernel's tables.
     #[must_use]
     pub fn without_tables(self) -> Self {
@@ -115,7 +116,7 @@ impl Facts {
     }
 }
 
-impl Memory {
+impl Memory<'_> {
     /// Without what is only true while the tables are there.
     #[must_use]
     fn without_tables(self) -> Self {
@@ -159,7 +160,9 @@ impl Tables {
 #[derive(Debug)]
 pub struct Notebook {
     path: PathBuf,
-    memory: Memory,
+    tables: Tables,
+    /// What was counted before.
+    reasons: Vec<(String, u64)>,
     written: Vec<u8>,
     refused: bool,
 }
@@ -168,21 +171,21 @@ impl Notebook {
     /// A file about these tables, written with the first [`Self::write`]. `reasons` is what was counted before.
     #[must_use]
     pub fn new(path: &Path, tables: Tables, reasons: Vec<(String, u64)>) -> Self {
-        let memory = Memory { format: FORMAT, tables: Some(tables), reasons, facts: Facts::default() };
-        Self { path: path.to_owned(), memory, written: Vec::new(), refused: false }
+        Self { path: path.to_owned(), tables, reasons, written: Vec::new(), refused: false }
     }
 
     /// Corrects what was counted before; to be written with the next facts.
     pub fn count_from(&mut self, reasons: Vec<(String, u64)>) {
-        self.memory.reasons = reasons;
+        self.reasons = reasons;
     }
 
     /// Makes the file tell these facts, unless it does. One that cannot be written is logged once: the balancer goes on,
     /// without the file. What it said is behind what the maps are about to contain, and a start that believed it would
     /// give numbers away that are in use.
-    pub fn write(&mut self, facts: Facts) {
-        self.memory.facts = facts;
-        let text = serde_json::to_vec(&self.memory).expect("plain data becomes JSON");
+    pub fn write(&mut self, facts: Facts<'_>) {
+        let (tables, reasons) = (Some(self.tables.clone()), self.reasons.clone());
+        let memory = Memory { format: FORMAT, tables, reasons, facts };
+        let text = serde_json::to_vec(&memory).expect("plain data becomes JSON");
         if text == self.written {
             return;
         }
@@ -258,7 +261,7 @@ mod tests {
     use super::*;
     use crate::{plan::desired::tests::config, snapshot::Health};
 
-    fn facts(servers: &[&str]) -> Facts {
+    fn facts(servers: &[&str]) -> Facts<'static> {
         let mut ids = Ids::default();
         ids.assign(&config(&[("a", servers)]), 1).unwrap();
         let id = |server: &str| TargetId { vip: "a".into(), server: server.into() };
@@ -270,12 +273,12 @@ mod tests {
             changed: false,
         };
         Facts {
-            ids: Some(ids),
+            ids: Some(Cow::Owned(ids)),
             settled: [("a".to_owned(), servers[0].to_owned())].into(),
             admin: vec![(id(servers[0]), Admin::Drain)],
             weights: vec![(id(servers[0]), 7)],
             disabled: ["a".to_owned()].into(),
-            health: servers.iter().map(well).collect(),
+            health: servers.iter().map(|server| Cow::Owned(well(server))).collect(),
             retired: [(1, Counted([1, 2, 3, 4, 5]))].into(),
             inherited: [(2, Counted([5, 4, 3, 2, 1]))].into(),
             snat_ports: vec![(1_024, 2_047)],
@@ -296,8 +299,8 @@ mod tests {
         let mut notebook = notebook(&path);
         notebook.write(facts(&["s1", "s2"]));
         let read = Memory::read(&path);
-        assert_eq!((&read.facts, read.tables), (&facts(&["s1", "s2"]), notebook.memory.tables));
-        assert_eq!(read.reasons, notebook.memory.reasons);
+        assert_eq!((&read.facts, read.tables), (&facts(&["s1", "s2"]), Some(notebook.tables)));
+        assert_eq!(read.reasons, notebook.reasons);
         close(&path);
         let left = Memory::read(&path);
         assert_eq!((left.tables, left.facts.ids, left.facts.health.len()), (None, None, 0));

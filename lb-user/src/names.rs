@@ -59,12 +59,10 @@ impl Wanted {
 #[must_use]
 pub fn remembered(config: &Config, ids: &Ids) -> Findings {
     let mut findings = Findings::new();
-    for vip in &config.vips {
-        for member in config.members_of(vip) {
-            let id = TargetId::new(&vip.name, member.name);
-            if let (Address::Named(name, _), Some(address)) = (&member.server.address, ids.address(&id)) {
-                findings.insert(name.clone(), Found::At(address));
-            }
+    for (vip, member) in config.pairs() {
+        let Address::Named(name, _) = &member.server.address else { continue };
+        if let Some(address) = ids.address(&TargetId::new(&vip.name, member.name)) {
+            findings.insert(name.clone(), Found::At(address));
         }
     }
     findings

@@ -57,7 +57,7 @@ pub fn snapshot<D: Datapath>(state: &Reconciler<D>, about: &About) -> Snapshot {
         config_file: about.config_file.clone(),
         last_reload: about.last_reload.borrow().clone(),
         interfaces: about.interfaces.clone(),
-        vips: state.config.vips.iter().map(|vip| vip_status(state, &proxy, vip)).collect(),
+        vips: state.config.services().map(|service| vip_status(state, &proxy, service)).collect(),
         reasons: reasons(&with(state.datapath.reasons().unwrap_or_default(), &about.reasons_before)),
         flows: state.census.alive,
         flow_capacity: about.flow_capacity,
@@ -97,8 +97,12 @@ fn pool_status(pool: &Pool, vips: Vec<String>) -> PoolStatus {
     }
 }
 
-fn vip_status<D: Datapath>(state: &Reconciler<D>, proxy: &l7::Report, vip: &Vip) -> VipStatus {
-    let leads: Vec<_> = state.config.leads_of(vip).map(|lead| Pooled::of(state, proxy, vip, lead)).collect();
+fn vip_status<D: Datapath>(
+    state: &Reconciler<D>,
+    proxy: &l7::Report,
+    (vip, leads): (&Vip, Vec<Lead<'_>>),
+) -> VipStatus {
+    let leads: Vec<_> = leads.into_iter().map(|lead| Pooled::of(state, proxy, vip, lead)).collect();
     let not_served = if vip.mode.is_layer4() { None } else { proxy.why_not(&vip.name) };
     let of_proxy = proxy.status.services.iter().find(|service| service.name == vip.name);
     VipStatus {

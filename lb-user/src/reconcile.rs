@@ -4,6 +4,7 @@
 //! came meanwhile, and makes one plan of them. Nobody else writes maps.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
@@ -45,11 +46,19 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Slots that may move soon after each other move together.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// After a step there is as much rest as it took, up to this, before the next one that nobody waits for: a thousand VIPs
+/// whose servers turn out to be well one after the other need not have their rings made for each of them, and who else
+/// is on this thread gets on.
+const MOST_REST: Duration = Duration::from_millis(500);
+
 /// Without any message, the loop wakes this often.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// A snapshot that nobody asked for is at most this often worth the many counters it takes.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
+/// And at most this part of the time.
+const PUBLISH_PART: u32 = 100;
 
 /// Everything that is known, and the maps made to match it.
 #[derive(Debug)]
@@ -121,7 +130,7 @@ impl<D: Datapath> Reconciler<D> {
         config: Config,
         snat_ports: PortRange,
         shape: Shape,
-        facts: Facts,
+        facts: Facts<'_>,
         rings: Vec<(u16, Image)>,
     ) -> Result<Self, Exhausted> {
         let learn = config.flows.learn;
@@ -140,11 +149,11 @@ impl<D: Datapath> Reconciler<D> {
         let former = former.into_iter().map(|(first, last)| PortRange { first, last });
         let former = former.filter(|range| *range != snat_ports);
         let mut resumed = Self {
-            ids,
+            ids: ids.into_owned(),
             snat_ports: former.chain([snat_ports]).collect(),
             settled,
             steering,
-            health: health.into_iter().map(|event| (event.id.clone(), event)).collect(),
+            health: health.into_iter().map(|event| (event.id.clone(), event.into_owned())).collect(),
             retired: counters(retired),
             inherited: counters(inherited),
             rings: Rings::resume(learn, rings),
@@ -156,17 +165,17 @@ impl<D: Datapath> Reconciler<D> {
 
     /// What a next start is to go on with.
     #[must_use]
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> Facts<'_> {
         let counted = |counters: &HashMap<u16, Counters>| {
             counters.iter().map(|(number, counters)| (*number, (*counters).into())).collect()
         };
         Facts {
-            ids: Some(self.ids.clone()),
+            ids: Some(Cow::Borrowed(&self.ids)),
             settled: self.settled.clone(),
             admin: self.steering.states(),
             weights: self.steering.weights(),
             disabled: self.steering.disabled().clone(),
-            health: self.known_health(),
+            health: self.health_by_name().into_iter().map(Cow::Borrowed).collect(),
             retired: counted(&self.retired),
             inherited: counted(&self.inherited),
             snat_ports: self.snat_ports.iter().map(|range| (range.first, range.last)).collect(),
@@ -176,7 +185,11 @@ impl<D: Datapath> Reconciler<D> {
     /// What is known of the servers' health, in the order of their names.
     #[must_use]
     pub fn known_health(&self) -> Vec<HealthEvent> {
-        let mut health: Vec<_> = self.health.values().cloned().collect();
+        self.health_by_name().into_iter().cloned().collect()
+    }
+
+    fn health_by_name(&self) -> Vec<&HealthEvent> {
+        let mut health: Vec<_> = self.health.values().collect();
         health.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         health
     }
@@ -414,15 +427,16 @@ pub async fn run<D: Datapath>(
     let began = Instant::now();
     let mut stale = true;
     let mut refused: Option<(Instant, Error)> = None;
-    let mut published: Option<Instant> = None;
+    let (mut publish_at, mut rests_until) = (Instant::now(), Instant::now());
     let beat = manager.beat().unwrap_or(IDLE);
     let mut next_beat = Instant::now();
     loop {
         let due = reconciler.due().map_or(IDLE, |due| due.saturating_sub(began.elapsed()).max(BREATH));
         let again = refused.as_ref().map_or_else(|| Instant::now() + due, |(at, _)| *at + RETRY);
+        let again = if stale && refused.is_none() { again.min(rests_until) } else { again };
         let (mut asked, mut answer): (_, Option<Box<dyn FnOnce() + Send>>) = (None, None);
         // Dropped at the end of this round, by which those who want to watch know that they do.
-        let mut _switched = None;
+        let mut switched = None;
         tokio::select! {
             event = inbox.health.recv() => {
                 let Some(event) = event else { return };
@@ -443,8 +457,9 @@ pub async fn run<D: Datapath>(
             }
             request = inbox.status.recv() => asked = request,
             Some(command) = inbox.commands.recv() => {
+                // A question calls for no plan.
+                stale |= !matches!(command, Command::InUse(..));
                 answer = Some(obey(&mut reconciler, command));
-                stale = true;
             }
             Some(question) = inbox.eyes.recv() => match question {
                 trace::Question::Insight(answer) => {
@@ -453,7 +468,7 @@ pub async fn run<D: Datapath>(
                 }
                 trace::Question::Watch(on, done) => {
                     reconciler.on_watch(on);
-                    (stale, _switched) = (true, Some(done));
+                    (stale, switched) = (true, Some(done));
                 }
             },
             () = sleep_until(again) => stale |= reconciler.due().is_some(),
@@ -464,8 +479,9 @@ pub async fn run<D: Datapath>(
             next_beat = Instant::now() + beat;
         }
         let wait = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
-        if stale && !wait {
-            let now = began.elapsed();
+        let rests = answer.is_none() && switched.is_none() && Instant::now() < rests_until;
+        if stale && !wait && !rests {
+            let (now, set_out) = (began.elapsed(), Instant::now());
             let operations = reconciler.plan(now);
             // First, so that it knows of everything that the maps may name.
             if let Some(notebook) = &mut notebook {
@@ -489,18 +505,21 @@ pub async fn run<D: Datapath>(
                     refused = Some((Instant::now(), error));
                 }
             }
+            rests_until = Instant::now() + set_out.elapsed().min(MOST_REST);
         }
+        // Who waits for an answer does not wait for a snapshot that nobody asked for.
+        let due = answer.is_none() && publish_at <= Instant::now();
         if let Some(answer) = answer {
             answer();
         }
-        let due = published.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY);
         if asked.is_some() || due {
+            let set_out = Instant::now();
             let snapshot = Arc::new(picture::snapshot(&reconciler, &about));
             if let Some(request) = asked {
                 request.answer(Arc::clone(&snapshot));
             }
             publish.send_replace(snapshot);
-            published = Some(Instant::now());
+            publish_at = Instant::now() + PUBLISH_EVERY.max(set_out.elapsed() * PUBLISH_PART);
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Found {
     /// The folder; none where the host has no BPF file system.
     pub pins: Option<Pins>,
     /// What is known.
-    pub memory: Memory,
+    pub memory: Memory<'static>,
     /// The program that is at work, if its tables can be gone on with.
     pub kept: Option<Kept>,
     /// Which of them are to be translated.
@@ -137,7 +137,7 @@ impl Found {
     ///
     /// # Errors
     /// When the rings cannot be read.
-    pub fn facts(&mut self) -> Result<(Facts, Vec<(u16, Image)>)> {
+    pub fn facts(&mut self) -> Result<(Facts<'static>, Vec<(u16, Image)>)> {
         let facts = std::mem::take(&mut self.memory.facts);
         let Some(kept) = &self.kept else {
             return Ok((facts.without_tables(), Vec::new()));

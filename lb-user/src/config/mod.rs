@@ -31,10 +31,12 @@ pub(crate) use values::{network_of, unfit_for_server};
 use crate::model::Config;
 
 /// A configuration that can be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
     /// What it means.
     pub config: Config,
+    /// What is written in it.
+    pub written: toml::Table,
     /// What is odd about it, sorted by place.
     pub warnings: Vec<Diagnostic>,
     /// The files it names, which nobody has looked at yet.
@@ -58,5 +60,5 @@ pub fn check(file: &str, text: &str) -> Result<Checked, Diagnostics> {
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(Diagnostics::new(findings));
     }
-    Ok(Checked { config, warnings: findings, files, places })
+    Ok(Checked { config, written: syntax::plain(document), warnings: findings, files, places })
 }

@@ -181,7 +181,13 @@ impl Checker {
     /// Replaces all targets. A target that stays the same keeps its health and its rhythm; one whose check
     /// changed keeps its health; one whose address changed starts as unknown. Returns at once.
     pub fn set_targets(&self, targets: Vec<Target>) {
-        self.targets.send_replace(targets.into());
+        self.targets.send_if_modified(|before| {
+            let changed = **before != *targets;
+            if changed {
+                *before = targets.into();
+            }
+            changed
+        });
     }
 }
 

@@ -105,16 +105,34 @@ impl Config {
 
     /// The pools that a VIP leads to: its own first, each once.
     pub fn leads_of<'a>(&'a self, vip: &'a Vip) -> impl Iterator<Item = Lead<'a>> + 'a {
-        let own = self.pool_of(vip).map(|pool| Lead { pool, check: &vip.health, own: true });
-        let further = vip.proxied.further.iter().filter_map(|further| {
-            let pool = self.pool(&further.pool)?;
-            Some(Lead { pool, check: &further.health, own: false })
-        });
-        own.into_iter().chain(further)
+        leads(vip, |name| self.pool(name))
+    }
+
+    /// Every VIP with the pools that it leads to, in file order. For walks over all of them: no pool is searched for.
+    pub fn services(&self) -> impl Iterator<Item = (&Vip, Vec<Lead<'_>>)> {
+        let pools: HashMap<_, _> = self.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
+        self.vips.iter().map(move |vip| (vip, leads(vip, |name| pools.get(name).copied()).collect()))
+    }
+
+    /// Every server of every VIP, in file order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&Vip, Member<'_>)> {
+        self.services().flat_map(|(vip, leads)| {
+            leads.into_iter().flat_map(Lead::members).map(move |member| (vip, member))
+        })
     }
 
     /// The servers of all pools that a VIP leads to, pool by pool and in file order.
     pub fn members_of<'a>(&'a self, vip: &'a Vip) -> impl Iterator<Item = Member<'a>> + 'a {
         self.leads_of(vip).flat_map(|lead| lead.members())
     }
+}
+
+/// The pools that a VIP leads to, as `find` finds them by name: its own first, each once.
+fn leads<'a>(vip: &'a Vip, find: impl Fn(&str) -> Option<&'a Pool>) -> impl Iterator<Item = Lead<'a>> {
+    let own = vip.pool.as_deref().and_then(&find).map(|pool| Lead { pool, check: &vip.health, own: true });
+    let further = vip.proxied.further.iter().filter_map(move |further| {
+        let pool = find(&further.pool)?;
+        Some(Lead { pool, check: &further.health, own: false })
+    });
+    own.into_iter().chain(further)
 }

@@ -1,6 +1,7 @@
 //! What the maps must contain, in full, for a configuration and a state of the world.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     health::TargetId,
-    model::{Config, Mode, OnDown, PortRange, Protocol, Server, Vip},
+    model::{Config, Lead, Mode, OnDown, PortRange, Protocol, Server, Vip},
     snapshot::Health,
 };
 
@@ -115,7 +116,7 @@ pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Wanted {
     let maps = Desired { settings, interfaces, ..Desired::default() };
     let mut wanted = Wanted { maps, rings: BTreeMap::new() };
     select::retain(settled, inputs.config);
-    for vip in &inputs.config.vips {
+    for (vip, leads) in inputs.config.services() {
         let number = inputs.ids.vip(&vip.name).expect("every VIP was given a number");
         wanted.maps.add_vip_keys(vip, number, inputs.steering.is_enabled(&vip.name));
         if vip.mode.is_layer4() {
@@ -129,7 +130,8 @@ pub fn desired(inputs: &Inputs<'_>, settled: &mut select::Settled) -> Wanted {
                 let key = QuicLbKey { vip: number, rotation: rotation.into() };
                 wanted.maps.quic.insert(key, encoding.entry());
             }
-            let goal = wanted.maps.add_servers(inputs, vip, number, settled);
+            let own = leads.into_iter().find(|lead| lead.own);
+            let goal = wanted.maps.add_servers(inputs, (vip, own), number, settled);
             wanted.rings.insert(number, goal);
         }
     }
@@ -218,41 +220,38 @@ impl Desired {
     fn add_servers(
         &mut self,
         inputs: &Inputs<'_>,
-        vip: &Vip,
+        (vip, own): (&Vip, Option<Lead<'_>>),
         number: u16,
         settled: &mut select::Settled,
     ) -> Goal {
-        let servers = inputs.steering.servers_of(inputs.config, vip);
+        let servers = own.map_or(Cow::Borrowed(&[][..]), |own| inputs.steering.servers_in(vip, own));
         let enabled = inputs.steering.is_enabled(&vip.name);
-        let pool = inputs.config.pool_of(vip);
-        let (on_down, needed) = pool.map_or((None, 1), |pool| (pool.on_down, pool.min_healthy));
-        let id = |server: &Server| TargetId { vip: vip.name.clone(), server: server.name.clone() };
-        let hop = |server: &Server| server.address().and_then(|address| inputs.hops.get(&address));
-        let condition = |server: &Server| condition(vip, (inputs.health)(&id(server)), hop(server));
-        let usable = |server: &Server| match inputs.steering.state(&id(server)) {
-            Admin::Ready if enabled => condition(server),
+        let (on_down, needed) = own.map_or((None, 1), |own| (own.pool.on_down, own.pool.min_healthy));
+        let known: Vec<_> = servers.iter().map(|server| Known::of(inputs, vip, server)).collect();
+        let usable = |known: &Known<'_>| match known.state {
+            Admin::Ready if enabled => known.condition,
             _ => Condition::Unusable,
         };
-        let active = select::active(&select::Rule::of_vip(vip), &servers, needed, usable, settled);
+        let usable: Vec<_> = known.iter().map(usable).collect();
+        let active = select::active(&select::Rule::of_vip(vip), &servers, needed, &usable, settled);
         let (mut members, mut keeping, mut willing) = (Vec::new(), HashSet::new(), HashSet::new());
-        for (position, server) in servers.iter().enumerate() {
-            let id = id(server);
-            let reference = inputs.ids.server(&id).expect("every server was given a number");
+        for (position, (server, known)) in servers.iter().zip(known).enumerate() {
+            let Known { reference, health, state, hop, condition } = known;
             // Nobody can be sent to a server whose name does not resolve: the kernel need not know it.
             let Some(address) = server.address() else { continue };
-            let mut entry = entries::server(vip, (server, address), reference, number, hop(server));
+            let mut entry = entries::server(vip, (server, address), reference, number, hop);
             if active.contains(&position) {
                 members.push((reference, server.weight, address));
                 entry.flags |= server_flags::ACCEPTS_NEW;
             }
-            let fails = on_down == Some(OnDown::Reset) && (inputs.health)(&id) == Health::Down;
-            if inputs.steering.state(&id) == Admin::Halt || fails {
+            let fails = on_down == Some(OnDown::Reset) && health == Health::Down;
+            if state == Admin::Halt || fails {
                 entry.flags |= server_flags::HALTED;
-            } else if condition(server) != Condition::Unusable || on_down == Some(OnDown::Keep) {
+            } else if condition != Condition::Unusable || on_down == Some(OnDown::Keep) {
                 entry.flags |= server_flags::KEEPS_FLOWS;
                 keeping.insert(reference);
             }
-            if server.weight > 0 && usable(server) == Condition::Usable {
+            if server.weight > 0 && usable[position] == Condition::Usable {
                 willing.insert(reference);
             }
             self.servers.insert(reference.index(), entry);
@@ -263,6 +262,25 @@ impl Desired {
         let turns = entries::turns(vip);
         let fill = if turns == Some(Turns::RoundRobin) { Fill::Turns } else { Fill::Places };
         Goal { spec: RingSpec::filled(members, fill), memory: memory(vip), keeping, willing }
+    }
+}
+
+/// What is known of a server of a VIP.
+struct Known<'a> {
+    reference: ServerRef,
+    health: Health,
+    state: Admin,
+    hop: Option<&'a Hop>,
+    condition: Condition,
+}
+
+impl<'a> Known<'a> {
+    fn of(inputs: &Inputs<'a>, vip: &Vip, server: &Server) -> Self {
+        let id = TargetId { vip: vip.name.clone(), server: server.name.clone() };
+        let reference = inputs.ids.server(&id).expect("every server was given a number");
+        let (health, state) = ((inputs.health)(&id), inputs.steering.state(&id));
+        let hop = server.address().and_then(|address| inputs.hops.get(&address));
+        Self { reference, health, state, hop, condition: condition(vip, health, hop) }
     }
 }
 

@@ -11,14 +11,17 @@ use std::{
 };
 
 use lb_common::abi::{MAX_SERVERS, MAX_VIPS, ServerRef};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Census;
-use crate::{health::TargetId, model::Config};
+use crate::{
+    health::TargetId,
+    model::{Config, Server, Vip},
+};
 
 /// The numbers given out so far.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "Written<String, TargetId>")]
 pub struct Ids {
     vips: HashMap<String, u16>,
     vip_numbers: Numbers,
@@ -47,35 +50,36 @@ impl Numbers {
     }
 }
 
-/// The numbers as they are written down for the next start.
+/// The numbers as they are written down for the next start, with names of VIPs and of servers.
 #[derive(Serialize, Deserialize)]
-struct Written {
-    vips: BTreeMap<String, u16>,
+struct Written<V: Ord, S> {
+    vips: BTreeMap<V, u16>,
     vip_numbers: Numbers,
-    servers: Vec<(TargetId, u32, Option<IpAddr>)>,
+    servers: Vec<(S, u32, Option<IpAddr>)>,
     server_numbers: Numbers,
     gone: Vec<u16>,
     generations: BTreeMap<u16, u16>,
 }
 
-impl From<Ids> for Written {
-    fn from(ids: Ids) -> Self {
+impl Serialize for Ids {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut servers: Vec<_> =
-            ids.servers.into_iter().map(|(id, (server, address))| (id, server.0, address)).collect();
+            self.servers.iter().map(|(id, (server, address))| (id, server.0, *address)).collect();
         servers.sort_unstable();
-        Self {
-            vips: ids.vips.into_iter().collect(),
-            vip_numbers: ids.vip_numbers,
+        let written = Written {
+            vips: self.vips.iter().map(|(name, number)| (name.as_str(), *number)).collect(),
+            vip_numbers: self.vip_numbers.clone(),
             servers,
-            server_numbers: ids.server_numbers,
-            gone: ids.gone.into_keys().collect(),
-            generations: ids.generations.into_iter().collect(),
-        }
+            server_numbers: self.server_numbers.clone(),
+            gone: self.gone.keys().copied().collect(),
+            generations: self.generations.iter().map(|(index, generation)| (*index, *generation)).collect(),
+        };
+        written.serialize(serializer)
     }
 }
 
-impl From<Written> for Ids {
-    fn from(written: Written) -> Self {
+impl From<Written<String, TargetId>> for Ids {
+    fn from(written: Written<String, TargetId>) -> Self {
         let servers = written.servers.into_iter();
         Self {
             vips: written.vips.into_iter().collect(),
@@ -121,9 +125,10 @@ impl Ids {
             }
             keep
         });
-        let targets: HashMap<_, _> = targets(config).collect();
+        let mut targets: Vec<_> = targets(config).collect();
+        let wanted: HashMap<_, _> = targets.iter().map(|(id, address)| (id, address)).collect();
         self.servers.retain(|id, (server, address)| {
-            let keep = targets.get(id) == Some(address);
+            let keep = wanted.get(id).is_some_and(|wanted| **wanted == *address);
             if !keep {
                 self.gone.insert(server.index(), step);
             }
@@ -136,15 +141,14 @@ impl Ids {
                 self.vips.insert(vip.name.clone(), number);
             }
         }
-        for (id, address) in self::targets(config) {
-            if !self.servers.contains_key(&id) {
-                let index = self.server_numbers.take(MAX_SERVERS);
-                let index = index
-                    .ok_or(Exhausted { what: "servers, counted once per VIP,", limit: MAX_SERVERS - 1 })?;
-                let generation = self.generations.entry(index).or_default();
-                *generation = (*generation + 1) % ServerRef::GENERATIONS;
-                self.servers.insert(id, (ServerRef::new(index, *generation), address));
-            }
+        targets.retain(|(id, _)| !self.servers.contains_key(id));
+        for (id, address) in targets {
+            let index = self.server_numbers.take(MAX_SERVERS);
+            let index =
+                index.ok_or(Exhausted { what: "servers, counted once per VIP,", limit: MAX_SERVERS - 1 })?;
+            let generation = self.generations.entry(index).or_default();
+            *generation = (*generation + 1) % ServerRef::GENERATIONS;
+            self.servers.insert(id, (ServerRef::new(index, *generation), address));
         }
         Ok(())
     }
@@ -196,10 +200,7 @@ impl Ids {
 
 /// Every pair of VIP and server, in file order, with the server's address.
 fn targets(config: &Config) -> impl Iterator<Item = (TargetId, Option<IpAddr>)> + '_ {
-    config.vips.iter().flat_map(|vip| {
-        let members = config.members_of(vip);
-        members.map(|member| (TargetId::new(&vip.name, member.name), member.server.address()))
-    })
+    config.pairs().map(|(vip, member)| (TargetId::new(&vip.name, member.name), member.server.address()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,11 @@
 //! Each VIP becomes a service with pools of its own, as health and the operator's word belong to a pair of VIP and server:
 //! the service and the VIP's own pool have its name, further pools are `VIP/POOL` ([`select::key`]).
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use l7_spec as spec;
 
@@ -38,15 +42,17 @@ pub type Open = BTreeSet<String>;
 #[must_use]
 pub fn spec(inputs: &Inputs<'_>, settled: &mut Settled, open: &mut Open) -> spec::Spec {
     let mut spec = of_process(inputs.config);
-    open.retain(|name| inputs.config.vips.iter().any(|vip| vip.name == *name && !vip.mode.is_layer4()));
-    for vip in inputs.config.vips.iter().filter(|vip| !vip.mode.is_layer4()) {
-        if !inputs.config.leads_of(vip).any(|lead| all_unknown(inputs, vip, &lead)) {
+    let proxied: Vec<_> = inputs.config.services().filter(|(vip, _)| !vip.mode.is_layer4()).collect();
+    let names: HashSet<_> = proxied.iter().map(|(vip, _)| vip.name.as_str()).collect();
+    open.retain(|name| names.contains(name.as_str()));
+    for (vip, leads) in proxied {
+        if !leads.iter().any(|lead| all_unknown(inputs, vip, lead)) {
             open.insert(vip.name.clone());
         }
         let is_open = open.contains(&vip.name);
-        let pools = inputs.config.leads_of(vip).map(|lead| pool_of(inputs, vip, lead, is_open, settled));
+        let pools = leads.iter().map(|lead| pool_of(inputs, vip, *lead, is_open, settled));
         spec.pools.extend(pools);
-        spec.services.push(service(inputs.config, vip, !is_open || !inputs.steering.is_enabled(&vip.name)));
+        spec.services.push(service(vip, &leads, !is_open || !inputs.steering.is_enabled(&vip.name)));
     }
     spec
 }
@@ -86,12 +92,12 @@ fn id(vip: &Vip, lead: &Lead<'_>, server: &Server) -> TargetId {
     TargetId::new(&vip.name, lead.name_of(&server.name))
 }
 
-fn service(config: &Config, vip: &Vip, closed: bool) -> spec::Service {
+fn service(vip: &Vip, leads: &[Lead<'_>], closed: bool) -> spec::Service {
     let own = &vip.proxied;
     // The checks of the configuration see to it that every name is found.
     let known = |pool: &String| {
-        let lead = config.leads_of(vip).find(|lead| lead.pool.name == *pool);
-        lead.map_or_else(|| pool.clone(), |lead| select::key(&vip.name, &lead))
+        let lead = leads.iter().find(|lead| lead.pool.name == *pool);
+        lead.map_or_else(|| pool.clone(), |lead| select::key(&vip.name, lead))
     };
     spec::Service {
         closed,
@@ -207,7 +213,8 @@ fn pool_of(
         (Admin::Ready, Health::Unknown) => Condition::Pending,
         _ => Condition::Unusable,
     };
-    let active = select::active(&rule, &servers, pool.min_healthy, condition, settled);
+    let conditions: Vec<_> = servers.iter().map(condition).collect();
+    let active = select::active(&rule, &servers, pool.min_healthy, &conditions, settled);
     // Where one is for all, the proxy has no choice; elsewhere it has, and knows better when a backup is needed.
     let state = |position: usize, server: &Server| match (admin(server), health(server)) {
         (Admin::Halt, _) => spec::ServerState::Halt,

@@ -1,6 +1,6 @@
 //! Which servers of a VIP take new flows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::model::{Algorithm, Config, Lead, Persistence, Server, Vip};
 
@@ -31,11 +31,15 @@ pub fn vip_in(key: &str) -> &str {
 
 /// Forgets what VIPs and pools were settled on that are not there any more.
 pub fn retain(settled: &mut Settled, config: &Config) {
-    settled.retain(|name, _| {
-        let vip = config.vips.iter().find(|vip| vip.name == vip_in(name));
-        let further = |vip: &Vip| config.leads_of(vip).any(|lead| key(&vip.name, &lead) == *name);
-        vip.is_some_and(|vip| vip.name == *name || further(vip))
-    });
+    if settled.is_empty() {
+        return;
+    }
+    let keys = |(vip, leads): (&Vip, Vec<Lead<'_>>)| -> Vec<String> {
+        let of_pools = leads.iter().map(|lead| key(&vip.name, lead));
+        of_pools.chain([vip.name.clone()]).collect()
+    };
+    let known: HashSet<_> = config.services().flat_map(keys).collect();
+    settled.retain(|name, _| known.contains(name));
 }
 
 /// How one server is chosen for all, and under which name that is remembered.
@@ -79,7 +83,7 @@ pub enum Condition {
     Pending,
 }
 
-/// The servers that take new flows, as positions in `servers`.
+/// The servers that take new flows, as positions in `servers`, of each of which the condition is known.
 ///
 /// Those are the ones that are usable and have a weight; backups only while there is no other; and for
 /// `last-successful` (R19) a single one: the one settled on for as long as it is usable, else the first that
@@ -92,13 +96,13 @@ pub fn active(
     rule: &Rule,
     servers: &[Server],
     needed: usize,
-    condition: impl Fn(&Server) -> Condition,
+    conditions: &[Condition],
     settled: &mut Settled,
 ) -> Vec<usize> {
-    let is = |server: &Server, wanted| server.weight > 0 && condition(server) == wanted;
+    let is = |position: usize, wanted| servers[position].weight > 0 && conditions[position] == wanted;
     let having = |backup: bool, wanted: Condition| -> Vec<usize> {
-        let fits = |server: &Server| server.backup == backup && is(server, wanted);
-        (0..servers.len()).filter(|&position| fits(&servers[position])).collect()
+        let fits = |&position: &usize| servers[position].backup == backup && is(position, wanted);
+        (0..servers.len()).filter(fits).collect()
     };
     let mut active = having(false, Condition::Usable);
     let enough = active.len() >= needed.max(1);
@@ -116,8 +120,8 @@ pub fn active(
     }
     // A backup that was settled on stays too, although regular servers have come back.
     let stays = settled.get(&rule.key).and_then(|name| {
-        let counts = |server: &Server| (server.backup || enough) && is(server, Condition::Usable);
-        servers.iter().position(|server| server.name == *name && counts(server))
+        let stays = servers.iter().position(|server| server.name == *name)?;
+        ((servers[stays].backup || enough) && is(stays, Condition::Usable)).then_some(stays)
     });
     let first = active.first().copied();
     let before = first.is_some_and(|first| {
@@ -160,7 +164,8 @@ mod tests {
                 _ => Condition::Unusable,
             }
         };
-        let active = active(&Rule::of_vip(vip), &servers, 1, condition, settled);
+        let conditions: Vec<_> = servers.iter().map(condition).collect();
+        let active = active(&Rule::of_vip(vip), &servers, 1, &conditions, settled);
         active.into_iter().map(|position| servers[position].name.clone()).collect()
     }
 
@@ -190,7 +195,8 @@ mod tests {
                     (_, true) => Condition::Pending,
                     _ => Condition::Unusable,
                 };
-            let active = active(&Rule::of_vip(vip), &servers, 2, condition, &mut settled);
+            let conditions: Vec<_> = servers.iter().map(condition).collect();
+            let active = active(&Rule::of_vip(vip), &servers, 2, &conditions, &mut settled);
             active.into_iter().map(|position| servers[position].name.as_str()).collect()
         };
         assert_eq!(names(&spread, &["s1", "s2", "spare"], &[]), ["s1", "s2"]);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     health::TargetId,
-    model::{Config, Lead, Server, Vip},
+    model::{Lead, Server, Vip},
 };
 
 /// What the operator wants of a server for the time being (R26).
@@ -125,14 +125,7 @@ impl Steering {
         self.disabled.retain(|name| vip(name));
     }
 
-    /// The servers of a VIP's own pool with the weights that they have now.
-    #[must_use]
-    pub fn servers_of<'a>(&self, config: &'a Config, vip: &'a Vip) -> Cow<'a, [Server]> {
-        let own = config.leads_of(vip).find(|lead| lead.own);
-        own.map_or(Cow::Borrowed(&[]), |own| self.servers_in(vip, own))
-    }
-
-    /// The servers of a pool that a VIP leads to, likewise.
+    /// The servers of a pool that a VIP leads to, with the weights that they have now.
     #[must_use]
     pub fn servers_in<'a>(&self, vip: &Vip, lead: Lead<'a>) -> Cow<'a, [Server]> {
         let mut servers = Cow::Borrowed(lead.pool.servers.as_slice());
@@ -163,11 +156,12 @@ mod tests {
         let mut config = config(&[("a", &["s1", "s2"]), ("b", &[])]);
         config.vips[1].pool = Some("a".into());
         let mut steering = Steering::default();
+        let lead = |vip: usize| config.leads_of(&config.vips[vip]).next().unwrap();
         let weights = |steering: &Steering, vip: usize| -> Vec<u16> {
-            let servers = steering.servers_of(&config, &config.vips[vip]);
+            let servers = steering.servers_in(&config.vips[vip], lead(vip));
             servers.iter().map(|server| server.weight).collect()
         };
-        assert!(matches!(steering.servers_of(&config, &config.vips[0]), Cow::Borrowed(_)));
+        assert!(matches!(steering.servers_in(&config.vips[0], lead(0)), Cow::Borrowed(_)));
         steering.set_weight(id("a", "s2"), Some(7));
         assert_eq!((weights(&steering, 0), weights(&steering, 1)), (vec![100, 7], vec![100, 100]));
         steering.set_weight(id("a", "s2"), None);

@@ -20,6 +20,7 @@ use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
+use toml::Table;
 use tracing::{error, info, warn};
 
 use self::{edit::Edit, history::History};
@@ -42,6 +43,8 @@ use crate::{
 pub struct Options {
     /// The text of the one in use.
     pub text: String,
+    /// What is written in it.
+    pub written: Table,
     /// Whether the file is read again when it changes.
     pub watch: bool,
     /// Those that were in use.
@@ -100,7 +103,13 @@ pub struct Followers<'a> {
 impl Followers<'_> {
     /// Has the servers checked and looked for.
     pub fn follow(&self, config: &Config) {
-        self.servers.send_replace(servers(config));
+        let servers = servers(config);
+        // The kernel is not asked for thousands of ways again because something else has changed.
+        self.servers.send_if_modified(|before| {
+            let changed = *before != servers;
+            *before = servers;
+            changed
+        });
         self.checker.set_targets(targets(config));
     }
 }
@@ -125,6 +134,8 @@ pub struct Reloader<'a> {
     pub findings: watch::Receiver<Arc<Findings>>,
     /// The same as text.
     pub text: String,
+    /// What is written there.
+    pub written: Table,
     /// Whether a file that changes is read again without being asked.
     pub watch: bool,
     /// What was in use before.
@@ -145,6 +156,7 @@ pub struct Reloader<'a> {
 struct Candidate {
     file: String,
     text: String,
+    written: Table,
     config: Config,
     warnings: Vec<String>,
 }
@@ -251,7 +263,7 @@ impl Reloader<'_> {
             Wish::Edit(edit, How::Apply | How::Commit(_)) => self.edited(&edit).await?,
             Wish::Discard => {
                 let (file, text) = self.file_text()?;
-                let changes = changes::changes(&text, &self.text);
+                let changes = changes::changes(&written(&text), &self.written);
                 return Ok(Reloaded { file, vips: self.config.vips.len(), changes, ..Reloaded::default() });
             }
             Wish::Confirm if !unconfirmed => return Err(NOTHING_TO_CONFIRM.into()),
@@ -394,13 +406,13 @@ impl Reloader<'_> {
         // The ways to those that are in use are watched.
         let known = servers(&self.placed).iter().copied().collect();
         findings.extend(premises::unreachable(&checked, netlink, &known).await);
-        let (config, mut warnings) = (checked.config, lines(&checked.warnings));
+        let (config, written, mut warnings) = (checked.config, checked.written, lines(&checked.warnings));
         warnings.extend(lines(&findings));
         warnings.extend(
             at_next_start(&self.config, &config)
                 .map(|what| format!("{file}: {what} takes effect when lb-user is started the next time")),
         );
-        Ok(Candidate { file, text, config, warnings })
+        Ok(Candidate { file, text, written, config, warnings })
     }
 
     /// What a candidate would bring.
@@ -409,14 +421,14 @@ impl Reloader<'_> {
             file: candidate.file.clone(),
             vips: candidate.config.vips.len(),
             warnings: candidate.warnings.clone(),
-            changes: changes::changes(&self.text, &candidate.text),
+            changes: changes::changes(&self.written, &candidate.written),
             ..Reloaded::default()
         }
     }
 
     async fn apply(&mut self, candidate: Candidate, terms: Terms) -> Result<Reloaded, Denial> {
         let mut told = self.report(&candidate);
-        let Candidate { text, config, .. } = candidate;
+        let Candidate { text, written, config, .. } = candidate;
         let placed = self.look_up(&config).await;
         let adoption = Adoption { text: text.as_str().into(), what: in_a_line(&told), terms };
         match self.handle.configure(placed.clone(), Some(adoption)).await {
@@ -439,7 +451,7 @@ impl Reloader<'_> {
             Ok(number) => told.number = Some(number),
             Err(error) => told.warnings.push(format!("it is not kept for rollback: {error}")),
         }
-        (self.config, self.text) = (config, text);
+        (self.config, self.text, self.written) = (config, text, written);
         Ok(Reloaded { applied: true, ..told })
     }
 
@@ -535,7 +547,7 @@ impl Reloader<'_> {
         history::write(path, &self.text).map_err(|error| format!("cannot write {file}: {error}"))?;
         info!("{file} is as it is in use again; what it said is in {}", kept.display());
         let warnings = vec![format!("what it said is in {}", kept.display())];
-        Ok(Reloaded { warnings, changes: changes::changes(&text, &self.text), ..told })
+        Ok(Reloaded { warnings, changes: changes::changes(&written(&text), &self.written), ..told })
     }
 
     /// Writes a candidate into the file and uses it; if that fails, the file is as before.
@@ -560,6 +572,11 @@ impl Reloader<'_> {
             }
         }
     }
+}
+
+/// What is written in a file; nothing, if it is no configuration file.
+fn written(text: &str) -> Table {
+    text.parse().unwrap_or_default()
 }
 
 /// What is told to those who come too late.
@@ -641,12 +658,12 @@ fn at_next_start(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
 /// What is to be probed: every server of every VIP.
 #[must_use]
 pub fn targets(config: &Config) -> Vec<Target> {
-    let target = |vip: &Vip, member: Member<'_>| Target {
+    let target = |(vip, member): (&Vip, Member<'_>)| Target {
         place: place(vip, &member),
         check: member.lead.check.clone(),
         id: TargetId::new(&vip.name, member.name),
     };
-    config.vips.iter().flat_map(|vip| config.members_of(vip).map(move |member| target(vip, member))).collect()
+    config.pairs().map(target).collect()
 }
 
 /// Where a server is probed: the check's own address, else the server's.

@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{datapath::Datapath, health::TargetId, picture::About, reconcile::Reconciler, snapshot::Health};
+use crate::{
+    datapath::Datapath, health::TargetId, model::Lead, picture::About, reconcile::Reconciler,
+    snapshot::Health,
+};
 
 /// The names at one moment.
 #[derive(Clone, Debug, Default)]
@@ -33,11 +36,11 @@ impl Names {
     #[must_use]
     pub fn of<D: Datapath>(state: &Reconciler<D>, about: &About) -> Self {
         let mut names = Self::default();
-        for vip in &state.config.vips {
+        for (vip, leads) in state.config.services() {
             if let Some(number) = state.ids.vip(&vip.name) {
                 names.vips.insert(number, vip.name.clone());
             }
-            for member in state.config.members_of(vip) {
+            for member in leads.into_iter().flat_map(Lead::members) {
                 let id = TargetId::new(&vip.name, member.name);
                 let Some(reference) = state.ids.server(&id) else { continue };
                 let event = state.health.get(&id);

@@ -1,5 +1,6 @@
 //! `cargo xtask bench scale`: what a configuration of many VIPs costs the daemon: its check, its start, one change of one
-//! server, its memory. One machine stands for all servers, so that health checks have somebody to ask.
+//! server, its memory, and the processor time that it takes to check all servers. One machine stands for all servers, so
+//! that health checks have somebody to ask.
 
 use std::{
     fmt::Write as _,
@@ -24,6 +25,13 @@ const SERVERS: usize = 5;
 /// Changes that the median is taken of.
 const CHANGES: usize = 9;
 
+/// For so long it is looked how much of a processor a daemon takes that has nothing to do but to check its servers: each
+/// of them once.
+const REST: Duration = INTERVAL;
+
+/// Time between two checks of a server.
+const INTERVAL: Duration = Duration::from_secs(10);
+
 /// What was measured.
 #[derive(Clone, Debug)]
 pub struct Figures {
@@ -37,6 +45,8 @@ pub struct Figures {
     pub reload: Duration,
     /// `lbctl server drain` of one server: the median.
     pub drain: Duration,
+    /// Part of one processor that it takes while nothing changes.
+    pub rest: f64,
     /// Resident memory that is the process's own, in bytes.
     pub own: u64,
     /// Resident memory that it shares with the kernel: the flow tables, and the program's file.
@@ -63,6 +73,9 @@ pub fn run(vips: usize) -> Result<Figures> {
     let (start, balancer) = timed(|| installation.start());
     // What a start leaves to be done, such as rings that settle.
     quiet(&balancer);
+    let before = ticks(&balancer);
+    std::thread::sleep(REST);
+    let rest = (ticks(&balancer) - before) as f64 / TICKS_IN_A_SECOND / REST.as_secs_f64();
     let reload = median(|number| {
         balancer.installation().configure(&config(vips, 50 + number));
         balancer.lbctl(&["reload"])
@@ -76,13 +89,15 @@ pub fn run(vips: usize) -> Result<Figures> {
             .map_or(0, |kib| kib << 10)
     };
     let shared = bytes("RssFile:") + bytes("RssShmem:");
-    Ok(Figures { vips, check, start, reload, drain, own: bytes("RssAnon:"), shared })
+    Ok(Figures { vips, check, start, reload, drain, rest, own: bytes("RssAnon:"), shared })
 }
 
 /// VIPs with a pool each; the first server of the first has this weight.
 fn config(vips: usize, weight: usize) -> String {
-    let mut text =
-        String::from("[health]\ninterval = \"10s\"\nfall = 10\n[vip_defaults]\nmode = \"snat\"\nport = 80\n");
+    let seconds = INTERVAL.as_secs();
+    let mut text = format!(
+        "[health]\ninterval = \"{seconds}s\"\nfall = 10\n[vip_defaults]\nmode = \"snat\"\nport = 80\n"
+    );
     for vip in 0..vips {
         let _ = writeln!(text, "[pool.p{vip}]\nservers = [");
         for server in 0..SERVERS {
@@ -119,23 +134,30 @@ fn median(change: impl Fn(usize) -> Result<String, String>) -> Result<Duration> 
 
 /// Waits until the daemon takes a tenth of a processor at most.
 fn quiet(balancer: &Balancer<'_>) {
-    let ticks = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", balancer.id())).unwrap_or_default();
-        let behind = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        behind.skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum::<u64>()
-    };
-    let mut last = ticks();
+    let mut last = ticks(balancer);
     crate::wait::until(Duration::from_secs(60), "the daemon to rest", || {
         std::thread::sleep(Duration::from_secs(1));
-        let spent = ticks() - std::mem::replace(&mut last, ticks());
+        let now = ticks(balancer);
+        let spent = now - std::mem::replace(&mut last, now);
         if spent <= 10 { Ok(()) } else { Err(format!("{spent} of 100 ticks in a second")) }
     });
+}
+
+/// What the kernel counts processor time in (`USER_HZ`, the same on all Linux machines).
+const TICKS_IN_A_SECOND: f64 = 100.0;
+
+/// Processor time that the daemon has taken so far, in user space and in the kernel.
+fn ticks(balancer: &Balancer<'_>) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", balancer.id())).unwrap_or_default();
+    let behind = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    behind.skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum()
 }
 
 /// The figures as lines, with what they may be.
 #[must_use]
 pub fn table(figures: &Figures) -> String {
-    let Figures { vips, check, start, reload, drain, own, shared } = figures;
+    let Figures { vips, check, start, reload, drain, rest, own, shared } = figures;
+    let checks = (vips * SERVERS) as u64 / INTERVAL.as_secs();
     let millis = |time: &Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
     let rows = [
@@ -143,13 +165,14 @@ pub fn table(figures: &Figures) -> String {
         ("start", millis(start), "3,000 ms"),
         ("reload, one server changed", millis(reload), "50 ms"),
         ("drain of one server", millis(drain), "50 ms"),
+        (&format!("{checks} checks a second"), format!("{:.1} % of a CPU", 100.0 * rest), ""),
         ("memory of its own", mib(*own), ""),
         ("memory shared with the kernel", mib(*shared), ""),
         ("memory", mib(own + shared), "200 MB"),
     ];
-    let mut text = format!("{vips} VIPs, {} servers{:>18}{:>12}\n", vips * SERVERS, "is", "goal");
+    let mut text = format!("{vips} VIPs, {} servers{:>22}{:>12}\n", vips * SERVERS, "is", "goal");
     for (what, is, goal) in rows {
-        let _ = writeln!(text, "{what:<32}{is:>10}{goal:>12}");
+        let _ = writeln!(text, "{what:<30}{is:>16}{goal:>12}");
     }
     text
 }
@@ -157,7 +180,7 @@ pub fn table(figures: &Figures) -> String {
 /// The same for programs.
 #[must_use]
 pub fn json(figures: &Figures) -> serde_json::Value {
-    let Figures { vips, check, start, reload, drain, own, shared } = figures;
+    let Figures { vips, check, start, reload, drain, rest, own, shared } = figures;
     json!({
         "vips": vips,
         "servers": vips * SERVERS,
@@ -165,6 +188,7 @@ pub fn json(figures: &Figures) -> serde_json::Value {
         "start_seconds": start.as_secs_f64(),
         "reload_seconds": reload.as_secs_f64(),
         "drain_seconds": drain.as_secs_f64(),
+        "processors_at_rest": rest,
         "own_bytes": own,
         "shared_bytes": shared,
     })
