@@ -479,7 +479,9 @@ pub async fn run<D: Datapath>(
             next_beat = Instant::now() + beat;
         }
         let wait = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
-        let rests = answer.is_none() && switched.is_none() && Instant::now() < rests_until;
+        // Who looks is to see what holds in the maps.
+        let waited_for = answer.is_some() || asked.is_some() || switched.is_some();
+        let rests = !waited_for && Instant::now() < rests_until;
         if stale && !wait && !rests {
             let (now, set_out) = (began.elapsed(), Instant::now());
             let operations = reconciler.plan(now);
