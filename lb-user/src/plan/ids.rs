@@ -14,10 +14,7 @@ use lb_common::abi::{MAX_SERVERS, MAX_VIPS, ServerRef};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Census;
-use crate::{
-    health::TargetId,
-    model::{Config, Server, Vip},
-};
+use crate::{health::TargetId, model::Config};
 
 /// The numbers given out so far.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
