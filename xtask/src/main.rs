@@ -8,7 +8,7 @@
 //! | `test [host\|bpf\|netns\|all]` | runs the tests; root only where a test needs it |
 //! | `check` | formatting, clippy for host and kernel, documentation, dependencies |
 //! | `verify` | loads every kernel program and prints what the verifier made of it; with `--kernels` on other kernels, too |
-//! | `bench [e2e\|scale]` | measures what a packet costs, the balancer against others, and the daemon with many VIPs |
+//! | `bench [e2e\|l7\|scale]` | measures what a packet costs, the balancer and the proxy against others, and the daemon with many VIPs |
 //! | `demo` | shows the balancer at work in network namespaces |
 //! | `run -- ARGUMENTS` | builds `lb-user` and runs it as root |
 //!
@@ -110,11 +110,12 @@ fn act(Arguments { command, no_setup }: Arguments) -> Result<()> {
             run::verify(&options)
         }
         Action::Bench { arguments } => {
-            let others = arguments.iter().any(|argument| argument == "e2e");
-            let namespaces = arguments.iter().any(|argument| argument == "scale");
-            prepare(if others {
+            let is = |name| arguments.iter().any(|argument| argument == name);
+            prepare(if is("l7") {
+                &[Purpose::Build, Purpose::Network, Purpose::Compare, Purpose::Proxy]
+            } else if is("e2e") {
                 &[Purpose::Build, Purpose::Network, Purpose::Compare]
-            } else if namespaces {
+            } else if is("scale") {
                 &[Purpose::Build, Purpose::Network]
             } else {
                 &[Purpose::Build]

@@ -11,6 +11,7 @@
 //! | [`report`] | table and JSON |
 //! | [`e2e`] | the balancer against others |
 //! | [`scale`] | the daemon with many VIPs |
+//! | [`l7`] | l7-proxy against HAProxy |
 //!
 //! Costs are told in **U**: what it costs to push 20 bytes and fill them, on the same machine in the same round.
 //! Nanoseconds drift with the machine, and multiples of U hardly do.
@@ -20,6 +21,7 @@ pub mod case;
 pub mod e2e;
 pub mod goal;
 pub mod harness;
+pub mod l7;
 pub mod measure;
 pub mod packets;
 pub mod report;

@@ -11,12 +11,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use lb_tests::{
     bench::{
         bed::{self, Bed},
         case::{self, Case, Mode},
-        e2e, measure, report, scale,
+        e2e, l7, measure, report, scale,
     },
     privilege,
 };
@@ -71,6 +71,8 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Measure l7-proxy against HAProxy: processor time for a request, latency, memory
+    L7(L7),
     /// Measure what a configuration of many VIPs costs lb-user: check, start, a change, memory
     Scale {
         /// VIPs, each with five servers
@@ -82,11 +84,39 @@ enum Action {
     },
 }
 
+/// Arguments of `bench l7`.
+#[derive(Args)]
+struct L7 {
+    /// Rounds over all cases
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Only cases whose name fits; "*" stands for any characters; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    case: Vec<String>,
+    /// Print the names of the cases and end
+    #[arg(long)]
+    list: bool,
+    /// Measure against the l7-proxy in this file instead of HAProxy: what a change is worth
+    #[arg(long, value_name = "FILE", conflicts_with = "instructions")]
+    against: Option<PathBuf>,
+    /// Count instructions for each request instead, under callgrind, and compare them with those that are recorded; fails
+    /// when they are more by three in a hundred
+    #[arg(long)]
+    instructions: bool,
+    /// Record the instructions that were counted
+    #[arg(long, requires = "instructions")]
+    record: bool,
+    /// Also write everything that was measured to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match &options.command {
         None => micro(&options),
         Some(Action::E2e { rounds, seconds, json }) => end_to_end(*rounds, *seconds, json.as_deref()),
+        Some(Action::L7(options)) => proxy(options),
         Some(Action::Scale { vips, json }) => many(*vips, json.as_deref()),
     };
     match result {
@@ -151,6 +181,43 @@ fn end_to_end(rounds: u16, seconds: u64, json: Option<&Path>) -> Result<()> {
     eprint!("\r\x1b[K");
     println!("{}", e2e::report::table(&rounds));
     json.map_or(Ok(()), |file| save(file, &e2e::report::json(&rounds)))
+}
+
+/// Where the instructions are recorded.
+const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../l7-proxy/instructions.json");
+
+fn proxy(options: &L7) -> Result<()> {
+    let mut cases = l7::case::Case::ALL.to_vec();
+    if !options.case.is_empty() {
+        cases.retain(|case| options.case.iter().any(|pattern| case::fits(pattern, case.name())));
+        ensure!(!cases.is_empty(), "no case is called so; --list prints all names");
+    }
+    if options.list {
+        cases.iter().for_each(|case| println!("{case}"));
+        return Ok(());
+    }
+    if let Some(why) = privilege::obstacle() {
+        bail!("this cannot run here: {why}");
+    }
+    if options.instructions {
+        let counts = l7::instructions::count(&cases, tell)?;
+        eprint!("\r\x1b[K");
+        if let Some(file) = &options.json {
+            save(file, &serde_json::to_value(&counts)?)?;
+        }
+        let recorded = Path::new(RECORDED);
+        if options.record {
+            l7::instructions::record(recorded, &counts)?;
+        }
+        let (table, good) = l7::instructions::compare(&counts, &l7::instructions::recorded(recorded)?);
+        println!("{table}");
+        ensure!(good, "a request takes more instructions than are recorded; if it has to, add --record");
+        return Ok(());
+    }
+    let findings = l7::run(&cases, options.rounds.into(), options.against.clone(), tell)?;
+    eprint!("\r\x1b[K");
+    println!("{}", l7::report::table(&findings));
+    options.json.as_deref().map_or(Ok(()), |file| save(file, &l7::report::json(&findings)))
 }
 
 /// Shows what is going on, in a line that the next one overwrites.

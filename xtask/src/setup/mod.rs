@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     Network,
     /// Comparing the balancer with others.
     Compare,
+    /// Measuring `l7-proxy`.
+    Proxy,
     /// Fuzzing.
     Fuzz,
     /// `cargo xtask check`.
@@ -55,7 +57,7 @@ enum Source {
 }
 
 /// The one list of tools.
-const TOOLS: [Tool; 18] = [
+const TOOLS: [Tool; 20] = [
     Tool {
         name: "rust-src",
         purpose: Purpose::Build,
@@ -123,6 +125,18 @@ const TOOLS: [Tool; 18] = [
         purpose: Purpose::Compare,
         reason: "measure this balancer against the kernel's own translation",
         source: Source::Package("nftables"),
+    },
+    Tool {
+        name: "h2load",
+        purpose: Purpose::Proxy,
+        reason: "have many clients of the proxy",
+        source: Source::Package("nghttp2-client"),
+    },
+    Tool {
+        name: "valgrind",
+        purpose: Purpose::Proxy,
+        reason: "count the instructions that a request takes",
+        source: Source::Package("valgrind"),
     },
     Tool { name: "c++", purpose: Purpose::Fuzz, reason: "compile libFuzzer", source: Source::Package("g++") },
     Tool {

@@ -1,0 +1,115 @@
+//! What is measured of a proxy, and what it may cost.
+
+use std::fmt;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// A request over HTTP/1.1 and its answer of 1 KiB.
+    H1Small,
+    /// The same with 64 KiB.
+    H1Large,
+    /// A request over HTTP/1.1 within TLS and its answer of 1 KiB.
+    TlsH1,
+    /// A request over HTTP/2 within TLS and its answer of 1 KiB, ten at a time on each connection.
+    TlsH2,
+    /// A TLS connection for one request.
+    TlsNew,
+    /// A message through one of a thousand WebSockets, and back.
+    WebSocket,
+    /// What one request in a hundred takes at least, at 60 % of the rate at which nothing more goes through.
+    P99,
+    /// A TLS connection that has had a request and waits for the next.
+    Idle,
+}
+
+/// How a case is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Requests as fast as they go: the proxy's time for each.
+    Requests,
+    /// Requests at a rate: how long they take.
+    Latency,
+    /// Messages through WebSockets: the proxy's time for each.
+    Sockets,
+    /// Connections that are held: the proxy's memory for each.
+    Held,
+}
+
+/// What a case may cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// So many times what HAProxy takes.
+    Times(f64),
+    /// So much, in the case's unit.
+    AtMost(f64),
+}
+
+impl Case {
+    /// All, in the order of a round.
+    pub const ALL: [Self; 8] = [
+        Self::H1Small,
+        Self::H1Large,
+        Self::TlsH1,
+        Self::TlsH2,
+        Self::TlsNew,
+        Self::WebSocket,
+        Self::P99,
+        Self::Idle,
+    ];
+
+    /// Name in tables and options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::H1Small => "h1-1k",
+            Self::H1Large => "h1-64k",
+            Self::TlsH1 => "tls-h1-1k",
+            Self::TlsH2 => "tls-h2-1k",
+            Self::TlsNew => "tls-new",
+            Self::WebSocket => "websocket",
+            Self::P99 => "p99",
+            Self::Idle => "idle",
+        }
+    }
+
+    /// What is counted, and by what.
+    #[must_use]
+    pub fn unit(self) -> &'static str {
+        match self.way() {
+            Way::Requests if self == Self::TlsNew => "CPU µs/connection",
+            Way::Requests => "CPU µs/request",
+            Way::Sockets => "CPU µs/message",
+            Way::Latency => "µs",
+            Way::Held => "bytes/connection",
+        }
+    }
+
+    /// What it may cost.
+    #[must_use]
+    pub fn goal(self) -> Goal {
+        match self {
+            Self::H1Small | Self::H1Large | Self::TlsH1 | Self::P99 | Self::WebSocket => Goal::Times(1.0),
+            Self::TlsH2 => Goal::Times(1.1),
+            Self::TlsNew => Goal::Times(0.8),
+            Self::Idle => Goal::AtMost(25_000.0),
+        }
+    }
+
+    /// How it is measured.
+    #[must_use]
+    pub fn way(self) -> Way {
+        match self {
+            Self::H1Small | Self::H1Large | Self::TlsH1 | Self::TlsH2 | Self::TlsNew => Way::Requests,
+            Self::WebSocket => Way::Sockets,
+            Self::P99 => Way::Latency,
+            Self::Idle => Way::Held,
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

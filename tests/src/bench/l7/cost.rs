@@ -1,0 +1,76 @@
+//! What a process has spent and holds, as the kernel tells it.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// Processor time of a process, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent(u64);
+
+impl Spent {
+    /// All its threads up to now.
+    ///
+    /// # Errors
+    /// When it has ended, or the kernel keeps no such account.
+    pub fn until_now(process: u32) -> Result<Self> {
+        let folder = format!("/proc/{process}/task");
+        let mut sum = 0;
+        for thread in fs::read_dir(&folder).with_context(|| format!("{folder}: has it ended?"))? {
+            let file = thread?.path().join("schedstat");
+            let text =
+                fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            sum += nanos(&text).with_context(|| format!("{}: {text:?}", file.display()))?;
+        }
+        Ok(Self(sum))
+    }
+
+    /// Microseconds since then.
+    #[must_use]
+    pub fn micros_since(self, before: Self) -> f64 {
+        self.0.saturating_sub(before.0) as f64 / 1e3
+    }
+}
+
+/// Time on a processor, of a line of `schedstat`.
+fn nanos(line: &str) -> Option<u64> {
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Bytes of memory that a process has to itself.
+///
+/// # Errors
+/// When it has ended.
+pub fn resident(process: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).context("has it ended?")?;
+    kibibytes(&text, "RssAnon:").map(|kib| kib << 10).context("no RssAnon in /proc/PID/status")
+}
+
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.trim_end().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        assert_eq!(nanos("2047057 11090091 3\n"), Some(2_047_057));
+        assert_eq!(nanos(""), None);
+        let status = "VmRSS:\t    9 kB\nRssAnon:\t    1024 kB\n";
+        assert_eq!(kibibytes(status, "RssAnon:"), Some(1024));
+        assert_eq!(kibibytes(status, "RssFile:"), None);
+    }
+
+    #[test]
+    fn a_process_that_works_spends_time() {
+        let own = std::process::id();
+        let before = Spent::until_now(own).unwrap();
+        crate::wait::until(std::time::Duration::from_secs(20), "time to be spent", || {
+            let spent = Spent::until_now(own).unwrap().micros_since(before);
+            if spent > 0.0 { Ok(()) } else { Err(format!("{spent} µs")) }
+        });
+    }
+}

@@ -1,0 +1,135 @@
+//! Instructions that l7-proxy takes for a request, counted by callgrind: what a change costs, to a few in a hundred, on a
+//! machine that is busy with other things too.
+//!
+//! Each case is run twice, with N requests and with 2 N, and the difference is that of N requests: so neither the start nor
+//! the end counts. There is one connection with one request at a time, so that things happen in the same order each time.
+//! Callgrind counts what the program does, and not the kernel.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+
+use super::{
+    Scene,
+    case::{Case, Way},
+    contender::{Contender, Ports, Proxy},
+    load::Load,
+};
+use crate::process::Running;
+
+/// Instructions for each request, by case.
+pub type Counts = BTreeMap<String, u64>;
+
+/// How much more than what is recorded is too much.
+const MARGIN: f64 = 0.03;
+
+/// Longer than a start under callgrind takes.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Counts these cases; those that are not about requests are left out.
+///
+/// # Errors
+/// When l7-proxy does not start under callgrind or requests fail.
+///
+/// # Panics
+/// When the harness cannot do its work.
+pub fn count(cases: &[Case], mut progress: impl FnMut(&str)) -> Result<Counts> {
+    let scene = Scene::new()?;
+    let mut counts = Counts::new();
+    for case in cases.iter().filter(|case| case.way() == Way::Requests) {
+        progress(&format!("{case}"));
+        let load = Load::of(*case).context("a case of requests")?;
+        let requests = if *case == Case::TlsNew { 20 } else { 250 };
+        let [once, twice] = [1, 2].map(|times| scene.instructions(&load.clone().alone(times * requests)));
+        counts.insert(case.name().into(), twice?.saturating_sub(once?) / requests as u64);
+    }
+    Ok(counts)
+}
+
+impl Scene {
+    /// Instructions of a whole life of l7-proxy that has this to do.
+    fn instructions(&self, load: &Load) -> Result<u64> {
+        let file = self.folder.file("callgrind");
+        let (program, arguments) = Contender::own().command(&self.folder, 0)?;
+        let mut command = self.ns.command("valgrind");
+        command.args(["--tool=callgrind", "--quiet"]).arg(format!("--callgrind-out-file={}", file.display()));
+        let running = Running::start("l7-proxy under callgrind", command.arg(program).args(arguments));
+        let mut proxy = Proxy { running, ports: Ports::of(0) };
+        proxy.running.wait_for_line(LIMIT, "serving");
+        self.drive(&proxy, load)?;
+        proxy.running.signal(Signal::TERM);
+        let (status, log) = proxy.running.wait(LIMIT);
+        ensure!(status.success(), "l7-proxy under callgrind ended with {status}: {log}");
+        let text = fs::read_to_string(&file).with_context(|| format!("callgrind wrote nothing: {log}"))?;
+        total(&text).context("callgrind wrote no sum")
+    }
+}
+
+/// The sum over everything in callgrind's file.
+fn total(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
+}
+
+/// What is recorded in a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn recorded(file: &Path) -> Result<Counts> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| file.display().to_string())
+}
+
+/// Puts what was counted into a file, beside what it has of other cases.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn record(file: &Path, counts: &Counts) -> Result<()> {
+    let mut all = if file.exists() { recorded(file)? } else { Counts::new() };
+    all.extend(counts.clone());
+    let text = serde_json::to_string_pretty(&all)? + "\n";
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// The counts as lines beside those that are recorded, and whether none is too large.
+#[must_use]
+pub fn compare(counts: &Counts, recorded: &Counts) -> (String, bool) {
+    let mut text = format!("{:<12}{:>16}{:>12}{:>10}\n", "", "instructions", "recorded", "change");
+    let mut good = true;
+    for (case, &count) in counts {
+        let Some(&before) = recorded.get(case) else {
+            good = false;
+            let _ = writeln!(text, "{case:<12}{count:>16}{:>12}", "nothing !");
+            continue;
+        };
+        let change = count as f64 / before as f64 - 1.0;
+        let much = change > MARGIN;
+        good &= !much;
+        let mark = if much { " !" } else { "" };
+        let _ = writeln!(text, "{case:<12}{count:>16}{before:>12}{:>+9.1}%{mark}", change * 100.0);
+    }
+    (text, good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(count: u64) -> Counts {
+        Counts::from([("h1-1k".to_owned(), count)])
+    }
+
+    #[test]
+    fn a_few_in_a_hundred_are_let_pass() {
+        assert!(compare(&counts(103_000), &counts(100_000)).1);
+        assert!(!compare(&counts(104_000), &counts(100_000)).1);
+        assert!(compare(&counts(50_000), &counts(100_000)).1);
+        assert!(!compare(&counts(1), &Counts::new()).1, "nothing to compare with is no success");
+    }
+
+    #[test]
+    fn reads_what_callgrind_writes() {
+        assert_eq!(total("events: Ir\nfn=(1)\n16 4\ntotals: 1234567\n"), Some(1_234_567));
+        assert_eq!(total("events: Ir\n"), None);
+    }
+}
