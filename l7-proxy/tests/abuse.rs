@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     fs,
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -67,7 +67,15 @@ impl Apart {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        eventually("it listens", || std::net::TcpStream::connect(secure).is_ok());
+        // That somebody listens says little: a process that another test is about to start may hold our own listeners for
+        // a moment. What serves one address listens to the other.
+        eventually("it serves", || {
+            let Ok(mut client) = std::net::TcpStream::connect(plain) else { return false };
+            let asked = client.write_all(b"GET /small HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            let _ = client.set_read_timeout(Some(Duration::from_secs(1)));
+            let mut answer = String::new();
+            asked.is_ok() && client.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200 ")
+        });
         Self { child, plain, secure, _folder: folder }
     }
 

@@ -2,6 +2,7 @@
 //! flushes by the frame, and each write of its own would be a record of TLS and a call of the kernel.
 
 use std::{
+    cell::Cell,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,6 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that are gathered at most: a record of TLS.
 const MOST: usize = 16 * 1024;
+
+thread_local! {
+    /// What one connection has written out of is what the next one gathers in.
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
 
 /// A connection that is given to those who use it.
 #[derive(Debug)]
@@ -79,7 +85,7 @@ impl<S: AsyncWrite + Unpin, W> WriteOut<S, W> {
         ready!(inner.poll_write_out(context))?;
         ready!(Pin::new(&mut inner.stream).poll_flush(context))?;
         // A connection that is idle needs no memory for this.
-        inner.gathered = BytesMut::new();
+        SPARE.set(std::mem::take(&mut inner.gathered));
         Poll::Ready(Ok(()))
     }
 }
@@ -100,6 +106,11 @@ impl<S: AsyncWrite + Unpin, W> Inner<S, W> {
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.gathered.len() >= MOST {
             ready!(self.poll_write_out(context))?;
+        }
+        if self.gathered.capacity() == 0 {
+            self.gathered = SPARE.take();
+            self.gathered.clear();
+            self.gathered.reserve(MOST);
         }
         Poll::Ready(Ok(MOST - self.gathered.len()))
     }

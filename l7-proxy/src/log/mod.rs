@@ -9,9 +9,12 @@ mod writer;
 pub use record::{Asked, Record, Served, Stopwatch};
 pub use writer::Writer;
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread::Thread,
 };
 
 use crate::spec::{Log as Settings, LogFormat};
@@ -24,7 +27,12 @@ pub struct Log {
     /// Whether anything is to be written at all; `format` as a number.
     wanted: AtomicU64,
     dropped: AtomicU64,
+    /// The thread that writes.
+    writer: OnceLock<Thread>,
 }
+
+/// So many lines are fetched at once: a syslog receiver has room for some hundreds that come together.
+const MANY: usize = 128;
 
 /// Lines of one worker that wait.
 #[derive(Debug, Default)]
@@ -43,6 +51,7 @@ impl Log {
             settings: Mutex::default(),
             wanted: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            writer: OnceLock::new(),
         }
     }
 
@@ -83,5 +92,11 @@ impl Log {
         }
         let end = heap.text.len();
         heap.ends.push(end);
+        if heap.ends.len() == MANY
+            && let Some(writer) = self.writer.get()
+        {
+            drop(heap);
+            writer.unpark();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     net::{SocketAddr, UdpSocket},
     process,
-    sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
 };
@@ -15,13 +15,13 @@ use tracing::warn;
 use super::{Heap, Log, lines};
 use crate::spec::LogTarget;
 
-/// How often lines are fetched.
+/// How often lines are fetched, unless there are many.
 const EVERY: Duration = Duration::from_millis(100);
 
 /// The thread that writes the log, and a way to tell it something.
 #[derive(Debug)]
 pub struct Writer {
-    told: Arc<(Mutex<Told>, Condvar)>,
+    told: Arc<Mutex<Told>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,7 +35,8 @@ enum Sink {
     Nowhere,
     Stdout,
     File(File),
-    Syslog(UdpSocket, SocketAddr),
+    /// The socket, the receiver, and what every message has behind its time.
+    Syslog(UdpSocket, SocketAddr, Vec<u8>),
 }
 
 impl Writer {
@@ -44,11 +45,11 @@ impl Writer {
     /// # Errors
     /// What the system says.
     pub fn start(log: Arc<Log>) -> io::Result<Self> {
-        let told: Arc<(Mutex<Told>, Condvar)> = Arc::default();
-        let for_thread = Arc::clone(&told);
-        let thread = thread::Builder::new()
-            .name("log".into())
-            .spawn(move || run(&log, &for_thread.0, &for_thread.1))?;
+        let told: Arc<Mutex<Told>> = Arc::default();
+        let (for_thread, of_thread) = (Arc::clone(&told), Arc::clone(&log));
+        let thread = thread::Builder::new().name("log".into()).spawn(move || run(&of_thread, &for_thread))?;
+        // A log has one writer.
+        let _ = log.writer.set(thread.thread().clone());
         Ok(Self { told, thread: Some(thread) })
     }
 
@@ -66,8 +67,10 @@ impl Writer {
     }
 
     fn tell(&self, what: impl FnOnce(&mut Told)) {
-        what(&mut self.told.0.lock().unwrap_or_else(PoisonError::into_inner));
-        self.told.1.notify_one();
+        what(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 }
 
@@ -77,15 +80,14 @@ impl Drop for Writer {
     }
 }
 
-fn run(log: &Log, told: &Mutex<Told>, changed: &Condvar) {
+fn run(log: &Log, told: &Mutex<Told>) {
     let mut target = None;
     let mut sink = Sink::Nowhere;
     let mut heap = Heap::default();
     loop {
+        thread::park_timeout(EVERY);
         let (reopen, end) = {
-            let guard = told.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = changed.wait_timeout_while(guard, EVERY, |told| !told.reopen && !told.end);
-            let (mut told, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             (std::mem::take(&mut told.reopen), told.end)
         };
         let wanted = log.settings.lock().unwrap_or_else(PoisonError::into_inner).to.clone();
@@ -122,7 +124,10 @@ fn open(target: Option<&LogTarget>) -> Sink {
             let any: SocketAddr =
                 if receiver.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
             UdpSocket::bind(any)
-                .map(|socket| Sink::Syslog(socket, *receiver))
+                .map(|socket| {
+                    let tag = format!(" - l7-proxy {} - - ", process::id()).into_bytes();
+                    Sink::Syslog(socket, *receiver, tag)
+                })
                 .map_err(|error| format!("syslog to {receiver}: {error}"))
         }
     };
@@ -145,14 +150,15 @@ impl Sink {
                 out.flush()
             }
             Self::File(file) => file.write_all(&heap.text),
-            Self::Syslog(socket, receiver) => {
-                let process = process::id();
+            Self::Syslog(socket, receiver, tag) => {
+                // RFC 5424: facility local0, severity informational.
+                let mut message = b"<134>1 ".to_vec();
+                lines::timestamp(&mut message, SystemTime::now());
+                message.extend_from_slice(tag);
+                let head = message.len();
                 let mut begin = 0;
                 for &end in &heap.ends {
-                    // RFC 5424: facility local0, severity informational.
-                    let mut message = b"<134>1 ".to_vec();
-                    lines::timestamp(&mut message, SystemTime::now());
-                    write!(message, " - l7-proxy {process} - - ")?;
+                    message.truncate(head);
                     message.extend_from_slice(&heap.text[begin..end - 1]);
                     begin = end;
                     // A receiver that is not there answers with an error to the next datagram: no reason to

@@ -8,7 +8,7 @@ use std::{
 use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWriteExt, Interest},
     net::{TcpSocket, TcpStream},
 };
 
@@ -137,6 +137,11 @@ fn socket(server: SocketAddr, source: Source, address: Option<IpAddr>) -> io::Re
     Ok(TcpSocket::from_std_stream(stream))
 }
 
+/// Looks at what has come, 0 at the end.
+fn peek(socket: &TcpStream) -> io::Result<usize> {
+    SockRef::from(socket).peek(&mut [std::mem::MaybeUninit::uninit(); 1])
+}
+
 impl Connection {
     /// A connection that was just made.
     #[must_use]
@@ -153,16 +158,23 @@ impl Connection {
         }
     }
 
-    /// Whether a request may be sent over it: the server has neither ended it nor sent anything unasked.
+    /// Whether a request may be sent over it: the server has neither ended it nor sent anything unasked, as far as
+    /// the runtime knows.
+    #[must_use]
+    pub fn seems_open(&self) -> bool {
+        // What the runtime has heard of is asked for, and nothing else: no call of the kernel where it is quiet.
+        self.is_quiet(|socket| socket.try_io(Interest::READABLE, || peek(socket)))
+    }
+
+    /// The same as far as the kernel knows, which is sooner: the runtime looks only when the worker has nothing to do.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        if !self.input.is_empty() || !self.output.is_empty() {
-            return false;
-        }
-        // The kernel knows sooner than the runtime, which looks only when the worker has nothing to do.
-        let peek = |socket: &TcpStream| SockRef::from(socket).peek(&mut [std::mem::MaybeUninit::uninit(); 1]);
+        self.is_quiet(peek)
+    }
+
+    fn is_quiet(&self, peek: impl Fn(&TcpStream) -> io::Result<usize>) -> bool {
         let quiet = |socket| matches!(peek(socket), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        self.stream.socket().is_some_and(quiet)
+        self.input.is_empty() && self.output.is_empty() && self.stream.socket().is_some_and(quiet)
     }
 
     /// Gives back memory that a connection that waits does not need.

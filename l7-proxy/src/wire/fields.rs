@@ -84,6 +84,12 @@ impl Fields {
         self.lines.shrink_to(USUAL / size_of::<Line>());
     }
 
+    /// Makes room for so many lines, and bytes of them, so that it need not be found piece by piece.
+    pub fn reserve(&mut self, lines: usize, bytes: usize) {
+        self.lines.reserve(lines);
+        self.text.reserve(bytes);
+    }
+
     /// Reads the header line that lies at `start..end` of the text, without its line end.
     pub(super) fn parse_line(&mut self, start: usize, end: usize, blanks: Blanks) -> Result<(), Fault> {
         let line = &self.text[start..end];

@@ -39,6 +39,8 @@ pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) ->
     }
     let websocket = parts.extensions.get::<Protocol>().is_some();
     let method = if websocket { "GET" } else { parts.method.as_str() };
+    let bytes: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    request.fields.reserve(parts.headers.len() + 1, method.len() + path.len() + bytes);
     request.begin(method.as_bytes(), path.as_bytes(), Version::V2);
     let mut cookies = Vec::new();
     for (name, value) in &parts.headers {
