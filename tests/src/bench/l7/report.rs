@@ -21,24 +21,25 @@ pub fn table(findings: &Findings) -> String {
     for case in cases(findings) {
         let [own, others] = [true, false].map(|own| Spread::of(values(findings, case, own)).median);
         let ratio = ratio(findings, case);
-        let good = match case.goal() {
+        let goal = case.goal().filter(|_| judged);
+        let good = goal.is_none_or(|goal| match goal {
             Goal::Times(times) => ratio.median <= times,
             Goal::AtMost(most) => own <= most,
-        };
-        let goal = match case.goal() {
-            Goal::Times(times) => format!("{times:.2}"),
-            Goal::AtMost(most) => format!("{most:.0}"),
-        };
-        goals += 1;
-        met += usize::from(good);
+        });
+        goals += usize::from(goal.is_some());
+        met += usize::from(goal.is_some() && good);
         let Spread { median, least, most } = ratio;
         let _ = writeln!(
             text,
             "{:<32}{own:>10.1}{others:>12.1}{:>24}{:>12} {}",
             format!("{case}, {}", case.unit()),
             format!("{median:.2} ({least:.2} … {most:.2})"),
-            if judged { goal } else { "–".into() },
-            if judged && !good { "!" } else { "" }
+            match goal {
+                Some(Goal::Times(times)) => format!("{times:.2}"),
+                Some(Goal::AtMost(most)) => format!("{most:.0}"),
+                None => "–".into(),
+            },
+            if good { "" } else { "!" }
         );
     }
     if judged {
@@ -80,10 +81,10 @@ pub fn json(findings: &Findings) -> Value {
     let cases: Vec<_> = cases(findings)
         .map(|case| {
             let ratio = ratio(findings, case);
-            let goal = match case.goal() {
+            let goal = case.goal().map(|goal| match goal {
                 Goal::Times(times) => json!({ "times": times }),
                 Goal::AtMost(most) => json!({ "at_most": most }),
-            };
+            });
             json!({
                 "case": case.name(),
                 "unit": case.unit(),
