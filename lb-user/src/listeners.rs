@@ -55,15 +55,11 @@ pub fn listening(folder: &Path) -> io::Result<Vec<Listener>> {
 
 /// Those in one table. For TCP it lists who listens first (Documentation/networking/proc_net_tcp.rst): what follows are
 /// tens of thousands of connections on a busy host, health checks of the last minute among them, and is not read.
-fn listeners_in(mut table: impl BufRead, protocol: Protocol) -> io::Result<Vec<Listener>> {
-    let (mut listeners, mut line) = (Vec::new(), String::new());
-    let heading = table.read_line(&mut line)?;
-    while heading > 0 {
-        line.clear();
-        if table.read_line(&mut line)? == 0 {
-            break;
-        }
-        match parse(&line, protocol) {
+fn listeners_in(table: impl BufRead, protocol: Protocol) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    // After the heading.
+    for line in table.lines().skip(1) {
+        match parse(&line?, protocol) {
             Some(listener) => listeners.push(listener),
             None if protocol == Protocol::Tcp => break,
             None => {}
