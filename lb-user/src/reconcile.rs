@@ -60,6 +60,9 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// And at most this part of the time.
 const PUBLISH_PART: u32 = 100;
 
+/// But this often, if one took long because the machine had other things to do.
+const PUBLISH_AT_LEAST: Duration = Duration::from_secs(5);
+
 /// Everything that is known, and the maps made to match it.
 #[derive(Debug)]
 pub struct Reconciler<D> {
@@ -521,7 +524,8 @@ pub async fn run<D: Datapath>(
                 request.answer(Arc::clone(&snapshot));
             }
             publish.send_replace(snapshot);
-            publish_at = Instant::now() + PUBLISH_EVERY.max(set_out.elapsed() * PUBLISH_PART);
+            let pause = (set_out.elapsed() * PUBLISH_PART).clamp(PUBLISH_EVERY, PUBLISH_AT_LEAST);
+            publish_at = Instant::now() + pause;
         }
     }
 }

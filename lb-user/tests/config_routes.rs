@@ -143,12 +143,18 @@ fn health_and_the_operators_word_are_of_one_pool() {
 }
 
 #[test]
-fn nobody_is_let_in_before_every_pool_was_looked_at_and_nobody_is_kept_waiting_again() {
+fn nobody_is_let_in_before_the_vips_own_pool_was_looked_at_and_nobody_is_kept_waiting_again() {
     let config = routed();
     let steering = Steering::default();
     let mut open = Open::new();
     let partly = |id: &TargetId| if id.server.starts_with("api") { Health::Unknown } else { Health::Up };
-    assert!(planned(&config, &steering, &partly, &mut open).services[0].closed);
+    let own = |id: &TargetId| if id.server.contains(':') { Health::Up } else { Health::Unknown };
+    assert!(planned(&config, &steering, &own, &mut open).services[0].closed);
+    let mut others = Open::new();
+    assert!(
+        !planned(&config, &steering, &partly, &mut others).services[0].closed,
+        "a further pool may be silent"
+    );
     let one_down = |id: &TargetId| if id.server == "s2" { Health::Unknown } else { Health::Down };
     assert!(!planned(&config, &steering, &one_down, &mut open).services[0].closed, "one of a pool will do");
     let spec = planned(&config, &steering, &partly, &mut open);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Network, Problem, ServerState, Span, Spec, Status};
 
 /// What of this conversation both sides must understand alike. Another number: the proxy is replaced.
-pub const CONTROL_VERSION: u32 = 2;
+pub const CONTROL_VERSION: u32 = 3;
 
 /// What the proxy is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

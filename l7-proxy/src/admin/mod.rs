@@ -21,6 +21,10 @@ pub fn is_healthy(ready: &Ready, phase: Phase, service: Option<&str>) -> Option<
     let mut services = ready.services.iter().filter(|one| service.is_none_or(|name| one.name == name));
     // A service that needs no server (a redirect) has all it needs.
     let has_server = services.any(|service| {
+        // Nobody is let in, whoever is well.
+        if service.spec.closed {
+            return false;
+        }
         let pools = service.pools();
         pools.is_empty()
             || pools.iter().any(|pool| {

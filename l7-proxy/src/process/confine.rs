@@ -22,7 +22,7 @@ const READABLE: [&str; 9] = [
 
 /// System calls that nothing here makes, and that are of use to an intruder: other programs and processes, name spaces,
 /// mounts, and parts of the kernel in which there often is something to break.
-const FORBIDDEN: [i64; 33] = [
+const FORBIDDEN: [i64; 37] = [
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -37,7 +37,10 @@ const FORBIDDEN: [i64; 33] = [
     libc::SYS_umount2,
     libc::SYS_fsopen,
     libc::SYS_fsmount,
+    libc::SYS_fsconfig,
+    libc::SYS_fspick,
     libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
     libc::SYS_open_tree,
     libc::SYS_open_by_handle_at,
     libc::SYS_bpf,
@@ -53,6 +56,7 @@ const FORBIDDEN: [i64; 33] = [
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
     libc::SYS_quotactl,
     libc::SYS_acct,
     libc::SYS_personality,
@@ -108,7 +112,7 @@ mod tests {
 
     /// Confines a thread, not the process that runs the other tests.
     #[test]
-    fn files_programs_and_tracing_are_out_of_reach_and_sockets_are_not() {
+    fn files_and_programs_are_out_of_reach_and_sockets_are_not() {
         let confined = thread::spawn(|| {
             confine().unwrap();
             let read = File::open("/etc/passwd").map_err(|error| error.kind());
@@ -117,6 +121,12 @@ mod tests {
             assert!(matches!(read, Err(PermissionDenied)), "{read:?}");
             assert!(matches!(write, Err(PermissionDenied)), "{write:?}");
             assert!(matches!(program, Err(PermissionDenied)), "{program:?}");
+            let program = Command::new("/bin/true").spawn().map_err(|error| error.raw_os_error());
+            assert_eq!(
+                program.map(|_| ()),
+                Err(Some(libc::EPERM)),
+                "by seccomp, and not by Landlock (EACCES)"
+            );
             TcpListener::bind("127.0.0.1:0").unwrap();
             thread::spawn(|| File::open("/etc/passwd").is_err()).join().unwrap()
         });

@@ -8,7 +8,7 @@ use std::{
 use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
-    io::{AsyncWriteExt, Interest},
+    io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
 };
 
@@ -158,21 +158,10 @@ impl Connection {
         }
     }
 
-    /// Whether a request may be sent over it: the server has neither ended it nor sent anything unasked, as far as
-    /// the runtime knows.
-    #[must_use]
-    pub fn seems_open(&self) -> bool {
-        // What the runtime has heard of is asked for, and nothing else: no call of the kernel where it is quiet.
-        self.is_quiet(|socket| socket.try_io(Interest::READABLE, || peek(socket)))
-    }
-
-    /// The same as far as the kernel knows, which is sooner: the runtime looks only when the worker has nothing to do.
+    /// Whether a request may be sent over it: the server has neither ended it nor sent anything unasked, which would pass
+    /// for the answer to that request. The kernel is asked, for the runtime looks only when the worker has nothing to do.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.is_quiet(peek)
-    }
-
-    fn is_quiet(&self, peek: impl Fn(&TcpStream) -> io::Result<usize>) -> bool {
         let quiet = |socket| matches!(peek(socket), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         self.input.is_empty() && self.output.is_empty() && self.stream.socket().is_some_and(quiet)
     }

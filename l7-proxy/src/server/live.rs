@@ -233,9 +233,7 @@ impl Live {
                 return None;
             }
             let connection = idle.remove(at);
-            // Who may ask again learns early enough from what comes of it.
-            let open = if careful { connection.is_open() } else { connection.seems_open() };
-            if connection.is_fresh() && open {
+            if connection.is_fresh() && connection.is_open() {
                 return Some(connection);
             }
         }

@@ -46,7 +46,8 @@ pub fn spec(inputs: &Inputs<'_>, settled: &mut Settled, open: &mut Open) -> spec
     let names: HashSet<_> = proxied.iter().map(|(vip, _)| vip.name.as_str()).collect();
     open.retain(|name| names.contains(name.as_str()));
     for (vip, leads) in proxied {
-        if !leads.iter().any(|lead| all_unknown(inputs, vip, lead)) {
+        // Its own pool comes first. Those that further pools take time to answer for keep nobody else waiting.
+        if !leads.first().is_some_and(|lead| all_unknown(inputs, vip, lead)) {
             open.insert(vip.name.clone());
         }
         let is_open = open.contains(&vip.name);

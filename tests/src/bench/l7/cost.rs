@@ -15,14 +15,15 @@ impl Spent {
     /// When it has ended, or the kernel keeps no such account.
     pub fn until_now(process: u32) -> Result<Self> {
         let folder = format!("/proc/{process}/task");
-        let mut sum = 0;
+        let mut sum = None;
         for thread in fs::read_dir(&folder).with_context(|| format!("{folder}: has it ended?"))? {
-            let file = thread?.path().join("schedstat");
-            let text =
-                fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            sum += nanos(&text).with_context(|| format!("{}: {text:?}", file.display()))?;
+            // A thread may have ended since we were told of it. Those of a proxy do not.
+            if let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) {
+                let spent = nanos(&text).with_context(|| format!("schedstat in {folder}: {text:?}"))?;
+                sum = Some(sum.unwrap_or(0) + spent);
+            }
         }
-        Ok(Self(sum))
+        sum.map(Self).with_context(|| format!("no schedstat in {folder}: the kernel keeps no account"))
     }
 
     /// Microseconds since then.

@@ -21,8 +21,9 @@ use crate::process::Running;
 /// Instructions for each request, by case.
 pub type Counts = BTreeMap<String, u64>;
 
-/// How much more than what is recorded is too much.
-const MARGIN: f64 = 0.03;
+/// How much more than what is recorded is too much. Two runs of one program differ by three in a hundred: whether an
+/// answer is there already when it is looked for is up to the machine.
+const MARGIN: f64 = 0.05;
 
 /// Longer than a start under callgrind takes.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -40,7 +41,7 @@ pub fn count(cases: &[Case], mut progress: impl FnMut(&str)) -> Result<Counts> {
     for case in cases.iter().filter(|case| case.way() == Way::Requests) {
         progress(&format!("{case}"));
         let load = Load::of(*case).context("a case of requests")?;
-        let requests = if *case == Case::TlsNew { 20 } else { 250 };
+        let requests = if *case == Case::TlsNew { 40 } else { 1_000 };
         let [once, twice] = [1, 2].map(|times| scene.instructions(&load.clone().alone(times * requests)));
         counts.insert(case.name().into(), twice?.saturating_sub(once?) / requests as u64);
     }
@@ -121,8 +122,8 @@ mod tests {
 
     #[test]
     fn a_few_in_a_hundred_are_let_pass() {
-        assert!(compare(&counts(103_000), &counts(100_000)).1);
-        assert!(!compare(&counts(104_000), &counts(100_000)).1);
+        assert!(compare(&counts(104_900), &counts(100_000)).1);
+        assert!(!compare(&counts(105_100), &counts(100_000)).1);
         assert!(compare(&counts(50_000), &counts(100_000)).1);
         assert!(!compare(&counts(1), &Counts::new()).1, "nothing to compare with is no success");
     }
