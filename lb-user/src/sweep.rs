@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    mem,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -30,6 +29,10 @@ use crate::{
 /// Pause between sweeps; longer where a sweep takes long, so that it takes 5 % of one processor at most.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Free memory is given back this long after something was planned: changes seldom come alone, and the next one would have to
+/// take it again.
+const TIDY_AFTER: Duration = Duration::from_secs(10);
+
 /// Starts the thread. It goes by the orders that it is sent, and ends when nobody can send it any; every result goes to
 /// `news`, until nobody listens.
 ///
@@ -47,11 +50,12 @@ fn run(tables: &FlowTables, inbox: &Receiver<Orders>, news: &mpsc::Sender<Census
     let mut orders = Orders::default();
     let mut halted = HashMap::new();
     let mut due = Instant::now() + PAUSE;
-    let (mut complained, mut planned) = (false, false);
+    let (mut complained, mut tidy_at) = (false, None);
     loop {
         match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
             Ok(newer) => {
-                (orders, planned) = (newer, true);
+                orders = newer;
+                let _ = tidy_at.get_or_insert_with(|| Instant::now() + TIDY_AFTER);
                 // Their clients are to learn of it at once.
                 if note_halted(&mut halted, &orders.servers, tick()) {
                     due = Instant::now();
@@ -79,8 +83,9 @@ fn run(tables: &FlowTables, inbox: &Receiver<Orders>, news: &mpsc::Sender<Census
             }
         }
         // What a reload or a start has taken for a moment are tens of megabytes with a thousand VIPs.
-        if mem::take(&mut planned) {
+        if tidy_at.is_some_and(|at| at <= began) {
             heap::give_back();
+            tidy_at = None;
         }
         due = Instant::now() + PAUSE.max(began.elapsed() * 19);
     }

@@ -82,6 +82,8 @@ pub fn run(vips: usize) -> Result<Figures> {
     })?;
     let words = ["drain", "ready"];
     let drain = median(|number| balancer.lbctl(&["server", words[number % 2], "v0/s0"]))?;
+    // Free memory is given back ten seconds after something was planned.
+    std::thread::sleep(Duration::from_secs(12));
     let status = fs::read_to_string(format!("/proc/{}/status", balancer.id()))?;
     let bytes = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
