@@ -137,11 +137,13 @@ fn end(engine: Engine, how: Option<(Span, Closing)>) -> ExitCode {
         || (engine.current().ready().drain.timeout.get(), Closing::Soon),
         |(within, how)| (within.get(), how),
     );
-    let open = engine.connections();
+    let (open, served) = (engine.connections(), !engine.current().ready().services.is_empty());
     if open > 0 {
         info!("ending: {open} connections have {} s to finish", timeout.as_secs());
     }
     match engine.drain(timeout, how) {
+        // Who only said what is wrong with a configuration has nothing to tell of its end.
+        0 if !served => {}
         0 => info!("ended"),
         left => warn!("ended with {left} connections open"),
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{Client, Proxy, Server, eventually, header, headers, listener, next_request, spec};
-use l7_proxy::{front::Closing, process::Listeners};
+use l7_proxy::{front::Closing, process::Listeners, spec::Pool};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
 
@@ -204,6 +204,39 @@ fn a_cookie_brings_clients_back() {
     assert!(header(&odd, "set-cookie").is_some());
     let (_, body) = odd.split_once("\r\n\r\n").unwrap();
     assert_eq!(headers(body, "cookie"), Vec::<&str>::new());
+}
+
+#[test]
+fn a_cookie_brings_clients_back_to_a_server_of_each_pool() {
+    let servers = [Server::echo("a"), Server::echo("b"), Server::echo("c"), Server::echo("d")];
+    let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
+    let proxy = Proxy::start_changed(|address| {
+        let service = r#", "persistence": { "type": "cookie", "name": "SRV" },
+            "routes": [{ "paths": ["/v2"], "pool": "other" }]"#;
+        let mut told = spec(address, service, &addresses[..2], "", "");
+        let other = spec(address, "", &addresses[2..], "", "").pools.remove(0);
+        told.pools.push(Pool { name: "other".into(), ..other });
+        told
+    });
+    let mut jar = String::new();
+    let mut ask = |path: &str, more: &str| {
+        let cookie = if jar.is_empty() { String::new() } else { format!("Cookie: {jar}{more}\r\n") };
+        let answer =
+            proxy.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{cookie}\r\n"));
+        if let Some(set) = header(&answer, "set-cookie") {
+            jar = set.split_once(';').unwrap().0.to_owned();
+        }
+        (served_by(&answer), header(&answer, "set-cookie").is_some())
+    };
+    let (own, further) = (ask("/", ""), ask("/v2", ""));
+    assert!(own.1 && further.1, "each is named once");
+    for _ in 0..4 {
+        assert_eq!([ask("/", ""), ask("/v2", "")], [(own.0.clone(), false), (further.0.clone(), false)]);
+    }
+    // Made up, and far too long: as good as none, and not carried along.
+    let _ = ask("/", &".".repeat(4_000));
+    let _ = ask("/v2", &".x".repeat(20));
+    assert!(jar.len() < 60, "{jar}");
 }
 
 #[test]

@@ -129,8 +129,9 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         report.server = Some(index);
         report.retries = report.retries.saturating_add(reached.tries);
         report.times.reached = Some(Instant::now());
-        let cookie = service.cookie.as_ref().filter(|_| wish.cookie != Some(server.cookie.as_bytes()));
-        let cookie = cookie.map(|line| (line, server.cookie.as_str()));
+        let is_named = wish.cookie.is_some_and(|cookie| pool.named_by(cookie) == Some(index));
+        let value = if is_named { String::new() } else { cookie_value(service, pool, wish.cookie, index) };
+        let cookie = service.cookie.as_ref().filter(|_| !is_named).map(|line| (line, value.as_str()));
         let halted = server.live.halted(worker);
         let mut told = Told::default();
         let (end, was_used) = match &mut line {
@@ -255,6 +256,19 @@ fn remember(service: &Service, pool: &Pool, index: usize, client: &Client) {
         let name = &pool.servers[index].name;
         service.state.served(service.persistence.as_ref(), &pool.name, client.ip(), name, now());
     }
+}
+
+/// What a client is to bring next time: the server it is with now, and those of other pools that it has been with.
+fn cookie_value(service: &Service, pool: &Pool, before: Option<&[u8]>, index: usize) -> String {
+    let mut value = pool.servers[index].cookie.clone();
+    let Some(before) = before else { return value };
+    for other in service.pools().into_iter().filter(|other| other.name != pool.name) {
+        if let Some(server) = other.named_by(before) {
+            value.push('.');
+            value.push_str(&other.servers[server].cookie);
+        }
+    }
+    value
 }
 
 /// What requests have in common that go to one server.

@@ -5,10 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Live, Pool, Slot};
 use crate::spec::{Algorithm, ServerState};
 
+/// The most servers that a cookie is believed to name.
+const MOST_NAMES: usize = 16;
+
 /// What a request brings to the choice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wish<'a> {
-    /// The value of its persistence cookie.
+    /// The value of its persistence cookie: what names a server, for each pool that the client has been sent to, with dots
+    /// between.
     pub cookie: Option<&'a [u8]>,
     /// The server that its client is known to be with.
     pub server: Option<usize>,
@@ -85,11 +89,17 @@ impl Pool {
         self.servers.iter().any(|server| server.weight > 0 && server.live.state() == ServerState::Up)
     }
 
+    /// The server that the value of a cookie names.
+    #[must_use]
+    pub fn named_by(&self, cookie: &[u8]) -> Option<usize> {
+        // Whatever a client makes up, it is soon looked through.
+        let mut names = cookie.split(|&byte| byte == b'.').take(MOST_NAMES);
+        names.find_map(|name| self.servers.iter().position(|server| server.cookie.as_bytes() == name))
+    }
+
     /// The server that a client's cookie, or what we remember of it, names, if it may still be used.
     fn persisting(&self, wish: &Wish<'_>) -> Option<usize> {
-        let named = wish
-            .cookie
-            .and_then(|cookie| self.servers.iter().position(|server| server.cookie.as_bytes() == cookie));
+        let named = wish.cookie.and_then(|cookie| self.named_by(cookie));
         named.or(wish.server).filter(|&index| {
             let state = self.servers.get(index).map(|server| server.live.state());
             matches!(state, Some(ServerState::Up | ServerState::Drain)) && !was_tried(wish, index)

@@ -49,6 +49,8 @@ pub struct Keeper {
     pub(super) served: Option<Spec>,
     /// What was wanted when it was told so: more than it serves, where it objects to a VIP.
     pub(super) asked: Option<Spec>,
+    /// Whether the end is near, which every proxy is to tell.
+    pub(super) announced: bool,
     /// Whether it knows what the one before it knew.
     pub(super) remembers: bool,
     /// What it objects to, by VIP.
@@ -113,6 +115,7 @@ impl Keeper {
             proxy: None,
             served: None,
             asked: None,
+            announced: false,
             remembers: false,
             objected: BTreeMap::new(),
             handed: BTreeSet::new(),
@@ -184,6 +187,7 @@ impl Keeper {
             Wish::Announce(answer) => {
                 let grace = self.wanted.drain.grace;
                 if grace > Span::ZERO {
+                    self.announced = true;
                     let _ = self.ask(&Ask::Announce);
                 }
                 let _ = answer.send(if self.proxy.is_some() { grace } else { Span::ZERO });

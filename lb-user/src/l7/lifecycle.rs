@@ -82,7 +82,11 @@ impl Keeper {
         let options = Options { socket, ..self.options.clone() };
         let child = process::start(&options, self.workers)?;
         let proxy = Proxy::reach(&options.socket, child);
-        let proxy = proxy.map_err(|error| format!("l7-proxy was started and does not answer: {error}"))?;
+        let mut proxy =
+            proxy.map_err(|error| format!("l7-proxy was started and does not answer: {error}"))?;
+        if self.announced {
+            let _ = proxy.ask(&Ask::Announce);
+        }
         info!("started l7-proxy (pid {})", proxy.pid);
         Ok(proxy)
     }
