@@ -130,8 +130,9 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         report.retries = report.retries.saturating_add(reached.tries);
         report.times.reached = Some(Instant::now());
         let is_named = wish.cookie.is_some_and(|cookie| pool.named_by(cookie) == Some(index));
-        let value = if is_named { String::new() } else { cookie_value(service, pool, wish.cookie, index) };
-        let cookie = service.cookie.as_ref().filter(|_| !is_named).map(|line| (line, value.as_str()));
+        let cookie = service.cookie.as_ref().filter(|_| !is_named);
+        let cookie = cookie.map(|line| (line, cookie_value(service, pool, wish.cookie, index)));
+        let cookie = cookie.as_ref().map(|(line, value)| (*line, value.as_str()));
         let halted = server.live.halted(worker);
         let mut told = Told::default();
         let (end, was_used) = match &mut line {
