@@ -197,8 +197,9 @@ fn deployed(suite: &str, options: &Options) -> Result<Tally> {
 
 /// Has cargo build as who we are and run the tests as root.
 fn as_root(cargo: &mut Command, options: &Options) -> Result<()> {
-    // Two tests at a time, so that tests that measure time are not starved on a small machine.
-    cargo.args(&options.runner).env("RUST_TEST_THREADS", "2");
+    // Three tests at a time: most wait for something most of the time, and those that measure time are not starved on a
+    // small machine.
+    cargo.args(&options.runner).env("RUST_TEST_THREADS", "3");
     cargo.env(DENY_SKIPS_VARIABLE, flag(options.deny_skips));
     match shell::root_runner(&VARIABLES) {
         Ok(runner) if runner.is_empty() => {}
