@@ -32,15 +32,21 @@ fn health_follows_servers_and_the_end() {
     told.pools[0].servers[0].state = ServerState::Up;
     proxy.engine().apply(&told, Listeners::none()).unwrap();
     assert_eq!(page(&proxy, "/health").0, 200);
-    told.services[0].closed = true;
-    proxy.engine().apply(&told, Listeners::none()).unwrap();
-    assert_eq!((page(&proxy, "/health").0, page(&proxy, "/health/web").0), (503, 503), "nobody is let in");
-    told.services[0].closed = false;
-    proxy.engine().apply(&told, Listeners::none()).unwrap();
     proxy.engine().announce();
     assert_eq!(page(&proxy, "/health").0, 503, "it goes away first");
     assert!(proxy.ask(GET).starts_with("HTTP/1.1 200 "), "while everything is still served");
     assert_eq!(page(&proxy, "/nothing").0, 404);
+}
+
+#[test]
+fn who_lets_nobody_in_is_not_healthy() {
+    let server = Server::echo("a");
+    let proxy = Proxy::start_with(&[server.address], "", "", ADMIN);
+    assert_eq!((page(&proxy, "/health").0, page(&proxy, "/health/web").0), (200, 200));
+    let mut told = spec(proxy.address, "", &[server.address], "", ADMIN);
+    told.services[0].closed = true;
+    proxy.engine().apply(&told, Listeners::none()).unwrap();
+    assert_eq!((page(&proxy, "/health").0, page(&proxy, "/health/web").0), (503, 503));
 }
 
 #[test]
