@@ -20,8 +20,8 @@ const READABLE: [&str; 9] = [
     "/proc/self",
 ];
 
-/// System calls that nothing here makes, and that are of use to an intruder: other programs and processes, name spaces,
-/// mounts, and parts of the kernel in which there often is something to break.
+/// System calls that nothing here makes, and that are of use to an intruder: other programs and processes, mounts,
+/// and parts of the kernel in which there often is something to break.
 const FORBIDDEN: [i64; 37] = [
     libc::SYS_execve,
     libc::SYS_execveat,

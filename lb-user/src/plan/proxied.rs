@@ -37,8 +37,8 @@ pub type Open = BTreeSet<String>;
 
 /// The specification for l7-proxy. `settled` and `open` are brought up to date.
 ///
-/// Nobody is let in before the first check of a server has ended: they wait to be accepted, as for layer 4 they wait for an
-/// answer to their SYN. Who was let in once is not kept waiting again.
+/// Nobody is let in before the first check of a server of the VIP's own pool has ended: the service is closed until then. A VIP
+/// that clients were let into once is not closed again for it.
 #[must_use]
 pub fn spec(inputs: &Inputs<'_>, settled: &mut Settled, open: &mut Open) -> spec::Spec {
     let mut spec = of_process(inputs.config);
