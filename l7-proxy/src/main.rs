@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -14,6 +14,7 @@ use l7_proxy::{
     front::Closing,
     model::check,
     process::{Control, Engine, Listeners, confine},
+    server::transparent,
     spec::{Problem, Span, Spec},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -85,8 +86,15 @@ fn alone(file: &Path, check_only: bool) -> ExitCode {
         Err(problems) => return tell(file, &problems),
     };
     info!("serving {} services with {} workers", spec.services.len(), engine.workers());
-    match runtime().and_then(|runtime| runtime.block_on(follow(file, &engine))) {
-        Ok(()) => end(engine, None),
+    let ended = runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            follow(file, &engine).await?;
+            finish(&engine, None, None).await;
+            Ok(())
+        })
+    });
+    match ended {
+        Ok(()) => end(engine),
         Err(error) => cannot(&format!("cannot follow signals: {error}")),
     }
 }
@@ -102,6 +110,9 @@ fn looked_after(workers: Option<usize>) -> ExitCode {
     if let Err(problem) = confine() {
         warn!("not confined as it should be: {problem}");
     }
+    if let Err(error) = transparent::only_given() {
+        return cannot(&format!("cannot start: {error}"));
+    }
     let socket = rustix::stdio::stdin().try_clone_to_owned().map(UnixListener::from);
     let is_listening = |socket: &UnixListener| socket.local_addr().is_ok();
     let control = match socket {
@@ -111,9 +122,16 @@ fn looked_after(workers: Option<usize>) -> ExitCode {
     };
     let engine = Engine::start(&Spec { workers, ..Spec::default() }, Listeners::none());
     match (control, engine) {
-        (Ok(control), Ok(engine)) => {
-            match runtime().and_then(|runtime| runtime.block_on(obey(control, &engine))) {
-                Ok(how) => end(engine, how),
+        (Ok(mut control), Ok(engine)) => {
+            let ended = runtime().and_then(|runtime| {
+                runtime.block_on(async {
+                    let how = obey(&mut control, &engine).await?;
+                    finish(&engine, how, Some(&mut control)).await;
+                    Ok(())
+                })
+            });
+            match ended {
+                Ok(()) => end(engine),
                 Err(error) => cannot(&format!("cannot follow signals: {error}")),
             }
         }
@@ -131,17 +149,41 @@ fn cannot(what: &str) -> ExitCode {
     ExitCode::from(CANNOT)
 }
 
-/// Lets open connections finish, and ends. They have the time that the specification gives them, unless told otherwise.
-fn end(engine: Engine, how: Option<(Span, Closing)>) -> ExitCode {
+/// Lets open connections finish. They have the time that the specification gives them, unless told otherwise. Questions are
+/// still answered: who is left, and that some are to go.
+async fn finish(engine: &Engine, how: Option<(Span, Closing)>, mut control: Option<&mut Control>) {
     let (timeout, how) = how.map_or_else(
         || (engine.current().ready().drain.timeout.get(), Closing::Soon),
         |(within, how)| (within.get(), how),
     );
-    let (open, served) = (engine.connections(), !engine.current().ready().services.is_empty());
+    let open = engine.connections();
     if open > 0 {
         info!("ending: {open} connections have {} s to finish", timeout.as_secs());
     }
-    match engine.drain(timeout, how) {
+    engine.close(how);
+    let mut until = Instant::now() + timeout;
+    while engine.connections() > 0 && Instant::now() < until {
+        let told = async {
+            match &mut control {
+                Some(control) => control.answer(engine).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            told = told => if let Some((within, how)) = told {
+                // In more of a hurry than before.
+                until = until.min(Instant::now() + within.get());
+                engine.close(how);
+            },
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
+    }
+}
+
+/// Ends, with what is still open.
+fn end(engine: Engine) -> ExitCode {
+    let served = !engine.current().ready().services.is_empty();
+    match engine.end() {
         // Who only said what is wrong with a configuration has nothing to tell of its end.
         0 if !served => {}
         0 => info!("ended"),
@@ -151,7 +193,7 @@ fn end(engine: Engine, how: Option<(Span, Closing)>) -> ExitCode {
 }
 
 /// Answers `lb-user` until it, or a signal, says that this is the end; and how, if it says so.
-async fn obey(mut control: Control, engine: &Engine) -> std::io::Result<Option<(Span, Closing)>> {
+async fn obey(control: &mut Control, engine: &Engine) -> std::io::Result<Option<(Span, Closing)>> {
     let mut end = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // It says nothing here, and would end the process.

@@ -63,6 +63,7 @@ use crate::{
     takeover::{self, Found},
     trace::Eyes,
     vip_addresses::{self, VipAddresses},
+    ways_back::{self, WaysBack},
 };
 
 /// What the command line says.
@@ -173,8 +174,18 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             return Err(error);
         }
     };
-    let Started { mut program, reconciler, scout, flows, events, interfaces, addresses, notebook, findings } =
-        started;
+    let Started {
+        mut program,
+        reconciler,
+        scout,
+        flows,
+        events,
+        interfaces,
+        addresses,
+        ways,
+        notebook,
+        findings,
+    } = started;
     let resumed = found.kept.is_some();
     let (reload_outcome, last_reload) = watch::channel(None);
     let about = About {
@@ -197,7 +208,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     report(&config, &about);
     let manager = Arc::new(Manager::of_environment());
     manager.ready(&format!("{} VIPs", config.vips.len()));
-    let (addresses, hangup) = (Mutex::new(addresses), Notify::new());
+    let (addresses, ways, hangup) = (Mutex::new(addresses), Mutex::new(ways), Notify::new());
     let keep_forwarding = options.takeover.keep_forwarding;
     let outcome = {
         let reload = Reload {
@@ -209,6 +220,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
             outcome: reload_outcome,
             own_ports,
             addresses: &addresses,
+            ways: &ways,
             netlink: &netlink,
             links: &links,
             hangup: &hangup,
@@ -224,6 +236,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         tokio::select! {
             outcome = serving => outcome.unwrap_or_else(|_| bail!("a bug in lb-user ended it; see above")),
             never = vip_addresses::keep_up(&addresses, &netlink, notices) => match never {},
+            never = ways_back::keep_up(&ways, &netlink) => match never {},
             error = lost(&netlink, &links, link_notices) => Err(error),
             () = told_to_stop(&mut signals, &hangup, &manager, (!keep_forwarding).then_some(&proxy)) => Ok(()),
         }
@@ -237,6 +250,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     // Addresses first: while the program is attached, no packet to a VIP reaches the host, which would
     // reset its connection.
     addresses.into_inner().take_down(&netlink).await;
+    ways.into_inner().take_down(&netlink).await;
     program.detach();
     if let Some(pins) = found.pins {
         pins.remove();
@@ -271,6 +285,7 @@ struct Started {
     events: Events,
     interfaces: Vec<Interface>,
     addresses: VipAddresses,
+    ways: WaysBack,
     notebook: Option<Notebook>,
     /// Where servers that are known by name were last.
     findings: Findings,
@@ -313,6 +328,15 @@ async fn start(
         // The program before has counted to the end.
         notebook.count_from(picture::carried_over(&found.reasons(), &[]));
     }
+    let ways = match WaysBack::put_up(netlink, &config.with_addresses(&findings)).await {
+        Ok(ways) => ways,
+        Err((half, error)) => {
+            if found.kept.is_none() {
+                half.take_down(netlink).await;
+            }
+            return Err(error.into());
+        }
+    };
     match VipAddresses::put_up(netlink, config, links).await {
         Ok(addresses) => Ok(Started {
             program,
@@ -322,12 +346,14 @@ async fn start(
             events,
             interfaces,
             addresses,
+            ways,
             notebook,
             findings,
         }),
         Err((half, error)) => {
             if found.kept.is_none() {
                 half.take_down(netlink).await;
+                ways.take_down(netlink).await;
             }
             Err(error)
         }
@@ -496,6 +522,7 @@ async fn serve(
         outcome,
         own_ports,
         addresses,
+        ways,
         netlink,
         links,
         hangup,
@@ -515,7 +542,7 @@ async fn serve(
     // Where relative paths in the configuration start.
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let checker = Checker::spawn(reconciler.known_health(), health_news, &folder);
-    let followers = Followers { checker, servers: servers_news, addresses, netlink, links };
+    let followers = Followers { checker, servers: servers_news, addresses, ways, netlink, links };
     followers.follow(&placed);
     let handle_of_reloader = handle.clone();
     let reloader = Reloader {
@@ -559,6 +586,7 @@ struct Reload<'a> {
     outcome: watch::Sender<Option<LastReload>>,
     own_ports: PortRange,
     addresses: &'a Mutex<VipAddresses>,
+    ways: &'a Mutex<WaysBack>,
     netlink: &'a Netlink,
     links: &'a [Link],
     hangup: &'a Notify,
@@ -586,5 +614,6 @@ fn report(config: &Config, about: &About) {
     if config.vips.is_empty() {
         info!("there are no VIPs; every packet is left to this host");
     }
+    ways_back::report(config);
     info!("ready");
 }

@@ -183,7 +183,8 @@ impl Filter {
             }
         });
         let servers = self.server.as_ref().map(|name| {
-            let numbers = names.servers_named(name);
+            let called = names.servers_called(name, self.vip.as_deref());
+            let numbers: HashSet<_> = called.map(|(index, _)| index).collect();
             if numbers.is_empty() { Err(format!("there is no server {name:?}")) } else { Ok(numbers) }
         });
         Ok(Resolved { vip: vip.transpose()?, servers: servers.transpose()?, client: self.client })

@@ -31,3 +31,4 @@ pub mod takeover;
 pub mod telemetry;
 pub mod trace;
 pub mod vip_addresses;
+pub mod ways_back;

@@ -7,7 +7,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, BufRead, BufReader},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
 };
 
@@ -155,6 +155,23 @@ fn parse(line: &str, protocol: Protocol) -> Option<Listener> {
     Some(Listener { protocol, address: parse_address(address)?, port, inode })
 }
 
+/// Both ends of a connection in a line of a table of TCP, if a process has it: what the kernel alone still has is over.
+#[must_use]
+pub fn connection(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    const LISTEN: &str = "0A";
+    let mut words = line.split_whitespace().skip(1);
+    let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
+    let inode = words.nth(5)?;
+    if state == LISTEN || inode == "0" {
+        return None;
+    }
+    let end = |text: &str| {
+        let (address, port) = text.split_once(':')?;
+        Some(SocketAddr::new(parse_address(address)?, u16::from_str_radix(port, 16).ok()?))
+    };
+    Some((end(local)?, end(remote)?))
+}
+
 /// Addresses are printed as 32-bit words of this machine, each in hexadecimal.
 fn parse_address(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
@@ -168,13 +185,39 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
     }
 }
 
-/// The sockets of all processes of this name, as far as we may look.
+/// Who listens with TCP where `address` is, beside the sockets `ours`, in words.
+///
+/// # Errors
+/// When the kernel's tables cannot be read.
+pub fn taken(address: SocketAddr, ours: &HashSet<u64>) -> io::Result<Option<String>> {
+    let listeners = listening(Path::new("/proc/net"))?;
+    let mut others = listeners.iter().filter(|listener| {
+        let meets = covers(listener.address, address.ip()) || covers(address.ip(), listener.address);
+        listener.protocol == Protocol::Tcp
+            && listener.port == address.port()
+            && meets
+            && !ours.contains(&listener.inode)
+    });
+    Ok(others.next().map(|listener| process(listener.inode).unwrap_or_else(|| "a process".into())))
+}
+
+/// The sockets of all processes that hold a Unix socket which was bound to one of these paths, as far as we may look.
 #[must_use]
-pub fn held_by(name: &str) -> HashSet<u64> {
+pub fn held_beside(paths: &[&Path]) -> HashSet<u64> {
+    // Num RefCount Protocol Flags Type St Inode Path
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let bound = table.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(6);
+        let (inode, path) = (words.next()?.parse::<u64>().ok()?, words.next()?);
+        paths.contains(&Path::new(path)).then_some(inode)
+    });
+    let bound: HashSet<_> = bound.collect();
+    if bound.is_empty() {
+        return HashSet::new();
+    }
     let folders = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-    let named = folders
-        .filter(|folder| fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm.trim() == name));
-    named.filter_map(|folder| sockets_of(&folder).ok()).flatten().collect()
+    let all = folders.filter_map(|folder| sockets_of(&folder).ok());
+    all.filter(|held| !held.is_disjoint(&bound)).flatten().collect()
 }
 
 /// Name and number of the process that holds a socket, as far as we may look.
@@ -196,6 +239,11 @@ mod tests {
     #[test]
     fn tables_as_the_kernel_prints_them() {
         let tcp = "   1: 0100007F:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0";
+        let open = "   4: 6500140A:8235 6600140A:0050 01 00000000:00000000 00:00000000 00000000 65534        0 5813 1 0";
+        let ends = |text: &str| connection(text).map(|(local, remote)| format!("{local} {remote}"));
+        assert_eq!(ends(open).as_deref(), Some("10.20.0.101:33333 10.20.0.102:80"));
+        let over = open.replace(" 5813 ", " 0 ").replace(" 01 ", " 04 ");
+        assert_eq!((ends(&over), ends(tcp), ends("  sl  local_address")), (None, None, None));
         let listener = parse(tcp, Protocol::Tcp).unwrap();
         assert_eq!(
             (listener.address, listener.port, listener.inode),

@@ -17,7 +17,7 @@ use lb_user::{
     datapath::attach::Wanted,
     decap, l7,
     lbctl::documents,
-    listeners, memory,
+    memory,
     netlink::{Netlink, sysctl},
     plan::proxied,
     premises,
@@ -289,7 +289,7 @@ async fn look_around(arguments: &Arguments, file: &Path, checked: &Checked) -> b
     let mut findings = premises::files(checked, file, reload::unix_time());
     // A start looks at the rest itself, and refuses.
     if arguments.check {
-        match host_findings(checked).await {
+        match host_findings(arguments, checked).await {
             Ok(more) => findings.extend(more),
             Err(error) => say(&format!("lb-user: warning: this host was not looked at: {error:#}")),
         }
@@ -303,11 +303,11 @@ async fn look_around(arguments: &Arguments, file: &Path, checked: &Checked) -> b
     findings.iter().all(|finding| finding.severity == Severity::Warning)
 }
 
-async fn host_findings(checked: &Checked) -> Result<Vec<Diagnostic>> {
+async fn host_findings(arguments: &Arguments, checked: &Checked) -> Result<Vec<Diagnostic>> {
     let netlink = Netlink::open()?;
     let own_ports = sysctl::ip_local_port_range()?;
     // A running balancer's proxy is where this configuration's would be.
-    let of_vips = listeners::held_by("l7-proxy");
+    let of_vips = l7::sockets_at(&l7_options(arguments).socket);
     let mut findings = premises::conflicts(checked, &netlink, own_ports, &of_vips).await?;
     findings.extend(premises::unreachable(checked, &netlink, &HashSet::new()).await);
     Ok(findings)

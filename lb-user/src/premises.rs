@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     health::probe::read_now,
     listeners,
     model::{Address, Mode, PortRange},
-    netlink::{Netlink, routes::NextHopProblem},
+    netlink::{Netlink, addresses::HostAddress, routes::NextHopProblem},
     vip_addresses,
 };
 
@@ -64,10 +64,39 @@ pub async fn conflicts(
     of_vips: &HashSet<u64>,
 ) -> Result<Vec<Diagnostic>> {
     let mut conflicts = listeners::conflicts(&checked.config, of_vips)?;
-    conflicts.extend(vip_addresses::conflicts(&checked.config, &netlink.addresses().await?, own_ports));
+    let addresses = netlink.addresses().await?;
+    conflicts.extend(vip_addresses::conflicts(&checked.config, &addresses, own_ports));
     let error =
         |conflict: &Conflict| checked.places.about_vip(Severity::Error, &conflict.vip, &conflict.problem);
-    Ok(conflicts.iter().map(error).collect())
+    let mut findings: Vec<_> = conflicts.iter().map(error).collect();
+    if let Some(admin) = checked.config.proxy.admin {
+        findings.extend(of_admin(checked, admin, &addresses, of_vips)?);
+    }
+    Ok(findings)
+}
+
+/// What is wrong with the place where the proxy is to tell of itself.
+fn of_admin(
+    checked: &Checked,
+    admin: SocketAddr,
+    addresses: &[HostAddress],
+    of_vips: &HashSet<u64>,
+) -> Result<Option<Diagnostic>> {
+    let about = |severity, problem: String| Some(checked.places.about_file(severity, &problem));
+    if let Some(owner) = listeners::taken(admin, of_vips)? {
+        let problem = format!("admin in [proxy]: {admin} is in use by {owner}; take another port");
+        return Ok(about(Severity::Error, problem));
+    }
+    let ip = admin.ip();
+    let is_here = ip.is_unspecified() || ip.is_loopback() || addresses.iter().any(|on| on.address == ip);
+    let is_vip = || checked.config.vips.iter().any(|vip| vip.address == ip);
+    if is_here || is_vip() {
+        return Ok(None);
+    }
+    let problem = format!(
+        "admin in [proxy]: {ip} is no address of this host; nobody can ask there before it is, so correct it unless it is to come"
+    );
+    Ok(about(Severity::Warning, problem))
 }
 
 /// Servers that no packet of this host can get to, by its routes; those in `known` are left out. Nothing is refused for

@@ -34,6 +34,7 @@ use crate::{
     netlink::Netlink,
     picture,
     plan::Image,
+    ways_back,
 };
 
 /// Where things are pinned unless `--pins` says otherwise.
@@ -258,6 +259,11 @@ pub async fn cleanup(options: &Options, proxy: &Path) -> Result<()> {
     }
     if let Some(pid) = l7::end_left(proxy)? {
         info!("ended l7-proxy (pid {pid})");
+    }
+    // Behind the proxy, whose connections need them.
+    let ways = ways_back::clean_up(&netlink).await?;
+    if ways > 0 {
+        info!("removed {ways} routing rules");
     }
     memory::forget(&options.state);
     Ok(())

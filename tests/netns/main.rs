@@ -36,4 +36,5 @@ mod smoke;
 mod steer;
 mod takeover;
 mod trace;
+mod transparent;
 mod tunnels;

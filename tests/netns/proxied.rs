@@ -375,7 +375,16 @@ fn reloads_restarts_kills_and_upgrades_cut_nobody() {
     let (done, failed) = finish();
     assert_eq!(failed, Vec::<String>::new(), "of {done}");
     assert!(done > 100, "{done} requests");
-    drop(tunnels);
+    // Clients of those that only let them finish are seen too, and can be ended: with a reset.
+    let listed = balancer.lbctl(&["conn", "list", "--vip", "web", "-o", "json"]).expect("a list");
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed["matching"], tunnels.len(), "{listed}");
+    let said = balancer.lbctl(&["conn", "kill", "--vip", "web"]).expect("an end");
+    assert!(said.contains(&tunnels.len().to_string()), "{said}");
+    for tunnel in &mut tunnels {
+        let end = tunnel.0.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+    }
     wait::until_true(LIMIT, "one process to be left", || proxies(&net.lb.ns).len() == 1);
 
     // Who is killed is replaced, and clients wait meanwhile.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Network, Problem, ServerState, Span, Spec, Status};
 
 /// What of this conversation both sides must understand alike. Another number: the proxy is replaced.
-pub const CONTROL_VERSION: u32 = 3;
+pub const CONTROL_VERSION: u32 = 4;
 
 /// What the proxy is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub enum Ask {
     },
     /// Listening sockets for these addresses come along, in this order.
     Listeners(Vec<SocketAddr>),
+    /// A Unix socket comes along, at whose other end there are sockets that may have the address of a client
+    /// ([`SocketsWanted`](crate::SocketsWanted)); in place of one that came before.
+    Supply,
     /// What would be wrong with this?
     Check(Box<Spec>),
     /// Serve this from now on, in place of what is served. Refused as a whole where something is wrong.

@@ -18,6 +18,7 @@ mod proxy_protocol;
 mod routes;
 mod service;
 mod status;
+mod supply;
 mod tls;
 mod values;
 
@@ -39,6 +40,7 @@ pub use proxy_protocol::{ProxyProtocolIn, ProxyProtocolVersion};
 pub use routes::{Answer, HeaderMatch, Redirect, Route, Scheme, SniRoute};
 pub use service::{Algorithm, HashBy, Mode, Service, Source};
 pub use status::{CertificateStatus, PoolStatus, ServerStatus, ServiceStatus, Status};
+pub use supply::{SocketsGiven, SocketsWanted};
 pub use tls::{
     ClientCertificates, ForwardedClientCertificate, ServerTls, ServerVerification, Tls, TlsVersion,
 };

@@ -103,8 +103,8 @@ pub enum Source {
     Auto,
     /// The address that the client connected to.
     Vip,
-    /// The client's own (transparent): servers must send their answers through this host, and the process
-    /// needs CAP_NET_ADMIN or CAP_NET_RAW.
+    /// The client's own (transparent): servers must send their answers through this host, which must take them for its
+    /// own. It takes CAP_NET_ADMIN or CAP_NET_RAW, unless `lb-user` makes the sockets.
     Client,
     /// This address of the host.
     Address(IpAddr),

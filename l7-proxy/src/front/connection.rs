@@ -78,7 +78,10 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
     tokio::select! {
         biased;
         () = served => {}
-        () = guest.ended() => {}
+        () = guest.killed() => {}
+    }
+    if guest.is_killed() {
+        counters.killed();
     }
 }
 

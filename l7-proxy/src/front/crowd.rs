@@ -1,11 +1,11 @@
 //! Who is connected to a worker: for those who want to see it, and to end some.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -27,6 +27,7 @@ pub struct Guest {
     server: Mutex<Option<Arc<Live>>>,
     /// When it got that, in milliseconds of [`now`]; 0 where it has none yet.
     since: AtomicU64,
+    killed: AtomicBool,
     end: Notify,
 }
 
@@ -40,9 +41,33 @@ impl Guest {
         }
     }
 
-    /// Waits until somebody wants it to end.
-    pub async fn ended(&self) {
-        self.end.notified().await;
+    /// Waits until somebody wants it to end; so may several.
+    pub async fn killed(&self) {
+        let end = self.end.notified();
+        tokio::pin!(end);
+        end.as_mut().enable();
+        if !self.is_killed() {
+            end.await;
+        }
+    }
+
+    /// Whether somebody wants it to end. It then ends with a reset: what was to be said is not complete.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(SeqCst)
+    }
+
+    /// Waits until somebody wants it to end, or the server that it is with is `halted`.
+    pub async fn told(&self, halted: &Notify) {
+        tokio::select! {
+            () = halted.notified() => {}
+            () = self.killed() => {}
+        }
+    }
+
+    fn kill(&self) {
+        self.killed.store(true, SeqCst);
+        self.end.notify_waiters();
     }
 }
 
@@ -84,18 +109,17 @@ impl Crowd {
         Stay { crowd: self, number }
     }
 
-    /// Those that the filter lets through.
+    /// Those that the sieve lets through.
     #[must_use]
-    pub fn those(&self, filter: &ConnectionFilter) -> Vec<ClientConnection> {
-        lock(&self.inside).values().map(Inside::shown).filter(|shown| lets_through(filter, shown)).collect()
+    pub fn those(&self, sieve: &Sieve<'_>) -> Vec<ClientConnection> {
+        lock(&self.inside).values().filter_map(|one| sieve.lets_through(one)).collect()
     }
 
-    /// Ends those that the filter lets through; gives how many.
-    pub fn end(&self, filter: &ConnectionFilter) -> u64 {
+    /// Ends those that the sieve lets through; gives how many.
+    pub fn end(&self, sieve: &Sieve<'_>) -> u64 {
         let inside = lock(&self.inside);
-        let all = inside.values().filter(|one| lets_through(filter, &one.shown()));
-        // A permit stays for one that does not wait just now.
-        all.map(|one| one.guest.end.notify_one()).count() as u64
+        let all = inside.values().filter(|one| sieve.lets_through(one).is_some());
+        all.map(|one| one.guest.kill()).count() as u64
     }
 }
 
@@ -120,13 +144,34 @@ impl Inside {
     }
 }
 
-fn lets_through(filter: &ConnectionFilter, one: &ClientConnection) -> bool {
-    filter.service.as_ref().is_none_or(|service| *service == one.service)
-        && filter.client.is_none_or(|network| network.contains(one.client.ip()))
-        && filter
-            .servers
-            .as_ref()
-            .is_none_or(|servers| one.server.as_ref().is_some_and(|server| servers.contains(server)))
+/// A filter, ready to be asked about many: it may name a server of each of a thousand services.
+#[derive(Debug)]
+pub struct Sieve<'a> {
+    filter: &'a ConnectionFilter,
+    servers: Option<HashSet<(&'a str, &'a str)>>,
+}
+
+impl<'a> From<&'a ConnectionFilter> for Sieve<'a> {
+    fn from(filter: &'a ConnectionFilter) -> Self {
+        let pairs = |servers: &'a Vec<(String, String)>| {
+            servers.iter().map(|(pool, server)| (&**pool, &**server)).collect()
+        };
+        Self { filter, servers: filter.servers.as_ref().map(pairs) }
+    }
+}
+
+impl Sieve<'_> {
+    /// What is shown of a client, if it is one of those. What is easily seen is looked at first.
+    fn lets_through(&self, one: &Inside) -> Option<ClientConnection> {
+        let Self { filter, servers } = self;
+        let passes = filter.client.is_none_or(|network| network.contains(one.ends.client.ip()))
+            && filter.service.as_ref().is_none_or(|service| *service == one.entry.service().name);
+        let is_with = |server: &Option<(String, String)>| {
+            let named = server.as_ref().map(|(pool, server)| (&**pool, &**server));
+            servers.as_ref().is_none_or(|servers| named.is_some_and(|named| servers.contains(&named)))
+        };
+        passes.then(|| one.shown()).filter(|shown| is_with(&shown.server))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

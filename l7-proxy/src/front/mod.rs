@@ -8,7 +8,7 @@ mod http2;
 mod report;
 
 pub use connection::welcome;
-pub use crowd::{Crowd, Guest};
+pub use crowd::{Crowd, Guest, Sieve};
 pub use entry::{Closing, Door, Entry};
 
 /// What is spoken within TLS, the preferred one first.

@@ -22,12 +22,12 @@ use std::{
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{Engine, Listeners};
+use super::{Engine, Listeners, Phase};
 use crate::{
     admin, files,
     front::Closing,
     model::check,
-    server::now,
+    server::{now, transparent},
     spec::{Ask, CONTROL_VERSION, Channel, MOST_FILES, Memory, Problem, Reply, Span, Status},
 };
 
@@ -98,6 +98,10 @@ impl Control {
 
     fn reply(&mut self, ask: Ask, files: Vec<OwnedFd>, engine: &Engine) -> Answered {
         let current = engine.current();
+        let serves = matches!(ask, Ask::Serve(_) | Ask::Announce | Ask::Remember(_));
+        if serves && current.phase() == Phase::Draining {
+            return Answered::Reply(Reply::Wrong(vec![Problem::new("", "it is about to end")]));
+        }
         Answered::Reply(match ask {
             Ask::Hello => {
                 // Whoever was there before has left sockets behind that nobody will use.
@@ -126,6 +130,10 @@ impl Control {
                     Reply::Wrong(vec![Problem::new("", format!("sockets cannot be used: {error}"))])
                 }
             },
+            Ask::Supply => {
+                files.into_iter().take(1).map(UnixStream::from).for_each(transparent::give);
+                Reply::Done
+            }
             Ask::Check(spec) => outcome(check(&spec, Some(&current.ready())).map(drop)),
             Ask::Serve(spec) => {
                 let served = engine.apply(&spec, std::mem::take(&mut self.listeners));

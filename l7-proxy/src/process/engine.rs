@@ -1,7 +1,7 @@
 //! What is served, and how it changes: object by object, all or nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     net::{SocketAddr, TcpListener},
     sync::{
@@ -20,11 +20,11 @@ use super::{
 };
 use crate::{
     admin::Admin,
-    front::{Closing, Entry},
+    front::{Closing, Entry, Sieve},
     log::{Log, Writer},
-    model::{Ready, check},
-    server::now,
-    spec::{ClientConnection, ConnectionFilter, Problem, ServerState, Spec},
+    model::{Ready, Service, check},
+    server::{Live, now, transparent},
+    spec::{ClientConnection, ConnectionFilter, Problem, ServerState, Source, Spec},
 };
 
 /// Sockets that were opened, by their address, and copies of them.
@@ -109,6 +109,7 @@ impl Engine {
 
     /// Serves `ready` in place of what is served: whatever can fail comes first.
     fn swap(&self, ready: Ready, mut listeners: Listeners) -> Result<(), Vec<Problem>> {
+        possible(&ready)?;
         let mut state = self.state();
         let wanted: BTreeMap<SocketAddr, String> = ready
             .services
@@ -139,6 +140,7 @@ impl Engine {
                 }
             }
         }
+        retire(&self.current.ready(), &ready);
         let now = now();
         for server in ready.services.iter().flat_map(|service| service.pools()).flat_map(|pool| &pool.servers)
         {
@@ -289,7 +291,8 @@ impl Engine {
     /// began last come first.
     #[must_use]
     pub fn clients(&self, filter: &ConnectionFilter, limit: usize) -> (Vec<ClientConnection>, u64) {
-        let mut all: Vec<_> = self.workers.iter().flat_map(|worker| worker.crowd.those(filter)).collect();
+        let sieve = Sieve::from(filter);
+        let mut all: Vec<_> = self.workers.iter().flat_map(|worker| worker.crowd.those(&sieve)).collect();
         let matching = all.len() as u64;
         all.sort_by_key(|one| one.quiet_ms);
         all.truncate(limit);
@@ -299,7 +302,8 @@ impl Engine {
     /// Ends those; gives how many.
     #[must_use]
     pub fn end_clients(&self, filter: &ConnectionFilter) -> u64 {
-        self.workers.iter().map(|worker| worker.crowd.end(filter)).sum()
+        let sieve = Sieve::from(filter);
+        self.workers.iter().map(|worker| worker.crowd.end(&sieve)).sum()
     }
 
     /// Says from now on that it is about to end; everything is still served.
@@ -307,31 +311,28 @@ impl Engine {
         self.current.set_phase(Phase::Grace);
     }
 
-    /// Accepts nothing new, has connections end (see [`Closing`]), and ends those that are
-    /// still there after `timeout`; how many those were.
-    pub fn drain(mut self, timeout: Duration, how: Closing) -> usize {
+    /// Accepts nothing new from now on, and has connections end (see [`Closing`]).
+    pub fn close(&self, how: Closing) {
         self.current.set_phase(Phase::Draining);
-        {
-            let mut state = self.state();
-            state.copies.clear();
-            if how == Closing::Gently {
-                // Whoever serves in this place tells of it too.
-                state.admin = None;
-            }
-            for address in std::mem::take(&mut state.listening).into_keys() {
-                self.workers.iter().for_each(|worker| worker.tell(Order::Unlisten(address)));
-            }
-            state.entries.values().for_each(|entry| entry.close(how));
+        let mut state = self.state();
+        state.copies.clear();
+        if how == Closing::Gently {
+            // Whoever serves in this place tells of it too.
+            state.admin = None;
         }
-        let until = Instant::now() + timeout;
+        for address in std::mem::take(&mut state.listening).into_keys() {
+            self.workers.iter().for_each(|worker| worker.tell(Order::Unlisten(address)));
+        }
+        state.entries.values().for_each(|entry| entry.close(how));
+    }
+
+    /// Ends what was [closed](Self::close): connections that are still there break off. How many those were.
+    pub fn end(mut self) -> usize {
         let mut abandons = Vec::new();
         for worker in &self.workers {
             let (abandon, told) = oneshot::channel();
             worker.tell(Order::End(told));
             abandons.push(abandon);
-        }
-        while self.connections() > 0 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
         }
         let left = self.connections();
         drop(abandons);
@@ -339,6 +340,35 @@ impl Engine {
         self.writer.end();
         left
     }
+
+    /// [Closes](Self::close) and [ends](Self::end): connections may last for `timeout` in between.
+    pub fn drain(self, timeout: Duration, how: Closing) -> usize {
+        self.close(how);
+        let until = Instant::now() + timeout;
+        while self.connections() > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.end()
+    }
+}
+
+/// Ends connections that wait for requests to servers that are not among those from now on, or are reached in another way.
+/// A WebSocket may know the former ones for hours yet.
+fn retire(before: &Ready, after: &Ready) {
+    let all = |ready: &Ready| -> Vec<Arc<Live>> {
+        let pools = ready.services.iter().flat_map(|service| service.pools());
+        pools.flat_map(|pool| pool.servers.iter().map(|server| Arc::clone(&server.live))).collect()
+    };
+    let stays: HashSet<_> = all(after).iter().map(Arc::as_ptr).collect();
+    all(before).iter().filter(|live| !stays.contains(&Arc::as_ptr(live))).for_each(|live| live.retire());
+}
+
+/// Whether this process may do what services want: which is seen by trying, and not from a file.
+fn possible(ready: &Ready) -> Result<(), Vec<Problem>> {
+    let wants = |service: &&Arc<Service>| service.source == Source::Client;
+    let Some(service) = ready.services.iter().find(wants) else { return Ok(()) };
+    transparent::possible()
+        .map_err(|problem| vec![Problem::new(format!("service {}", service.name), problem)])
 }
 
 /// Sockets with a copy of each.

@@ -6,13 +6,14 @@ use std::{
 };
 
 use bytes::BytesMut;
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
 };
 
-use super::{Ends, now};
+use super::{Ends, now, transparent};
 use crate::{
     io::{Out, Stream},
     proxy_protocol,
@@ -96,7 +97,7 @@ pub struct To<'a> {
 pub async fn connect(to: &To<'_>, source: Source, ends: &Ends) -> Result<Connection, ConnectError> {
     let server = to.server;
     let address = source_address(source, ends).filter(|address| address.is_ipv4() == server.is_ipv4());
-    let socket = socket(server, source, address).map_err(ConnectError::Here)?;
+    let socket = socket(server, source, address).await.map_err(ConnectError::Here)?;
     let mut stream = match socket.connect(server).await {
         Err(error) if is_our_own(&error) => return Err(ConnectError::Here(error)),
         Err(error) => return Err(ConnectError::Refused(error)),
@@ -119,18 +120,16 @@ fn is_our_own(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| matches!(code, 11 | 23 | 24))
 }
 
-fn socket(server: SocketAddr, source: Source, address: Option<IpAddr>) -> io::Result<TcpSocket> {
-    let socket =
-        Socket::new(Domain::for_address(server), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+async fn socket(server: SocketAddr, source: Source, address: Option<IpAddr>) -> io::Result<TcpSocket> {
+    let socket = if source == Source::Client && address.is_some() {
+        transparent::socket(server.is_ipv6()).await?
+    } else {
+        Socket::new(Domain::for_address(server), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?
+    };
     socket.set_tcp_nodelay(true)?;
     if let Some(address) = address {
-        if source == Source::Client {
-            if address.is_ipv4() {
-                socket.set_ip_transparent_v4(true)?
-            } else {
-                socket.set_ip_transparent_v6(true)?
-            }
-        }
+        // The port is chosen when it is known which server: so each server may have all of them.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::new(address, 0).into())?;
     }
     let stream: std::net::TcpStream = socket.into();

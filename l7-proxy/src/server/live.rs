@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -35,6 +38,8 @@ pub struct Live {
     latency: AtomicU64,
     /// Requests or connections it got altogether.
     total: AtomicU64,
+    /// Whether another has taken its place.
+    retired: AtomicBool,
     workers: Box<[OfWorker]>,
 }
 
@@ -81,6 +86,7 @@ impl Live {
             paused_until: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             total: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
             workers: (0..workers).map(|_| OfWorker::default()).collect(),
         }
     }
@@ -249,7 +255,7 @@ impl Live {
         connection.used = connection.used.saturating_add(1);
         connection.forget_memory();
         let mut idle = lock(&self.of(worker).idle);
-        if idle.len() < IDLE_KEPT {
+        if idle.len() < IDLE_KEPT && !self.retired.load(SeqCst) {
             idle.push(connection);
         }
     }
@@ -263,7 +269,10 @@ impl Live {
 
     /// Keeps a connection of HTTP/2 for further requests.
     pub(super) fn put_link(&self, worker: usize, link: Link) {
-        lock(&self.of(worker).links).push(link);
+        let mut links = lock(&self.of(worker).links);
+        if !self.retired.load(SeqCst) {
+            links.push(link);
+        }
     }
 
     /// A connection of HTTP/2 gets no further request; those under way go on.
@@ -285,6 +294,12 @@ impl Live {
     pub fn idle(&self) -> usize {
         let count = |worker: &OfWorker| lock(&worker.idle).len() + lock(&worker.links).len();
         self.workers.iter().map(count).sum()
+    }
+
+    /// Nobody will ask for its connections any more, however long those last who know it: none is kept from now on.
+    pub fn retire(&self) {
+        self.retired.store(true, SeqCst);
+        self.drop_idle();
     }
 
     fn drop_idle(&self) {

@@ -101,8 +101,8 @@ pub struct Counters {
     received: AtomicU64,
     sent: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
-    /// Exchanges that broke, by who broke them: client, server.
-    broken: [AtomicU64; 2],
+    /// Exchanges that broke, by who broke them: client, server; connections that an operator ended.
+    broken: [AtomicU64; 3],
     /// From the request's head to the last byte of the answer.
     pub whole: Histogram,
     /// From the request's head to the head of the server's answer.
@@ -150,6 +150,11 @@ impl Counters {
         add(&self.broken[usize::from(by_server)], 1);
     }
 
+    /// An operator has ended a connection.
+    pub fn killed(&self) {
+        add(&self.broken[2], 1);
+    }
+
     /// All plain counters: their names, a label with its value, and the count.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, Option<(&'static str, &'static str)>, u64)> {
         let plain = [
@@ -165,7 +170,7 @@ impl Counters {
         let answers = classes.into_iter().zip(&self.answers);
         let refusals =
             Refusal::ALL.into_iter().map(|(refusal, name)| (name, &self.refusals[refusal as usize]));
-        let broken = ["client", "server"].into_iter().zip(&self.broken);
+        let broken = ["client", "server", "operator"].into_iter().zip(&self.broken);
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         plain
             .into_iter()

@@ -16,7 +16,6 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::Notify,
     time::Instant,
 };
 
@@ -150,7 +149,7 @@ pub async fn relay<C, S>(
     client: &mut Party<C>,
     server: &mut Party<S>,
     times: Times,
-    told: &Notify,
+    told: impl Future<Output = ()>,
     deadline: &mut Deadline,
 ) -> (Ended, Passed)
 where
@@ -159,7 +158,7 @@ where
 {
     let mut up = Way::new(std::mem::take(&mut client.input));
     let mut down = Way::new(std::mem::take(&mut server.input));
-    let mut told = std::pin::pin!(told.notified());
+    let mut told = std::pin::pin!(told);
     let (mut seen, mut reset) = (None, false);
     let ended = poll_fn(|context| {
         // What was to be said before goes first.

@@ -113,11 +113,11 @@ impl Connection<'_> {
             idle: service.timeouts.tunnel.get(),
             until: service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get()),
         };
-        let halted = server.live.halted(worker);
+        let told = client.guest.told(server.live.halted(worker));
         let (ended, passed) =
-            relay(&mut client_side, &mut server_side, times, halted, &mut Deadline::default()).await;
+            relay(&mut client_side, &mut server_side, times, told, &mut Deadline::default()).await;
         pool.release(reached.slot);
-        if passed.reset {
+        if passed.reset || client.guest.is_killed() {
             client_side.stream.break_off();
             server_side.stream.break_off();
         }

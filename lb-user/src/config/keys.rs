@@ -153,7 +153,7 @@ pub const KEYS: &[Key] = &[
     key("vip.hash_by", "\"client\", \"uri\", { header = \"NAME\" } or { cookie = \"NAME\" }", "\"client\"", "http: what requests have in common that go to one server, with algorithm = \"maglev\".", "hash_by = \"uri\""),
     key("vip.h2c", "true or false", "false", "http: whether clients without TLS may begin in HTTP/2.", "h2c = true"),
     key("vip.proxy_protocol", "a table", NONE, "http, tcp: the PROXY protocol, from proxies before this one. from: a list of networks; required: true.", "proxy_protocol = { from = [\"10.0.0.0/8\"] }"),
-    key("vip.source", "\"auto\", \"vip\" or { address = \"ADDRESS\" }", "\"auto\"", "http, tcp: the address that servers see.", "source = \"vip\""),
+    key("vip.source", "\"auto\", \"vip\", \"client\" or { address = \"ADDRESS\" }", "\"auto\"", "http, tcp: the address that servers see. \"client\": each client's own; the servers' routes to clients must lead through this host.", "source = \"vip\""),
     key("vip.trusted_proxies", "a list of networks", "an empty list", "http: whose X-Forwarded-For is believed.", "trusted_proxies = [\"10.0.0.0/24\"]"),
     key("vip.timeouts", "a table", "the defaults of its keys", "http, tcp: how long things may take.", "timeouts = { client_idle = \"900s\" }"),
     key("vip.timeouts.client_idle", TIME, "\"75s\"", "A client's connection without a request.", "client_idle = \"900s\""),

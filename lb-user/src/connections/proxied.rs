@@ -5,19 +5,22 @@ use l7_spec::{ClientConnection, ConnectionFilter, Network};
 use super::{Connection, Filter, Listed, State};
 use crate::{
     plan::select::{further_key, vip_in},
-    trace::Insight,
+    trace::{Insight, ServerName},
 };
 
 /// The same filter in the proxy's words. A server of any VIP is one of each.
 pub(super) fn which(insight: &Insight, filter: &Filter) -> ConnectionFilter {
-    let vips = filter.vip.as_ref().map_or_else(|| insight.names.all_vips(), |vip| vec![vip.as_str()]);
-    let in_proxy = |vip: &str, server: &str| match server.split_once(':') {
-        Some((pool, server)) => (further_key(vip, pool), server.to_owned()),
-        None => (vip.to_owned(), server.to_owned()),
+    let in_proxy = |server: &ServerName| {
+        let pool = if server.own { server.vip.clone() } else { further_key(&server.vip, &server.pool) };
+        (pool, server.plain().to_owned())
     };
+    let servers = filter.server.as_ref().map(|name| {
+        let called = insight.names.servers_called(name, filter.vip.as_deref());
+        called.map(|(_, server)| in_proxy(server)).collect()
+    });
     ConnectionFilter {
         service: filter.vip.clone(),
-        servers: filter.server.as_ref().map(|server| vips.iter().map(|vip| in_proxy(vip, server)).collect()),
+        servers,
         client: filter.client.and_then(|(address, length)| Network::new(address, length)),
     }
 }
@@ -57,8 +60,8 @@ mod tests {
 
     #[test]
     fn servers_are_asked_for_by_pool_and_told_by_the_names_of_their_vip() {
-        let insight =
-            Insight { names: Names::made_up(&[(0, "web"), (1, "mail")], &[]), ..Insight::default() };
+        let names = Names::made_up(&[(0, "web")], &[(1, "s1"), (2, "api:s1"), (3, "s2")]);
+        let insight = Insight { names, ..Insight::default() };
         let filter = |vip: Option<&str>, server: &str| Filter {
             vip: vip.map(str::to_owned),
             server: Some(server.into()),
@@ -68,7 +71,12 @@ mod tests {
         let asked = which(&insight, &filter(Some("web"), "api:s1"));
         assert_eq!((asked.service.as_deref(), asked.servers), (Some("web"), Some(vec![pair("web/api")])));
         assert_eq!(asked.client, Some("10.0.0.0/8".parse().unwrap()));
-        assert_eq!(which(&insight, &filter(None, "s1")).servers, Some(vec![pair("mail"), pair("web")]));
+        assert_eq!(which(&insight, &filter(Some("web"), "s1")).servers, Some(vec![pair("web")]));
+        assert_eq!(which(&insight, &filter(Some("web"), "own:s1")).servers, Some(vec![pair("web")]));
+        assert_eq!(which(&insight, &filter(Some("other"), "s1")).servers, Some(vec![]));
+        let mut anywhere = which(&insight, &filter(None, "s1")).servers.unwrap();
+        anywhere.sort_unstable();
+        assert_eq!(anywhere, [pair("web"), pair("web/api")], "as with lbctl server: of every pool");
         let client = |server, quiet_ms| ClientConnection {
             service: "web".into(),
             client: "10.0.0.9:5000".parse().unwrap(),

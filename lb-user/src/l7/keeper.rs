@@ -10,16 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use l7_spec::{Ask, Memory, Persistence, Reply, Span, Spec};
+use l7_spec::{Ask, Memory, Persistence, Reply, Source, Span, Spec};
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::{
     Found, Handle, Objection, Options, Report, Wish,
     files::Files,
-    lifecycle::FAREWELL,
     lines, objections,
-    proxy::{Proxy, other_sockets},
+    proxy::{Proxy, left_sockets},
     sockets::Sockets,
 };
 use crate::plan::{proxied::server_changes, select::vip_in};
@@ -57,6 +56,8 @@ pub struct Keeper {
     pub(super) objected: BTreeMap<String, String>,
     /// Addresses whose sockets it has.
     pub(super) handed: BTreeSet<SocketAddr>,
+    /// Whether it has whom to ask for sockets that may have a client's address.
+    pub(super) supplied: bool,
     /// Former ones that let their last clients finish.
     pub(super) leaving: Vec<Proxy>,
     pub(super) sockets: Sockets,
@@ -92,13 +93,12 @@ impl Keeper {
             keeper.proxy = Some(proxy);
             keeper.remembers = true;
         }
-        // A former lb-user was killed while it put one in another's place.
-        for socket in other_sockets(&keeper.options.socket) {
-            if let Ok(Some(Found { mut proxy, .. })) = super::find(&socket) {
-                let _ = proxy.ask(&Ask::End { within: FAREWELL, gently: true });
-                keeper.leaving.push(proxy);
+        // Clients of former ones are still there, or a former lb-user was killed while it put one in another's place.
+        for socket in left_sockets(&keeper.options.socket) {
+            match super::find(&socket) {
+                Ok(Some(Found { proxy, .. })) => keeper.part_with(proxy, &socket),
+                _ => drop(fs::remove_file(socket)),
             }
-            let _ = fs::remove_file(socket);
         }
         let thread = thread::Builder::new().name("l7".into()).spawn(move || keeper.run(&told))?;
         Ok((Handle { wishes, report: reported }, thread))
@@ -119,6 +119,7 @@ impl Keeper {
             remembers: false,
             objected: BTreeMap::new(),
             handed: BTreeSet::new(),
+            supplied: false,
             leaving: Vec::new(),
             sockets: Sockets::default(),
             memory: Memory::default(),
@@ -181,8 +182,10 @@ impl Keeper {
                 let _ = answer.send(text);
             }
             Wish::Clients(ask, answer) => {
-                let reply = self.ask(&ask);
-                let _ = answer.send(reply);
+                let mut replies: Vec<_> = self.ask(&ask).into_iter().collect();
+                // Those that are leaving have clients too. One that does not answer is about to be gone.
+                replies.extend(self.leaving.iter_mut().filter_map(|proxy| proxy.ask(&ask).ok()));
+                let _ = answer.send(replies);
             }
             Wish::Announce(answer) => {
                 let grace = self.wanted.drain.grace;
@@ -209,11 +212,6 @@ impl Keeper {
     fn check(&mut self, spec: &Spec) -> Result<(), Vec<Objection>> {
         if spec.services.is_empty() {
             return Ok(());
-        }
-        if let Some(address) = spec.admin
-            && let Err(error) = self.sockets.open(address, 1)
-        {
-            return Err(vec![Objection::of_all(format!("proxy.admin: cannot listen on {address}: {error}"))]);
         }
         if self.proxy.is_none() {
             self.workers = spec.workers;
@@ -359,11 +357,20 @@ impl Keeper {
             open.flat_map(|service| service.listen.iter().copied()).chain(spec.admin).collect();
         let new: BTreeSet<_> = wanted.difference(&self.handed).copied().collect();
         let sockets: Vec<_> = self.sockets.of(&new).collect();
-        let given = self.proxy.as_mut()?.give_sockets(&sockets);
+        let wants_supply =
+            !self.supplied && spec.services.iter().any(|service| service.source == Source::Client);
+        let proxy = self.proxy.as_mut()?;
+        let given = proxy.give_sockets(&sockets).and_then(|()| {
+            if wants_supply {
+                proxy.give_supply()?;
+            }
+            Ok(())
+        });
         if let Err(error) = given {
             self.give_up(&error);
             return None;
         }
+        self.supplied |= wants_supply;
         match self.ask(&Ask::Serve(Box::new(spec.clone())))? {
             Reply::Wrong(problems) => Some(Err(objections(&problems))),
             _ => {

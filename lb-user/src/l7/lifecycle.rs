@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Ending, Keeper, Options, process,
-    proxy::{Proxy, other_sockets},
+    proxy::{Proxy, leaving_socket, other_sockets},
 };
 
 /// After a proxy has ended by itself, another is started at once; if that ends too, after this time, doubled each time.
@@ -23,12 +23,18 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// How long connections may stay with a proxy that another has taken over from: as long as an idle WebSocket may.
-pub(super) const FAREWELL: Span = Span::from_secs(3_600);
+const FAREWELL: Span = Span::from_secs(3_600);
 
 impl Keeper {
     /// Sees whether the proxy is still there, and those that are leaving.
     pub(super) fn look(&mut self) {
-        self.leaving.retain_mut(|proxy| proxy.ended().is_none());
+        self.leaving.retain_mut(|proxy| {
+            let stays = proxy.ended().is_none();
+            if !stays {
+                let _ = fs::remove_file(leaving_socket(&self.options.socket, proxy.pid));
+            }
+            stays
+        });
         if let Some(how) = self.proxy.as_mut().and_then(Proxy::ended) {
             error!("l7-proxy has ended ({how}); clients wait until the next one is there");
             self.lose();
@@ -52,7 +58,7 @@ impl Keeper {
     }
 
     pub(super) fn forget_proxy(&mut self) {
-        (self.served, self.asked, self.remembers) = (None, None, false);
+        (self.served, self.asked, self.remembers, self.supplied) = (None, None, false, false);
         self.handed.clear();
         self.files.forget();
     }
@@ -127,19 +133,24 @@ impl Keeper {
         if let Err(error) = fs::rename(&next_socket, &self.options.socket) {
             warn!("the next lb-user will not find l7-proxy: {}: {error}", self.options.socket.display());
         }
-        if let Some(mut former) = former {
+        if let Some(former) = former {
             info!("l7-proxy (pid {}) lets its clients finish", former.pid);
-            let _ = former.ask(&Ask::End { within: FAREWELL, gently: true });
-            self.leaving.push(former);
+            self.part_with(former, &former_socket);
         }
-        let _ = fs::remove_file(&former_socket);
+    }
+
+    /// Has a proxy let its last clients finish. It goes on answering, by another socket than the one that serves.
+    pub(super) fn part_with(&mut self, mut proxy: Proxy, socket: &Path) {
+        let _ = proxy.ask(&Ask::End { within: FAREWELL, gently: true });
+        let _ = fs::rename(socket, leaving_socket(&self.options.socket, proxy.pid));
+        self.leaving.push(proxy);
     }
 
     /// Nothing is to be served: the proxy may go.
     pub(super) fn dismiss(&mut self) {
-        if let Some(mut proxy) = self.proxy.take() {
-            let _ = proxy.ask(&Ask::End { within: FAREWELL, gently: true });
-            self.leaving.push(proxy);
+        if let Some(proxy) = self.proxy.take() {
+            let socket = self.options.socket.clone();
+            self.part_with(proxy, &socket);
             self.forget_proxy();
             self.sockets.keep(&BTreeSet::new());
         }
@@ -153,7 +164,9 @@ impl Keeper {
             Ending::Now => Some(Span::ZERO),
         };
         if let Some(within) = within {
-            let mut all: Vec<_> = self.leaving.drain(..).collect();
+            // A start that was refused has found them, and leaves them.
+            let found = if ending == Ending::Soon { std::mem::take(&mut self.leaving) } else { Vec::new() };
+            let mut all = found;
             if let Some(mut proxy) = self.proxy.take() {
                 let _ = proxy.ask(&Ask::End { within, gently: false });
                 all.push(proxy);
@@ -164,6 +177,7 @@ impl Keeper {
                 if !proxy.wait(until) {
                     proxy.kill();
                 }
+                let _ = fs::remove_file(leaving_socket(&self.options.socket, proxy.pid));
             }
             let _ = fs::remove_file(&self.options.socket);
         }

@@ -17,6 +17,7 @@ mod lifecycle;
 mod process;
 mod proxy;
 mod sockets;
+mod supply;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -35,7 +36,7 @@ use crate::{
 
 pub use check::check;
 pub use keeper::Keeper;
-pub use proxy::{Found, end_left, find, kill_holders};
+pub use proxy::{Found, end_left, find, kill_holders, sockets_at};
 
 /// Where the proxy is found, and how it is started.
 #[derive(Clone, Debug)]
@@ -79,8 +80,8 @@ pub enum Wish {
     Renew,
     /// The proxy's metrics; empty without a proxy.
     Metrics(oneshot::Sender<String>),
-    /// Ask the proxy about connections of clients, or have it end some.
-    Clients(Box<Ask>, oneshot::Sender<Option<Reply>>),
+    /// Ask all proxies about connections of clients, or have them end some: those too that let their last clients finish.
+    Clients(Box<Ask>, oneshot::Sender<Vec<Reply>>),
     /// The end is near; for how long that is to be said before it comes.
     Announce(oneshot::Sender<Span>),
     /// This process ends; what is to become of the proxy.
@@ -178,26 +179,28 @@ impl Handle {
         answered.await.unwrap_or_default()
     }
 
-    /// Connections of clients, `limit` at most, and how many there are; none without a proxy.
+    /// Connections of clients, `limit` at most of each proxy, and how many there are; none without a proxy.
     pub async fn clients(&self, which: ConnectionFilter, limit: usize) -> (Vec<ClientConnection>, u64) {
-        match self.ask_of_clients(Ask::Connections { which, limit }).await {
-            Some(Reply::Connections { connections, matching }) => (connections, matching),
-            _ => (Vec::new(), 0),
+        let (mut all, mut count) = (Vec::new(), 0);
+        for reply in self.ask_of_clients(Ask::Connections { which, limit }).await {
+            if let Reply::Connections { connections, matching } = reply {
+                all.extend(connections);
+                count += matching;
+            }
         }
+        (all, count)
     }
 
     /// Ends such connections; gives how many.
     pub async fn end_clients(&self, which: ConnectionFilter) -> u64 {
-        match self.ask_of_clients(Ask::EndConnections(which)).await {
-            Some(Reply::Ended(ended)) => ended,
-            _ => 0,
-        }
+        let replies = self.ask_of_clients(Ask::EndConnections(which)).await;
+        replies.iter().map(|reply| if let Reply::Ended(ended) = reply { *ended } else { 0 }).sum()
     }
 
-    async fn ask_of_clients(&self, ask: Ask) -> Option<Reply> {
+    async fn ask_of_clients(&self, ask: Ask) -> Vec<Reply> {
         let (answer, answered) = oneshot::channel();
         let _ = self.wishes.send(Wish::Clients(Box::new(ask), answer));
-        answered.await.ok().flatten()
+        answered.await.unwrap_or_default()
     }
 
     /// Has `/health` say that the end is near; gives for how long the configuration wants that to be said.

@@ -20,6 +20,7 @@ use rustix::{
 };
 use tracing::warn;
 
+use super::supply;
 use crate::listeners;
 
 /// An answer that takes longer does not come any more.
@@ -82,6 +83,23 @@ pub(super) fn other_sockets(socket: &Path) -> [PathBuf; 2] {
     [socket.with_extension("next.sock"), socket.with_extension("former.sock")]
 }
 
+/// Where one that lets its last clients finish is spoken to.
+pub(super) fn leaving_socket(socket: &Path, pid: u32) -> PathBuf {
+    socket.with_extension(format!("{LEAVING}{pid}.sock"))
+}
+
+const LEAVING: &str = "leaving-";
+
+/// All sockets beside the usual one that there are: of those that take a place or have left one.
+pub(super) fn left_sockets(socket: &Path) -> Vec<PathBuf> {
+    let stem = socket.file_stem().unwrap_or_default().to_string_lossy();
+    let prefix = format!("{stem}.{LEAVING}");
+    let folder = std::fs::read_dir(socket.parent().unwrap_or(Path::new("."))).into_iter().flatten().flatten();
+    let leaving = folder.filter(|file| file.file_name().to_string_lossy().starts_with(&prefix));
+    let others = other_sockets(socket).into_iter().filter(|path| path.exists());
+    others.chain(leaving.map(|file| file.path())).collect()
+}
+
 /// Refers to the process with this number, if it can be a proxy: what has no privileges says which it is.
 fn process(pid: u32) -> io::Result<OwnedFd> {
     let wrong = || io::Error::other(format!("process {pid} is no l7-proxy"));
@@ -92,6 +110,15 @@ fn process(pid: u32) -> io::Result<OwnedFd> {
     let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
     let can_be = value("Name:") == Some("l7-proxy") && value("Uid:").is_some_and(|uid| uid != "0");
     if can_be { Ok(process) } else { Err(wrong()) }
+}
+
+/// The sockets of the proxies that are spoken to at `socket` or were begun beside it, by the kernel's numbers: without
+/// disturbing whoever speaks to them.
+#[must_use]
+pub fn sockets_at(socket: &Path) -> HashSet<u64> {
+    let [next, _] = other_sockets(socket);
+    // The kernel keeps the name that a socket was made with.
+    listeners::held_beside(&[socket, &next])
 }
 
 /// Ends at once every proxy that holds one of these sockets and cannot be spoken to any more.
@@ -132,9 +159,8 @@ fn holders(sockets: &HashSet<u64>) -> Vec<u32> {
 /// When there is one that cannot be spoken to.
 pub fn end_left(socket: &Path) -> io::Result<Option<u32>> {
     let mut ended = None;
-    let others = other_sockets(socket);
-    for socket in [socket].into_iter().chain(others.iter().map(PathBuf::as_path)) {
-        if let Some(Found { mut proxy, sockets }) = find(socket)? {
+    for socket in [socket.to_owned()].into_iter().chain(left_sockets(socket)) {
+        if let Some(Found { mut proxy, sockets }) = find(&socket)? {
             drop(sockets);
             let within = Span::from_secs(10);
             let _ = proxy.ask(&Ask::End { within, gently: false });
@@ -217,6 +243,13 @@ impl Proxy {
             }
         }
         Ok(())
+    }
+
+    /// Has it ask for sockets that may have the address of a client.
+    pub(super) fn give_supply(&mut self) -> io::Result<()> {
+        let supply = supply::start()?;
+        self.channel.send(&Ask::Supply, &[supply.as_fd()])?;
+        self.reply().map(drop)
     }
 
     /// Copies of its listening sockets.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{HealthCheck, Pool, Server};
 
 /// Stands between a pool and a server in the name of a server of a further pool; no name of either has it.
-const OF: char = ':';
+pub const OF: char = ':';
 
 /// A pool that a VIP leads to.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +51,15 @@ impl Member<'_> {
     /// whether all pools of all VIPs are meant, where its own name alone will do.
     #[must_use]
     pub fn is_called(&self, name: &str, anywhere: bool) -> bool {
-        let with_pool = || name.split_once(OF) == Some((&self.lead.pool.name, &self.server.name));
-        self.name == name || (anywhere && self.server.name == name) || with_pool()
+        is_called(&self.name, &self.lead.pool.name, &self.server.name, name, anywhere)
     }
+}
+
+/// Whether an operator means a server by `name` that a VIP knows as `known`, and that is called `plain` in `pool`: see
+/// [`Member::is_called`].
+#[must_use]
+pub fn is_called(known: &str, pool: &str, plain: &str, name: &str, anywhere: bool) -> bool {
+    known == name || (anywhere && plain == name) || name.split_once(OF) == Some((pool, plain))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::{
 
 pub use flows::FlowTables;
 pub use health::{Check, HealthCheck, HttpCheck, Password, RedisCheck, StatusRanges, Step, Trust};
-pub use lead::{Lead, Member};
+pub use lead::{Lead, Member, OF, is_called};
 pub use pool::{Address, AddressFamily, Found, Name, OnDown, Pool, Server};
 pub use ports::{PortRange, Ports};
 pub use proxied::{Further, ProxiedPool, ProxiedVip, Proxy};

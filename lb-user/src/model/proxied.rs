@@ -48,7 +48,7 @@ pub struct ProxiedVip {
     pub h2c: Option<bool>,
     /// PROXY protocol that clients speak first.
     pub proxy_protocol: Option<ProxyProtocolIn>,
-    /// The source address of connections to servers; never the client's, which takes privileges.
+    /// The source address of connections to servers. The client's own takes ways back: [`crate::ways_back`].
     pub source: Option<Source>,
     /// Requests that go elsewhere than to the VIP's own pool: to pools of this configuration; mode `http` only.
     pub routes: Vec<Route>,

@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod links;
 pub mod routes;
+pub mod rules;
 pub mod sysctl;
 pub mod watch;
 
@@ -69,11 +70,14 @@ impl std::error::Error for Error {
 mod errno {
     pub(super) const EPERM: i32 = 1;
     pub(super) const ENOENT: i32 = 2;
+    pub(super) const ESRCH: i32 = 3;
     pub(super) const EACCES: i32 = 13;
     pub(super) const EEXIST: i32 = 17;
     pub(super) const ENODEV: i32 = 19;
     pub(super) const EINVAL: i32 = 22;
     pub(super) const ERANGE: i32 = 34;
+    pub(super) const EOPNOTSUPP: i32 = 95;
+    pub(super) const EAFNOSUPPORT: i32 = 97;
     pub(super) const EADDRNOTAVAIL: i32 = 99;
     pub(super) const ENETUNREACH: i32 = 101;
     pub(super) const EHOSTUNREACH: i32 = 113;

@@ -31,11 +31,12 @@ use crate::{
     l7,
     model::{Address, Config, Found, HealthCheck, Member, PortRange, Server, Vip},
     names::{Findings, Wanted},
-    netlink::{Netlink, links::Link},
+    netlink::{self, Netlink, links::Link},
     plan::{proxied, snat},
     premises,
     snapshot::LastReload,
     vip_addresses::VipAddresses,
+    ways_back::WaysBack,
 };
 
 /// What becomes of other configurations.
@@ -94,6 +95,8 @@ pub struct Followers<'a> {
     pub servers: watch::Sender<Arc<[IpAddr]>>,
     /// Addresses of VIPs.
     pub addresses: &'a Mutex<VipAddresses>,
+    /// Ways back of servers that see clients' addresses.
+    pub ways: &'a Mutex<WaysBack>,
     /// To put them up.
     pub netlink: &'a Netlink,
     /// Where.
@@ -111,6 +114,14 @@ impl Followers<'_> {
             changed
         });
         self.checker.set_targets(targets(config));
+    }
+
+    /// Has answers to clients' addresses come back.
+    ///
+    /// # Errors
+    /// What the kernel refuses; the rest is done all the same.
+    async fn lead_back(&self, config: &Config) -> Result<(), netlink::Error> {
+        self.ways.lock().await.follow(self.netlink, config).await
     }
 }
 
@@ -431,9 +442,14 @@ impl Reloader<'_> {
         let Candidate { text, written, config, .. } = candidate;
         let placed = self.look_up(&config).await;
         let adoption = Adoption { text: text.as_str().into(), what: in_a_line(&told), terms };
+        // Before anybody connects to a server whose answer would not come back.
+        if let Err(error) = self.followers.lead_back(&placed).await {
+            told.warnings.push(error.to_string());
+        }
         match self.handle.configure(placed.clone(), Some(adoption)).await {
             Ok(done) => told.etag = done.version.to_string(),
             Err(denial) => {
+                let _ = self.followers.lead_back(&self.placed).await;
                 self.want(Wanted::of(&self.config));
                 return Err(denial);
             }
@@ -483,12 +499,18 @@ impl Reloader<'_> {
         if placed == self.placed {
             return;
         }
+        if let Err(error) = self.followers.lead_back(&placed).await {
+            error!("{error}");
+        }
         match self.handle.configure(placed.clone(), None).await {
             Ok(_) => {
                 self.followers.follow(&placed);
                 self.placed = placed;
             }
-            Err(error) => error!("servers stay where they were: {error}"),
+            Err(error) => {
+                error!("servers stay where they were: {error}");
+                let _ = self.followers.lead_back(&self.placed).await;
+            }
         }
     }
 

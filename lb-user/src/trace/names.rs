@@ -1,12 +1,13 @@
 //! Names for the numbers by which the kernel program knows VIPs, servers and interfaces.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use crate::{
-    datapath::Datapath, health::TargetId, model::Lead, picture::About, reconcile::Reconciler,
+    datapath::Datapath,
+    health::TargetId,
+    model::{Lead, OF, is_called},
+    picture::About,
+    reconcile::Reconciler,
     snapshot::Health,
 };
 
@@ -21,14 +22,29 @@ pub struct Names {
 /// A server, as one VIP knows it.
 #[derive(Clone, Debug)]
 pub struct ServerName {
-    /// Its name.
+    /// The name by which its VIP knows it.
     pub name: String,
+    /// Its VIP.
+    pub vip: String,
+    /// Name of its pool.
+    pub pool: String,
+    /// Whether that is the VIP's own.
+    pub own: bool,
     /// Its address, if it has one.
     pub address: Option<IpAddr>,
     /// Its health.
     pub health: Health,
     /// Why that is what it is.
     pub reason: String,
+}
+
+impl ServerName {
+    /// The name that it has in its pool.
+    #[must_use]
+    pub fn plain(&self) -> &str {
+        let further = || self.name.strip_prefix(&*self.pool)?.strip_prefix(OF);
+        if self.own { &self.name } else { further().unwrap_or(&self.name) }
+    }
 }
 
 impl Names {
@@ -41,11 +57,14 @@ impl Names {
                 names.vips.insert(number, vip.name.clone());
             }
             for member in leads.into_iter().flat_map(Lead::members) {
-                let id = TargetId::new(&vip.name, member.name);
+                let id = TargetId::new(&vip.name, &*member.name);
                 let Some(reference) = state.ids.server(&id) else { continue };
                 let event = state.health.get(&id);
                 let name = ServerName {
                     name: id.server.clone(),
+                    vip: vip.name.clone(),
+                    pool: member.lead.pool.name.clone(),
+                    own: member.lead.own,
                     address: member.server.address(),
                     health: event.map_or(Health::Unknown, |event| event.state),
                     reason: event.map_or_else(|| "not checked yet".into(), |event| event.reason.clone()),
@@ -90,11 +109,18 @@ impl Names {
         self.servers.get(&index).map_or_else(|| format!("#{index}"), |server| server.name.clone())
     }
 
-    /// The indices of all servers of a name, one for each VIP.
-    #[must_use]
-    pub fn servers_named(&self, name: &str) -> HashSet<u16> {
-        let named = self.servers.iter().filter(|(_, server)| server.name == name);
-        named.map(|(index, _)| *index).collect()
+    /// All servers that an operator means by a name, with their indices: as the VIP knows them or by their pool; where no VIP
+    /// is said, also by the name that they have in any pool.
+    pub fn servers_called<'a>(
+        &'a self,
+        name: &'a str,
+        vip: Option<&'a str>,
+    ) -> impl Iterator<Item = (u16, &'a ServerName)> {
+        let meant = move |server: &ServerName| {
+            let of_vip = vip.is_none_or(|vip| vip == server.vip);
+            of_vip && is_called(&server.name, &server.pool, server.plain(), name, vip.is_none())
+        };
+        self.servers.iter().filter(move |(_, server)| meant(server)).map(|(index, server)| (*index, server))
     }
 
     /// Names that were never given out.
@@ -102,6 +128,9 @@ impl Names {
     pub(crate) fn made_up(vips: &[(u16, &str)], servers: &[(u16, &str)]) -> Self {
         let server = |name: &str| ServerName {
             name: name.into(),
+            vip: vips[0].1.into(),
+            pool: name.split_once(':').map_or("own", |(pool, _)| pool).into(),
+            own: !name.contains(':'),
             address: None,
             health: Health::Up,
             reason: String::new(),
@@ -130,6 +159,9 @@ impl Names {
     pub(super) fn for_test(vip: (u16, &str), server: (u16, &str), interfaces: &[(u32, &str)]) -> Self {
         let named = ServerName {
             name: server.1.into(),
+            vip: vip.1.into(),
+            pool: "pool".into(),
+            own: true,
             address: Some(IpAddr::from([10, 1, 0, 2])),
             health: Health::Up,
             reason: "connected".into(),

@@ -213,12 +213,12 @@ impl H1 {
     }
 
     /// Ends the connection while nothing is under way: TLS says that this is all.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn shut(&mut self) {
         let _ = tokio::time::timeout(LINGERING, self.stream.shutdown()).await;
     }
 
     /// Ends the connection in a way that does not cut off the answer.
-    pub(super) async fn close(mut self) {
+    pub(super) async fn close(&mut self) {
         if tokio::time::timeout(LINGERING, self.stream.shutdown()).await.is_err() || self.ended {
             return;
         }

@@ -47,6 +47,22 @@ struct Session {
     answer: Answer,
     deadline: Deadline,
     until: Option<Instant>,
+    /// The request that is under way, of which nothing was told yet; and the bytes that were written before it.
+    under_way: Option<(Stopwatch, u64)>,
+}
+
+impl Drop for Session {
+    /// An operator may end it at any moment: then the client must not take what it got for the whole.
+    fn drop(&mut self) {
+        if !self.client.guest.is_killed() {
+            return;
+        }
+        self.h1.stream.break_off();
+        if let Some((times, before)) = self.under_way {
+            let report = Report { times, ended: *b"KD", ..Report::of_none() };
+            self.log(None, None, &report, 0, before);
+        }
+    }
 }
 
 /// Serves a connection until it ends. `input` is what was read of it already.
@@ -68,6 +84,7 @@ pub(super) async fn serve(
         answer: Answer::default(),
         deadline: Deadline::default(),
         until,
+        under_way: None,
     };
     let mut request = Request::default();
     let mut served = 0_u32;
@@ -101,7 +118,7 @@ pub(super) async fn serve(
     };
     match next {
         Next::Close => session.h1.close().await,
-        Next::End => session.h1.end().await,
+        Next::End => session.h1.shut().await,
         Next::Request | Next::Drop => {}
     }
 }
@@ -121,13 +138,17 @@ impl Session {
         let service = Arc::clone(&self.service);
         let counters = service.state.counters(self.door.worker);
         let times = Stopwatch::start();
+        self.under_way = Some((times, self.h1.output.total()));
         // Whatever comes of it, HTTP/1.1 is what a malformed request is answered with.
         self.h1.body = Body::Done;
         self.h1.keeps = false;
         self.h1.version = Version::V1_1;
         self.h1.method = if came == Came::Head { request.method } else { Method::Get };
         let understood = match came {
-            Came::Nothing | Came::Closing => return Next::End,
+            Came::Nothing | Came::Closing => {
+                self.under_way = None;
+                return Next::End;
+            }
             Came::Slow => {
                 counters.refused(Refusal::Slow);
                 return Box::pin(self.own(None, &service.pages.get(408), times, *b"cR")).await;
@@ -295,10 +316,10 @@ impl Session {
         let mut server =
             Party { stream: connection.stream, input: connection.input, output: connection.output };
         let times = Times { idle: service.timeouts.tunnel.get(), until: self.until };
-        let halted = pool.servers[index].live.halted(self.door.worker);
-        let (ended, passed) = relay(&mut client, &mut server, times, halted, &mut self.deadline).await;
+        let told = self.client.guest.told(pool.servers[index].live.halted(self.door.worker));
+        let (ended, passed) = relay(&mut client, &mut server, times, told, &mut self.deadline).await;
         pool.release(slot);
-        if passed.reset {
+        if passed.reset || self.client.guest.is_killed() {
             client.stream.break_off();
             server.stream.break_off();
         }
@@ -308,17 +329,19 @@ impl Session {
         let (door, client) = (&self.door, &self.client);
         let (intent, pool, sent) = (Some(intent), Some(pool), passed.down);
         Over { door, service, client, intent, pool, report: &report, status, sent }.tell();
+        self.under_way = None;
         Next::Drop
     }
 
     fn log(
-        &self,
+        &mut self,
         intent: Option<&Intent<'_>>,
         pool: Option<&Pool>,
         report: &Report,
         status: u16,
         before: u64,
     ) {
+        self.under_way = None;
         let sent = self.h1.output.total() - before;
         let (door, service, client) = (&self.door, &*self.service, &self.client);
         Over { door, service, client, intent, pool, report, status, sent }.tell();

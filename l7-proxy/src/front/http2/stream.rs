@@ -184,7 +184,7 @@ impl Stream<'_> {
         let mut server_side =
             Party { stream: connection.stream, input: connection.input, output: connection.output };
         let times = Times { idle: service.timeouts.tunnel.get(), until: None };
-        let halted = pool.servers[report.server.unwrap_or_default()].live.halted(door.worker);
+        let halted = pool.servers[report.server.unwrap_or_default()].live.halted(door.worker).notified();
         let (ended, passed) =
             relay(&mut client_side, &mut server_side, times, halted, &mut self.deadline).await;
         pool.release(slot);

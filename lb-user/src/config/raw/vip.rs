@@ -14,7 +14,7 @@ use crate::{
         reader::{Field, Located, Table},
         values::{
             boolean, error_status, file, max_new_flows, mss, network, one_of, plain, pool_name, port, ports,
-            source, vip_address,
+            vip_address,
         },
     },
     model::{Algorithm, Empty, Mode, Persistence, Ports, Protocol},
@@ -123,7 +123,7 @@ impl RawVip {
             hash_by: vip.get("hash_by", plain),
             h2c: vip.get("h2c", boolean),
             proxy_protocol: vip.get("proxy_protocol", plain),
-            source: vip.get("source", source),
+            source: vip.get("source", plain),
             trusted_proxies: vip
                 .list("trusted_proxies", r#"["10.0.0.0/24"]"#, network)
                 .map(|all| all.into_iter().map(|one| one.value).collect()),

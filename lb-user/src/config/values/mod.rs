@@ -24,7 +24,7 @@ pub(super) use http::{
 pub(crate) use net::network_of;
 pub(crate) use net::unfit_for_server;
 pub(super) use net::{Whereabouts, network, probe_address, server_address, socket_address, vip_address};
-pub(super) use plain::{access_log, plain, source};
+pub(super) use plain::{access_log, plain};
 pub(super) use ports::{port, ports, snat_ports};
 pub(super) use probe::{
     body_text, bytes, expected_bytes, header_name, header_value, host, method, password, user,

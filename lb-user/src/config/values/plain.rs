@@ -1,6 +1,6 @@
 //! Values that are plain data of another crate: what `l7-spec` says of itself is what may be written.
 
-use l7_spec::{Log, LogTarget, Source};
+use l7_spec::{Log, LogTarget};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 use toml::de::DeValue;
@@ -23,18 +23,6 @@ pub(in crate::config) fn access_log(value: &DeValue<'_>) -> Read<Log> {
                 .into(),
         ),
         _ => Ok(log),
-    }
-}
-
-/// The source address of connections to servers.
-pub(in crate::config) fn source(value: &DeValue<'_>) -> Read<Source> {
-    match plain(value)? {
-        Source::Client => Err(
-            "\"client\" takes privileges that l7-proxy does not have under lb-user; use mode = \"nat\", or run l7-proxy by \
-             itself"
-                .into(),
-        ),
-        source => Ok(source),
     }
 }
 

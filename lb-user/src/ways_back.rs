@@ -1,0 +1,251 @@
+//! Ways back for the answers of servers that see the client's own address (`source = "client"`): rules of this host's
+//! routing, made at a start and taken away at the end, as VIP addresses are.
+//!
+//! What a reload has no use for stays while connections need it: without the rule their servers' answers would go on to the
+//! clients, who know nothing of them.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    convert::Infallible,
+    io::{self, BufRead as _, BufReader},
+    net::IpAddr,
+    time::Duration,
+};
+
+use l7_spec::Source;
+use tokio::{sync::Mutex, time::sleep};
+use tracing::{debug, info, warn};
+
+use crate::{
+    listeners,
+    model::{Config, PortRange},
+    netlink::{self, Netlink, rules::WayBack},
+};
+
+/// How often it is looked whether all are there, and whether what is left of former ones can go.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The ways back of this host.
+#[derive(Debug, Default)]
+pub struct WaysBack {
+    /// What the configuration needs.
+    wanted: BTreeSet<WayBack>,
+    /// What only open connections may need.
+    left: BTreeSet<WayBack>,
+    /// Whether this has just changed: the proxy may not have heard of it yet.
+    fresh: bool,
+}
+
+/// What a configuration needs.
+#[must_use]
+pub fn wanted(config: &Config) -> BTreeSet<WayBack> {
+    let services = config
+        .services()
+        .filter(|(vip, _)| !vip.mode.is_layer4() && vip.proxied.source == Some(Source::Client));
+    let mut wanted = BTreeSet::new();
+    for (vip, leads) in services {
+        for server in leads.iter().flat_map(|lead| &lead.pool.servers) {
+            let Some(address) = server.address() else { continue };
+            let one = server.port.or(vip.server_port).map(|port| PortRange { first: port, last: port });
+            let ports = one.as_ref().map_or_else(|| vip.ports.ranges(), std::slice::from_ref);
+            wanted.extend(ports.iter().map(|&ports| WayBack { server: address, ports }));
+        }
+    }
+    wanted
+}
+
+impl WaysBack {
+    /// Makes what `config` needs. What an earlier lb-user has left beside it stays while it is in use.
+    ///
+    /// # Errors
+    /// When the kernel refuses; comes with what there is by then.
+    pub async fn put_up(netlink: &Netlink, config: &Config) -> Result<Self, (Self, netlink::Error)> {
+        let mut ways = Self::default();
+        let outcome = async {
+            ways.left = netlink.ways_back().await?.into_iter().collect();
+            ways.follow(netlink, config).await
+        };
+        match outcome.await {
+            Ok(()) => Ok(ways),
+            Err(error) => Err((ways, error)),
+        }
+    }
+
+    /// Goes over to another configuration.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the rest is done all the same.
+    pub async fn follow(&mut self, netlink: &Netlink, config: &Config) -> Result<(), netlink::Error> {
+        let wanted = wanted(config);
+        if wanted == self.wanted {
+            return Ok(());
+        }
+        let there: BTreeSet<_> = self.wanted.union(&self.left).copied().collect();
+        self.left = there.difference(&wanted).copied().collect();
+        (self.wanted, self.fresh) = (wanted, true);
+        let mut outcome = Ok(());
+        for ipv6 in [false, true] {
+            if self.wanted.iter().any(|way| way.server.is_ipv6() == ipv6) {
+                outcome = outcome.and(netlink.take_in(ipv6, true).await);
+            }
+        }
+        for way in self.wanted.difference(&there) {
+            outcome = outcome.and(netlink.add_way_back(*way).await);
+        }
+        outcome
+    }
+
+    /// Takes them all away; what the kernel refuses is logged.
+    pub async fn take_down(self, netlink: &Netlink) {
+        let all = self.wanted.union(&self.left).copied().collect();
+        remove(netlink, &all, &BTreeSet::new()).await;
+    }
+
+    /// Puts back what somebody took away, and takes away what no connection needs any more.
+    async fn tend(&mut self, netlink: &Netlink) -> Result<(), netlink::Error> {
+        if self.wanted.is_empty() && self.left.is_empty() {
+            return Ok(());
+        }
+        let there: BTreeSet<_> = netlink.ways_back().await?.into_iter().collect();
+        for ipv6 in [false, true] {
+            if self.wanted.union(&self.left).any(|way| way.server.is_ipv6() == ipv6) {
+                netlink.take_in(ipv6, true).await?;
+            }
+        }
+        for way in self.wanted.difference(&there) {
+            netlink.add_way_back(*way).await?;
+            warn!("the routing rule for answers of {} had been removed; put back", way.server);
+        }
+        if std::mem::take(&mut self.fresh) || self.left.is_empty() {
+            return Ok(());
+        }
+        let own: HashSet<_> = netlink.addresses().await?.into_iter().map(|on| on.address).collect();
+        // Tens of thousands of lines on a busy host.
+        let used = tokio::task::spawn_blocking(move || in_use(&own)).await.unwrap_or_else(|_| Ok(Vec::new()));
+        let used = match used {
+            Ok(used) => used,
+            Err(error) => {
+                debug!("cannot see which connections there are: {error}");
+                return Ok(());
+            }
+        };
+        let needed = |way: &WayBack| {
+            used.iter().any(|(address, port)| {
+                *address == way.server && (way.ports.first..=way.ports.last).contains(port)
+            })
+        };
+        let (needed, idle): (BTreeSet<_>, BTreeSet<_>) = self.left.iter().copied().partition(needed);
+        remove(netlink, &idle, &self.wanted.union(&needed).copied().collect()).await;
+        self.left = needed;
+        Ok(())
+    }
+}
+
+/// Takes ways away, and empties the table of a family that has none left.
+async fn remove(netlink: &Netlink, all: &BTreeSet<WayBack>, staying: &BTreeSet<WayBack>) {
+    for way in all {
+        if let Err(error) = netlink.remove_way_back(*way).await {
+            warn!("{error}");
+        }
+    }
+    for ipv6 in [false, true] {
+        let of_family = |ways: &BTreeSet<WayBack>| ways.iter().any(|way| way.server.is_ipv6() == ipv6);
+        if of_family(all)
+            && !of_family(staying)
+            && let Err(error) = netlink.take_in(ipv6, false).await
+        {
+            warn!("{error}");
+        }
+    }
+}
+
+/// Takes away what an earlier lb-user has left; says how many there were.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub async fn clean_up(netlink: &Netlink) -> Result<usize, netlink::Error> {
+    let left: BTreeSet<_> = netlink.ways_back().await?.into_iter().collect();
+    remove(netlink, &left, &BTreeSet::new()).await;
+    Ok(left.len())
+}
+
+/// Looks after them for as long as it is polled: other programs may remove rules that they do not know (systemd-networkd does).
+pub async fn keep_up(ways: &Mutex<WaysBack>, netlink: &Netlink) -> Infallible {
+    let mut complained = false;
+    loop {
+        sleep(LOOK_EVERY).await;
+        match ways.lock().await.tend(netlink).await {
+            Ok(()) => complained = false,
+            Err(error) if complained => debug!("{error}"),
+            Err(error) => {
+                warn!("{error}");
+                complained = true;
+            }
+        }
+    }
+}
+
+/// Addresses and ports that connections lead to whose own address is none of this host's (`own`).
+fn in_use(own: &HashSet<IpAddr>) -> io::Result<Vec<(IpAddr, u16)>> {
+    let mut used = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let file = match std::fs::File::open(format!("/proc/net/{table}")) {
+            // A host without IPv6 has no such table.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => BufReader::new(file?),
+        };
+        for line in file.lines() {
+            used.extend(
+                listeners::connection(&line?)
+                    .filter(|(local, _)| !own.contains(&local.ip()))
+                    .map(|(_, remote)| (remote.ip(), remote.port())),
+            );
+        }
+    }
+    used.sort_unstable();
+    used.dedup();
+    Ok(used)
+}
+
+/// What an operator should know of ways back before they are in use: they are seen by nobody but the servers' answers.
+pub fn report(config: &Config) {
+    let count = wanted(config).len();
+    if count > 0 {
+        info!(
+            "source = \"client\": {count} routing rules take the servers' answers in; their routes to clients must lead \
+             through this host"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_for_each_port_of_each_server_of_vips_that_are_transparent() {
+        let text = r#"
+            [pool.web]
+            servers = [{ name = "a", address = "10.0.0.1" }, { name = "b", address = "10.0.0.2", port = 8080 }]
+            [pool.api]
+            servers = [{ name = "c", address = "2001:db8::1" }]
+            [vip.plain]
+            address = "10.0.0.8"
+            port = 81
+            mode = "http"
+            pool = "web"
+            [vip.seen]
+            address = "10.0.0.9"
+            port = "80,443"
+            mode = "http"
+            pool = "web"
+            source = "client"
+            routes = [{ paths = ["/api"], pool = "api" }]
+        "#;
+        let config = crate::config::check("test.toml", text).unwrap().config;
+        let shown: Vec<_> =
+            wanted(&config).into_iter().map(|way| format!("{} {}", way.server, way.ports)).collect();
+        let expected = ["10.0.0.1 80", "10.0.0.1 443", "10.0.0.2 8080", "2001:db8::1 80", "2001:db8::1 443"];
+        assert_eq!(shown, expected);
+    }
+}
