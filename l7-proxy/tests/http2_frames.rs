@@ -3,274 +3,21 @@
 
 mod common;
 
-use std::{io::Write, net::SocketAddr};
+use common::{Client, Server, frames::*};
 
-use common::{Client, Proxy, Server};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-// Types of frames, and flags.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RESET: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const WITH_PRIORITY: u8 = 32;
-const WHOLE: u8 = END_HEADERS | END_STREAM;
-
-// Error codes.
-const PROTOCOL: u32 = 1;
-const FLOW: u32 = 3;
-const CLOSED: u32 = 5;
-const SIZE: u32 = 6;
-const REFUSED: u32 = 7;
-const COMPRESSION: u32 = 9;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-/// A field as it is, in no table.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let length = |text: &str| -> Vec<u8> {
-        // An integer with a prefix of seven bits.
-        match text.len() {
-            short @ ..127 => vec![short as u8],
-            long => {
-                let mut rest = long - 127;
-                let mut bytes = vec![127];
-                while rest >= 128 {
-                    bytes.push((rest % 128) as u8 | 128);
-                    rest /= 128;
-                }
-                bytes.push(rest as u8);
-                bytes
-            }
-        }
-    };
-    [&[0][..], &length(name), name.as_bytes(), &length(value), value.as_bytes()].concat()
-}
-
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields.iter().flat_map(|(name, value)| field(name, value)).collect()
-}
-
-const GET: [(&str, &str); 4] =
-    [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
-const POST: [(&str, &str); 4] =
-    [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
-
-fn get(stream: u32) -> Vec<u8> {
-    frame(HEADERS, WHOLE, stream, &block(&GET))
-}
-
-fn post(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS, stream, &[block(&POST), block(more)].concat())
-}
-
-/// GET with other fields.
-fn with(fields: &[(&str, &str)]) -> Vec<u8> {
-    frame(HEADERS, WHOLE, 1, &block(fields))
-}
-
-fn more(fields: &[(&str, &str)]) -> Vec<u8> {
-    frame(HEADERS, WHOLE, 1, &[block(&GET), block(fields)].concat())
-}
-
-fn settings(id: u16, value: u32) -> Vec<u8> {
-    frame(SETTINGS, 0, 0, &[&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
-}
-
-fn number(kind: u8, stream: u32, value: u32) -> Vec<u8> {
-    frame(kind, 0, stream, &value.to_be_bytes())
-}
-
-/// What a case expects.
-#[derive(Clone, Copy, Debug)]
-enum Expect {
-    /// The connection ends with one of these codes, or at once.
-    Connection(&'static [u32]),
-    /// The stream, or the connection, ends with one of these codes.
-    Stream(u32, &'static [u32]),
-    /// The stream is answered in full with this status.
-    Answer(u32, u16),
-    /// A PING with these bytes is acknowledged.
-    Pong([u8; 8]),
-}
-
-struct Frames(Client);
-
-impl Frames {
-    fn begin(address: SocketAddr) -> Self {
-        let mut client = Client::connect(address);
-        client.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
-        let mut frames = Self(client);
-        let (kind, ..) = frames.next().expect("settings come first");
-        assert_eq!(kind, SETTINGS);
-        frames.0.send(&frame(SETTINGS, ACK, 0, &[]));
-        frames
-    }
-
-    /// The next frame: type, flags, stream, payload; none at the end.
-    fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
-        let head = self.0.at_most(9)?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Some((head[3], head[4], stream, self.0.at_most(length)?))
-    }
-
-    /// What came until it is clear whether `expect` holds.
-    fn check(&mut self, expect: Expect) -> Result<(), String> {
-        let mut status = None;
-        loop {
-            let Some((kind, flags, stream, payload)) = self.next() else {
-                return match expect {
-                    Expect::Connection(_) | Expect::Stream(..) => Ok(()),
-                    _ => Err("the connection ended".into()),
-                };
-            };
-            let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
-            match (kind, expect) {
-                (GOAWAY, Expect::Connection(codes) | Expect::Stream(_, codes)) => {
-                    return codes.contains(&code(4)).then_some(()).ok_or(format!("GOAWAY {}", code(4)));
-                }
-                (GOAWAY, _) if code(4) != 0 => return Err(format!("GOAWAY {}", code(4))),
-                (RESET, Expect::Stream(id, codes)) if stream == id => {
-                    return codes.contains(&code(0)).then_some(()).ok_or(format!("RST_STREAM {}", code(0)));
-                }
-                (RESET, Expect::Answer(id, _)) if stream == id => {
-                    return Err(format!("RST_STREAM {}", code(0)));
-                }
-                (HEADERS, Expect::Answer(id, _)) if stream == id => {
-                    status = status.or(Some(read_status(&payload)));
-                }
-                (PING, Expect::Pong(bytes)) if flags & ACK != 0 => {
-                    return (payload == bytes).then_some(()).ok_or(format!("pong {payload:?}"));
-                }
-                _ => {}
-            }
-            if let (Expect::Answer(id, expected), HEADERS | DATA) = (expect, kind)
-                && stream == id
-                && flags & END_STREAM != 0
-            {
-                return (status == Some(expected)).then_some(()).ok_or(format!("status {status:?}"));
-            }
-            if let (Expect::Stream(id, _), HEADERS | DATA) = (expect, kind)
-                && stream == id
-                && flags & END_STREAM != 0
-            {
-                return Err("it was answered".into());
-            }
-        }
-    }
-}
-
-/// The status that a header block begins with: from the static table, or a literal of its name.
-fn read_status(block: &[u8]) -> u16 {
-    match block {
-        [indexed, ..] if indexed & 0x80 != 0 => match indexed & 0x7f {
-            8 => 200,
-            9 => 204,
-            10 => 206,
-            11 => 304,
-            12 => 400,
-            13 => 404,
-            14 => 500,
-            other => panic!("index {other} is no status"),
-        },
-        // A literal, perhaps in Huffman code, where digits have 5 or 6 bits.
-        [_, length, rest @ ..] if length & 0x80 == 0 => {
-            std::str::from_utf8(&rest[..usize::from(*length)]).unwrap().parse().unwrap()
-        }
-        [_, length, rest @ ..] => {
-            let mut bits: u64 =
-                rest[..usize::from(length & 0x7f)].iter().fold(0, |bits, &byte| bits << 8 | u64::from(byte));
-            bits <<= 64 - u32::from(length & 0x7f) * 8;
-            let mut status = 0;
-            for _ in 0..3 {
-                let five = bits >> 59;
-                let (digit, used) = if five < 3 { (five, 5) } else { ((bits >> 58) - 0x19 + 3, 6) };
-                status = status * 10 + digit as u16;
-                bits <<= used;
-            }
-            status
-        }
-        _ => panic!("no status"),
-    }
-}
-
-/// Runs cases, each on a connection of its own, and tells all that fail.
-fn run(proxy: &Proxy, cases: Vec<(&str, Vec<u8>, Expect)>) {
-    let mut failed = Vec::new();
-    for (name, bytes, expect) in cases {
-        let mut frames = Frames::begin(proxy.address);
-        // It may be over before all was sent.
-        let _ = frames.0.stream.write_all(&bytes);
-        // Where nothing is wrong, a PING behind it all is answered: nobody waits for what does not come.
-        if matches!(expect, Expect::Connection(_)) {
-            let _ = frames.0.stream.write_all(&frame(PING, 0, 0, b"thatsall"));
-        }
-        if let Err(why) = frames.check_until_pong(expect) {
-            failed.push(format!("{name}: {why}, not {expect:?}"));
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
-impl Frames {
-    fn check_until_pong(&mut self, expect: Expect) -> Result<(), String> {
-        let Expect::Connection(codes) = expect else { return self.check(expect) };
-        let mut pong = false;
-        loop {
-            match self.next() {
-                None => return Ok(()),
-                Some((GOAWAY, _, _, payload)) => {
-                    let code = u32::from_be_bytes(payload[4..8].try_into().unwrap());
-                    return codes.contains(&code).then_some(()).ok_or(format!("GOAWAY {code}"));
-                }
-                Some((PING, flags, ..)) if flags & ACK != 0 => pong = true,
-                // The end may be said just behind it, but not after an answer that came later.
-                Some(_) if pong => return Err("it goes on".into()),
-                Some(_) => {}
-            }
-            if pong && self.0.is_quiet() {
-                return Err("it goes on".into());
-            }
-        }
-    }
-}
-
-fn proxy(server: &Server) -> Proxy {
-    Proxy::start(
-        &[server.address],
-        r#", "h2c": true, "timeouts": { "client_idle": "2s", "request_body": "2s" }"#,
-    )
-}
+const TIMES: &str = r#", "timeouts": { "client_idle": "2s", "request_body": "2s" }"#;
 
 #[test]
 fn what_is_allowed_is_served() {
     let server = Server::echo("a");
-    let proxy = proxy(&server);
+    let ways = Ways::to(&server, TIMES);
     use Expect::{Answer, Pong};
     let padded = |inner: &[u8], padding: u8| [&[padding][..], inner, &vec![0; usize::from(padding)]].concat();
     let prioritised = [&[0, 0, 0, 0, 255][..], &block(&GET)].concat();
     let cut = block(&GET);
     let indexed: &[u8] = &[0x82, 0x86, 0x84, 0x41, 9];
     run(
-        &proxy,
+        &ways,
         vec![
             ("GET", get(1), Answer(1, 200)),
             ("HEAD", with(&[(":method", "HEAD"), GET[1], GET[2], GET[3]]), Answer(1, 200)),
@@ -355,11 +102,11 @@ fn what_is_allowed_is_served() {
 #[test]
 fn malformed_requests_are_errors_of_their_stream() {
     let server = Server::echo("a");
-    let proxy = proxy(&server);
+    let ways = Ways::to(&server, TIMES);
     let stream = Expect::Stream(1, &[PROTOCOL]);
     let long = "a".repeat(100);
     run(
-        &proxy,
+        &ways,
         vec![
             ("a name in upper case", more(&[("X-TEST", "ok")]), stream),
             ("a name that is empty", more(&[("", "x")]), stream),
@@ -463,7 +210,7 @@ fn malformed_requests_are_errors_of_their_stream() {
         refused(&[GET[0], GET[1], GET[2], ("host", "a"), ("host", "a")], 400),
         refused(&[GET[0], GET[1], GET[2], GET[3], ("expect", &long)], 417),
     ] {
-        run(&proxy, vec![("refused with an answer", bytes, expect)]);
+        run(&ways, vec![("refused with an answer", bytes, expect)]);
     }
     let served = |request: &&String| !request.starts_with("POST");
     assert_eq!(server.requests().iter().filter(served).count(), 0, "{:?}", server.requests());
@@ -472,15 +219,15 @@ fn malformed_requests_are_errors_of_their_stream() {
 #[test]
 fn broken_frames_are_errors_of_the_connection() {
     let server = Server::echo("a");
-    let proxy = proxy(&server);
+    let ways = Ways::to(&server, TIMES);
     use Expect::{Connection, Stream};
     let protocol = Connection(&[PROTOCOL]);
     // The h2 crate does not tell what was wrong with a block.
-    let broken = Stream(1, &[COMPRESSION, PROTOCOL]);
+    let broken = Connection(&[COMPRESSION, PROTOCOL]);
     let cut = block(&GET);
     let begun = frame(HEADERS, END_STREAM, 1, &cut[..10]);
     run(
-        &proxy,
+        &ways,
         vec![
             ("DATA of an idle stream", frame(DATA, END_STREAM, 1, b"x"), Connection(&[PROTOCOL, CLOSED])),
             ("RST_STREAM of an idle stream", number(RESET, 1, 8), protocol),
@@ -572,11 +319,7 @@ fn broken_frames_are_errors_of_the_connection() {
                 [post(1, &[]), frame(DATA, 0, 1, b"x"), frame(CONTINUATION, END_HEADERS, 1, &cut)].concat(),
                 protocol,
             ),
-            (
-                "HEADERS behind the end of a request",
-                [get(1), get(1)].concat(),
-                Stream(1, &[CLOSED, PROTOCOL]),
-            ),
+            ("HEADERS behind the end of a request", [get(1), get(1)].concat(), Connection(&[CLOSED])),
             (
                 "DATA of a stream that was reset",
                 [post(1, &[]), number(RESET, 1, 8), frame(DATA, END_STREAM, 1, b"x")].concat(),
@@ -628,57 +371,38 @@ fn broken_frames_are_errors_of_the_connection() {
 #[test]
 fn what_is_no_preface_is_refused() {
     let server = Server::echo("a");
-    let proxy = proxy(&server);
-    let mut client = proxy.connect();
-    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r");
-    assert!(client.rest().starts_with("HTTP/1.1 505 "));
-    let mut client = proxy.connect();
-    client.send(&[PREFACE, &frame(PING, 0, 0, &[0; 8])].concat());
-    let mut frames = Frames(client);
-    frames.check(Expect::Connection(&[PROTOCOL])).unwrap();
+    let ways = Ways::to(&server, TIMES);
+    for (way, address) in ways.addresses() {
+        for odd in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r"[..], b"INVALID CONNECTION PREFACE\r\n\r\n"] {
+            let mut client = Client::connect(address);
+            client.send(odd);
+            let answer = client.rest();
+            assert!(way == "TLS" || answer.starts_with("HTTP/1.1 "), "{answer}");
+        }
+        let mut client = Client::connect(address);
+        client.send(&[PREFACE, &frame(PING, 0, 0, &[0; 8])].concat());
+        let mut frames = Frames(client);
+        frames.check(Expect::Connection(&[PROTOCOL])).unwrap();
+    }
 }
 
 #[test]
 fn a_client_has_no_more_streams_than_it_may() {
     let server = Server::script(|client, _| drop(client.rest()));
-    let proxy = Proxy::start(&[server.address], r#", "h2c": true, "limits": { "http2": { "streams": 3 } }"#);
+    let ways = Ways::to(&server, r#", "limits": { "http2": { "streams": 3 } }"#);
     let streams: Vec<u8> = (0..4).flat_map(|number| get(number * 2 + 1)).collect();
-    run(&proxy, vec![("a stream too many", streams, Expect::Stream(7, &[PROTOCOL, REFUSED]))]);
-}
-
-#[test]
-fn a_window_of_one_byte_is_kept_to() {
-    let server = Server::echo("a");
-    let proxy = proxy(&server);
-    let mut frames = Frames::begin(proxy.address);
-    frames.0.send(&[settings(4, 1), get(1)].concat());
-    let first = loop {
-        let (kind, _, _, payload) = frames.next().unwrap();
-        if kind == DATA {
-            break payload;
-        }
-    };
-    assert_eq!(first.len(), 1);
-    frames.0.send(&settings(4, 11));
-    let second = loop {
-        let (kind, _, _, payload) = frames.next().unwrap();
-        if kind == DATA {
-            break payload;
-        }
-    };
-    assert_eq!(second.len(), 10);
+    run(&ways, vec![("a stream too many", streams, Expect::Stream(7, &[PROTOCOL, REFUSED]))]);
 }
 
 #[test]
 fn frames_that_only_keep_us_busy_end_the_connection() {
     let server = Server::script(|client, _| drop(client.rest()));
     let admin = common::listener().local_addr().unwrap();
-    let proxy =
-        Proxy::start_with(&[server.address], r#", "h2c": true"#, "", &format!(r#", "admin": "{admin}""#));
+    let ways = Ways::with(&server, "", &format!(r#", "admin": "{admin}""#));
     let calm = Expect::Connection(&[11]);
     let flood = |begin: Vec<u8>, frame: Vec<u8>| [begin, frame.repeat(5_000)].concat();
     run(
-        &proxy,
+        &ways,
         vec![
             ("PING", flood(Vec::new(), frame(PING, 0, 0, &[0; 8])), calm),
             ("SETTINGS", flood(Vec::new(), frame(SETTINGS, 0, 0, &[])), calm),

@@ -63,10 +63,10 @@ impl Options {
     /// The tools the chosen tests need.
     pub(crate) fn purposes(&self) -> &'static [Purpose] {
         match self.suite {
-            Choice::Host => &[Purpose::Fuzz],
+            Choice::Host => &[Purpose::Wire, Purpose::Fuzz],
             Choice::Bpf => &[Purpose::Build],
             Choice::Netns => &[Purpose::Build, Purpose::Network],
-            Choice::All => &[Purpose::Build, Purpose::Network, Purpose::Fuzz],
+            Choice::All => &[Purpose::Build, Purpose::Network, Purpose::Wire, Purpose::Fuzz],
         }
     }
 }

@@ -44,7 +44,7 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
         None => (Stream::Plain(socket), None, None),
         Some(tls) => {
             // Who says nothing takes no place.
-            if tls.spoken_to(&socket).await.is_err() {
+            if tls.spoken_to(&mut socket).await.is_err() {
                 return counters.refused(Refusal::Handshake);
             }
             // Where all places are taken, perhaps by those who begin and never finish, others must be quick

@@ -24,9 +24,11 @@ pub fn decide<'s>(service: &'s Service, client: &Client, intent: &Intent<'_>) ->
     let own = |status| Decision::Page(Cow::Owned(service.pages.get(status)));
     match intent.method {
         Method::Connect if intent.upgrade.is_none() && !service.edits.allow_connect => {
-            return own(405);
+            return Decision::Page(Cow::Owned(not_allowed(service)));
         }
-        Method::Trace if service.edits.refuse_trace => return own(405),
+        Method::Trace if service.edits.refuse_trace => {
+            return Decision::Page(Cow::Owned(not_allowed(service)));
+        }
         _ => {}
     }
     if hops_left(intent) == Some(0) {
@@ -61,6 +63,17 @@ pub fn decide<'s>(service: &'s Service, client: &Client, intent: &Intent<'_>) ->
         Action::Answer(page) => Decision::Page(Cow::Borrowed(page)),
         Action::Status(status) => own(*status),
     }
+}
+
+/// Says which methods are allowed (RFC 9110 §15.5.6), as far as it is us who refuse some.
+fn not_allowed(service: &Service) -> Page {
+    let mut page = service.pages.get(405);
+    if !page.lines.iter().any(|(name, _)| name == b"allow") {
+        let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+        let trace = if service.edits.refuse_trace { "" } else { ", TRACE" };
+        page.lines.push((b"allow".to_vec(), format!("{methods}{trace}").into_bytes()));
+    }
+    page
 }
 
 /// The request as it came, less what may be secret (RFC 9110 §9.3.8).

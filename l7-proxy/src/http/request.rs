@@ -47,7 +47,7 @@ pub fn write_request(
                 _ if told.replaces(known) => continue,
                 _ => {}
             }
-        } else if (!client.trusted && looks_like(name, is_forwarding))
+        } else if looks_like(name, |known| is_framing(known) || (!client.trusted && is_forwarding(known)))
             || (certificate.guards && certificate.is_of_it(name))
         {
             continue;
@@ -241,6 +241,10 @@ impl<'a> Certificate<'a> {
             shown.write(out);
         }
     }
+}
+
+fn is_framing(known: Known) -> bool {
+    matches!(known, Known::ContentLength | Known::TransferEncoding)
 }
 
 fn is_forwarding(known: Known) -> bool {

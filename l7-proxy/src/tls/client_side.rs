@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 
-use super::{Certificates, pem, provider, versions};
+use super::{Certificates, first, pem, provider, versions};
 use crate::{
     spec::{ClientCertificates, Mode, Problem, Tls},
     wire::split_authority,
@@ -32,6 +32,8 @@ pub struct Endpoint {
     believed: Believed,
     timeout: Duration,
     refuse_fronting: bool,
+    /// Whether HTTP is spoken within.
+    http: bool,
 }
 
 /// Which certificates of clients are believed.
@@ -161,16 +163,17 @@ impl Endpoint {
             believed,
             timeout: told.handshake_timeout.get(),
             refuse_fronting: told.refuse_domain_fronting,
+            http: mode == Mode::Http,
         })
     }
 
     /// Waits until the client has begun.
     ///
     /// # Errors
-    /// Where it does not in time.
-    pub async fn spoken_to(&self, socket: &TcpStream) -> io::Result<()> {
-        match tokio::time::timeout(self.timeout, socket.readable()).await {
-            Ok(ready) => ready,
+    /// Where it does not in time, or with something that TLS cannot come of; it was told so.
+    pub async fn spoken_to(&self, socket: &mut TcpStream) -> io::Result<()> {
+        match tokio::time::timeout(self.timeout, first::look(socket, self.http)).await {
+            Ok(looked) => looked,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }

@@ -3,6 +3,7 @@
 mod certificates;
 mod client_side;
 mod der;
+mod first;
 mod names;
 mod pem;
 mod server_side;

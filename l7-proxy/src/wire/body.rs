@@ -44,6 +44,16 @@ impl From<Framing> for Body {
 }
 
 impl Body {
+    /// The body of an answer. Its chunks are read with more patience than a client's: they are written anew, and
+    /// nobody is fooled by how a server of ours writes them.
+    #[must_use]
+    pub fn of_answer(framing: Framing) -> Self {
+        match framing {
+            Framing::Chunked => Self::Chunked(Chunks::of_answer()),
+            other => other.into(),
+        }
+    }
+
     /// Whether the body is over.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -77,8 +87,9 @@ impl Body {
                     Step::Skip(bytes) => drop(buffer.split_to(bytes)),
                     Step::Data(bytes) => return Ok(Some(Piece::Data(buffer.split_to(bytes).freeze()))),
                     Step::Trailers(bytes) => {
-                        *self = Self::Done;
+                        // What is refused is no end: nothing may follow it.
                         let fields = read_trailers(&buffer.split_to(bytes))?;
+                        *self = Self::Done;
                         return Ok(Some(if fields.is_empty() {
                             Piece::End
                         } else {
@@ -111,7 +122,11 @@ mod tests {
 
     /// Reads a body that comes in pieces of `step` bytes: its bytes, its trailers, and what is left.
     fn read(framing: Framing, text: &[u8], step: usize) -> Result<(Vec<u8>, usize, Vec<u8>), Fault> {
-        let (mut body, mut buffer, mut data) = (Body::from(framing), BytesMut::new(), Vec::new());
+        read_as(Body::from(framing), text, step)
+    }
+
+    fn read_as(mut body: Body, text: &[u8], step: usize) -> Result<(Vec<u8>, usize, Vec<u8>), Fault> {
+        let (mut buffer, mut data) = (BytesMut::new(), Vec::new());
         let mut rest = text;
         loop {
             match body.take(&mut buffer)? {
@@ -130,7 +145,7 @@ mod tests {
 
     #[test]
     fn chunks_are_read_however_they_are_cut() {
-        let text = b"5;a=b\r\nhello\r\n1 \r\n \r\n00A\r\n0123456789\r\n0\r\nX-Sum: 1\r\nX-B: 2\r\n\r\nGET";
+        let text = b"5;a=b\r\nhello\r\n1 ;a ; b = \"c\\\" ;d\";e\r\n \r\n00A\r\n0123456789\r\n0\r\nX-Sum: 1\r\nX-B: 2\r\n\r\nGET";
         for step in 1..text.len() {
             let (data, trailers, rest) = read(Framing::Chunked, text, step).unwrap();
             assert_eq!(data, b"hello 0123456789");
@@ -154,6 +169,16 @@ mod tests {
             b"5;\x01\r\n",
             b" 5\r\nhello\r\n",
             b"5\r\rhello",
+            b"5 \r\nhello",
+            b"5;\r\nhello",
+            b"5;a;\r\nhello",
+            b"5;a=\r\nhello",
+            b"5;a \r\nhello",
+            b"5;a=b \r\nhello",
+            b"5;a b\r\nhello",
+            b"5;a[=b\r\nhello",
+            b"5;a=\"b\r\nhello",
+            b"5;a=\"b\"c\r\nhello",
         ] {
             assert_eq!(
                 read(Framing::Chunked, odd, 1).unwrap_err(),
@@ -162,13 +187,32 @@ mod tests {
                 String::from_utf8_lossy(odd)
             );
         }
-        for odd in [&b"0\r\n A: b\r\n\r\n"[..], b"0\r\nA\r\n\r\n", b"0\r\nA: b\nB: c\r\n\r\n"] {
+        for odd in [
+            &b"0\r\n A: b\r\n\r\n"[..],
+            b"0\r\nA\r\n\r\n",
+            // What cannot become trailers any more is told at once.
+            b"0\r\nA: b\n",
+            b"0\r\n\n",
+            b"0\r\n\rX",
+            b"0\r\nA: b\rX",
+        ] {
             assert_eq!(read(Framing::Chunked, odd, 1).unwrap_err(), Fault::Trailers);
         }
         let endless = [b"0\r\nA: ".as_slice(), &[b'a'; 9_000]].concat();
         assert_eq!(read(Framing::Chunked, &endless, 100).unwrap_err(), Fault::Trailers);
         let extended = [b"5;".as_slice(), &[b'a'; 2_000]].concat();
         assert_eq!(read(Framing::Chunked, &extended, 100).unwrap_err(), Fault::Chunk);
+        let padded = [b"5".as_slice(), &[b' '; 20_000]].concat();
+        assert_eq!(read(Framing::Chunked, &padded, 100).unwrap_err(), Fault::Chunk);
+    }
+
+    #[test]
+    fn a_server_may_pad_the_sizes_of_its_chunks() {
+        let text = b"5  \r\nhello\r\n1;; odd [\r\n!\r\n0 \r\n\r\n";
+        let (data, ..) = read_as(Body::of_answer(Framing::Chunked), text, 3).unwrap();
+        assert_eq!(data, b"hello!");
+        let odd = read_as(Body::of_answer(Framing::Chunked), b"5;\x01\r\n", 1);
+        assert_eq!(odd.unwrap_err(), Fault::Chunk);
     }
 
     #[test]

@@ -99,7 +99,11 @@ impl Scan {
             self.line = newline + 1;
             self.seen = newline + 1;
             if empty && self.begun {
-                return if newline < limits.bytes { Ok(Some(newline + 1)) } else { Err(Fault::HeadTooLarge) };
+                return if newline < limits.bytes {
+                    Ok(Some(newline + 1))
+                } else {
+                    Err(too_large(buffer, limits))
+                };
             }
             self.begun |= !empty;
             if !self.begun && self.line > 2 * MOST_EMPTY {
@@ -119,10 +123,22 @@ impl Scan {
             _ => return Err(Fault::StartLine),
         }
         if buffer.len() > limits.bytes {
-            let within_first_line = memchr::memchr(b' ', buffer).is_some() && self.line == 0;
-            return Err(if within_first_line { Fault::TargetTooLong } else { Fault::HeadTooLarge });
+            return Err(too_large(buffer, limits));
         }
         Ok(None)
+    }
+}
+
+/// What of a head is too large: the first line by itself, or all of it.
+fn too_large(buffer: &[u8], limits: &HeadLimits) -> Fault {
+    let begin = buffer.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or_default();
+    let rest = &buffer[begin..];
+    let first = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+    match memchr::memchr(b' ', first) {
+        _ if begin + first.len() <= limits.bytes => Fault::HeadTooLarge,
+        Some(at) if at < limits.bytes => Fault::TargetTooLong,
+        // No method is that long.
+        _ => Fault::StartLine,
     }
 }
 
@@ -354,6 +370,10 @@ mod tests {
         assert_eq!(request(&long).unwrap_err(), Fault::TargetTooLong);
         let endless = [b"GET /".as_slice(), &[b'a'; 2_000]].concat();
         assert_eq!(request(&endless).unwrap_err(), Fault::TargetTooLong);
+        let endless = [b"\r\n".as_slice(), &[b'A'; 2_000]].concat();
+        assert_eq!(request(&endless).unwrap_err(), Fault::StartLine, "a method");
+        let whole = [&[b'A'; 2_000][..], b" / HTTP/1.1\r\n\r\n"].concat();
+        assert_eq!(request(&whole).unwrap_err(), Fault::StartLine, "a method");
         let heavy = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'a'; 2_000], b"\r\n\r\n"].concat();
         assert_eq!(request(&heavy).unwrap_err(), Fault::HeadTooLarge);
     }

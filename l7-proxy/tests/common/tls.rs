@@ -72,6 +72,22 @@ impl Authority {
         certificate + &key
     }
 
+    /// The same for a key that was made already.
+    pub(crate) fn combined_with(&self, names: &[&str], key: &KeyPair) -> String {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(key, &self.0).unwrap();
+        certificate.pem() + &key.serialize_pem()
+    }
+
+    /// What a client of TLS 1.2 with cryptography of its own is set to.
+    pub(crate) fn client_of_provider(&self, provider: rustls::crypto::CryptoProvider) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_no_client_auth()
+    }
+
     /// What a client that believes it and shows a certificate of `other` is set to, and that certificate.
     pub(crate) fn client_of(
         &self,

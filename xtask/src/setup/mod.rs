@@ -26,6 +26,8 @@ pub(crate) enum Purpose {
     Compare,
     /// Measuring `l7-proxy`.
     Proxy,
+    /// Playing scenarios with `l7-proxy` on the wire.
+    Wire,
     /// Fuzzing.
     Fuzz,
     /// `cargo xtask check`.
@@ -57,7 +59,7 @@ enum Source {
 }
 
 /// The one list of tools.
-const TOOLS: [Tool; 20] = [
+const TOOLS: [Tool; 21] = [
     Tool {
         name: "rust-src",
         purpose: Purpose::Build,
@@ -137,6 +139,12 @@ const TOOLS: [Tool; 20] = [
         purpose: Purpose::Proxy,
         reason: "count the instructions that a request takes",
         source: Source::Package("valgrind"),
+    },
+    Tool {
+        name: "varnishtest",
+        purpose: Purpose::Wire,
+        reason: "play clients and servers of the proxy",
+        source: Source::Package("varnish"),
     },
     Tool { name: "c++", purpose: Purpose::Fuzz, reason: "compile libFuzzer", source: Source::Package("g++") },
     Tool {

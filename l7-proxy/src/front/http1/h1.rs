@@ -47,6 +47,8 @@ pub(super) struct H1 {
     pub(super) output: Out,
     /// What is to come of the request's body.
     pub(super) body: Body,
+    /// Whether the client was told to send it.
+    pub(super) continued: bool,
     /// Whether another request is served after this one; answers say if not.
     pub(super) keeps: bool,
     /// Of the request.
@@ -80,6 +82,7 @@ impl H1 {
             input,
             output: Out::default(),
             body: Body::Done,
+            continued: false,
             keeps: true,
             version: Version::V1_1,
             method: Method::Get,

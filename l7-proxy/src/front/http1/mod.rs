@@ -169,6 +169,7 @@ impl Session {
         };
         let h1 = &mut self.h1;
         h1.body = Body::from(intent.framing);
+        h1.continued = !intent.waits;
         h1.version = intent.version;
         h1.keeps = intent.keeps
             && !self.door.entry.is_closing()

@@ -58,6 +58,8 @@ impl H1 {
             // RFC 9110 §15.5.22: what would be spoken instead belongs to the answer.
             answer.fields.all(Known::Upgrade).for_each(|upgrade| out.line(b"upgrade", upgrade));
         }
+        // A client that still waits for leave to send its body may do so or not (RFC 9110 §10.1.1).
+        self.keeps &= self.continued || self.body.is_done();
         // A tunnel that was refused may be followed by what was meant for it.
         self.keeps &= self.method != Method::Connect && !self.entry.is_closing();
         let connection: &[u8] = match (self.keeps, self.version, lines.status()) {
@@ -115,6 +117,7 @@ impl Side for H1 {
         if self.version == Version::V1_0 {
             return;
         }
+        self.continued |= lines.status() == 100;
         let out = self.output.text();
         status_line(out, lines.status(), lines.reason());
         lines.write(out, None);

@@ -28,7 +28,7 @@ impl Sink for Map {
 /// (RFC 9113 §8.2.3).
 ///
 /// # Errors
-/// Where it has more lines, or a longer target, than it may.
+/// Where it has more lines, or a longer target, than it may, or blanks around a value (RFC 9113 §8.2.1).
 pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) -> Result<(), Fault> {
     if parts.headers.len() > limits.lines {
         return Err(Fault::HeadTooLarge);
@@ -44,6 +44,9 @@ pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) ->
     request.begin(method.as_bytes(), path.as_bytes(), Version::V2);
     let mut cookies = Vec::new();
     for (name, value) in &parts.headers {
+        if is_padded(value) {
+            return Err(Fault::Field);
+        }
         if name == http::header::COOKIE {
             if !cookies.is_empty() {
                 cookies.extend_from_slice(b"; ");
@@ -63,6 +66,11 @@ pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) ->
     Ok(())
 }
 
+fn is_padded(value: &HeaderValue) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
+}
+
 /// Sixteen bytes that nobody knows beforehand, in base64 (RFC 6455 §4.1).
 fn websocket_key() -> String {
     let mut bytes = [0_u8; 16];
@@ -75,7 +83,7 @@ fn websocket_key() -> String {
 /// Understands a request that was read from `parts`; `ended` where it has no body.
 ///
 /// # Errors
-/// Why it is refused.
+/// Why it is refused; [`Fault::Field`] where it is no request at all.
 pub(super) fn understand<'a>(
     parts: &'a Parts,
     request: &'a Request,
@@ -83,6 +91,9 @@ pub(super) fn understand<'a>(
     ended: bool,
 ) -> Result<Intent<'a>, Fault> {
     let fields = &request.fields;
+    if parts.uri.scheme_str() == Some("") {
+        return Err(Fault::Field);
+    }
     let mut hosts = fields.all(Known::Host);
     let (host, more) = (hosts.next(), hosts.next().is_some());
     let authority = match (parts.uri.authority(), host) {
@@ -90,8 +101,10 @@ pub(super) fn understand<'a>(
             return Err(Fault::Host);
         }
         (Some(authority), _) => authority.as_str().as_bytes(),
-        (None, Some(host)) => host,
-        (None, None) => return Err(Fault::Host),
+        (None, Some(host)) if request.method != Method::Connect => host,
+        // RFC 9113 §8.5.
+        (None, _) if request.method == Method::Connect => return Err(Fault::Field),
+        (None, _) => return Err(Fault::Host),
     };
     if more || !authority_is_valid(authority) {
         return Err(Fault::Host);
@@ -126,10 +139,16 @@ pub(super) fn understand<'a>(
 }
 
 /// Trailers as fields.
-pub(super) fn trailers(map: &HeaderMap) -> Fields {
+///
+/// # Errors
+/// [`Fault::Trailers`] where there are blanks around a value.
+pub(super) fn trailers(map: &HeaderMap) -> Result<Fields, Fault> {
     let mut fields = Fields::default();
     for (name, value) in map {
+        if is_padded(value) {
+            return Err(Fault::Trailers);
+        }
         fields.line(name.as_str().as_bytes(), value.as_bytes());
     }
-    fields
+    Ok(fields)
 }

@@ -97,7 +97,9 @@ impl Guard {
     /// A frame has begun. Says whether it has to lose its END_STREAM: trailers with a pseudo-field, which must
     /// come first, are then the error of the stream that they should be (RFC 9113 §8.1).
     fn frame(&mut self, frame: &Frame<'_>) -> bool {
+        let is_over = matches!(frame.kind, DATA | HEADERS) && frame.stream == self.ended && self.ended > 0;
         let spoils = frame.kind == HEADERS
+            && !is_over
             && frame.stream <= self.top
             && frame.flags & END_STREAM != 0
             && frame.fields().is_some_and(begins_with_pseudo);
@@ -109,6 +111,10 @@ impl Guard {
             if frame.kind != SETTINGS || frame.flags & ACK != 0 {
                 self.end = Some(PROTOCOL_ERROR);
             }
+        }
+        if is_over && self.end.is_none() {
+            // RFC 9113 §5.1: nobody who has ended a stream sends more of it.
+            self.end = Some(STREAM_CLOSED);
         }
         if matches!(frame.kind, HEADERS | CONTINUATION) {
             self.block = (frame.flags & END_HEADERS == 0).then_some(frame.stream);
@@ -151,7 +157,7 @@ impl Guard {
             return Some(PROTOCOL_ERROR);
         }
         match (kind, frame.payload) {
-            (DATA, _) if stream == self.ended => Some(STREAM_CLOSED),
+            (DATA | HEADERS, _) if stream == self.ended => Some(STREAM_CLOSED),
             (WINDOW_UPDATE, Some([_, 0, 0, 0])) if stream == 0 => Some(PROTOCOL_ERROR),
             (SETTINGS, Some(payload)) => payload.chunks_exact(6).find_map(setting_is_wrong),
             _ => None,
@@ -291,7 +297,7 @@ mod tests {
     #[test]
     fn frames_are_followed_however_they_are_cut() {
         let get = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82, 0x86, 0x84]);
-        let before = [frame(SETTINGS, 0, 0, &[0; 6]), get.clone(), frame(PING, 0, 0, &[0; 8])].concat();
+        let before = [frame(SETTINGS, 0, 0, &[0; 6]), get, frame(PING, 0, 0, &[0; 8])].concat();
         for step in 1..60 {
             assert_eq!(code(&before, step), PROTOCOL_ERROR);
             let short = [before.clone(), frame(PING, 0, 0, &[0; 7])].concat();
@@ -303,16 +309,20 @@ mod tests {
     fn trailers_with_pseudo_fields_do_not_end_the_stream() {
         let mut guard = Guard::new(1_000);
         guard.came(&mut [0; PREFACE]);
-        guard.came(&mut frame(HEADERS, END_HEADERS, 1, &[0x82, 0x86, 0x84]));
-        for (block, spoilt) in [
+        for (number, (block, spoilt)) in [
             (&[0x82][..], true),
             (&[0x42, 1, b'x'], true),
             (&[0, 2, b':', b'x', 0], true),
             (&[0x40, 0x85, 0xb9, 0x49, 0x53, 0x39, 0xe4, 0x01, b'x'], true),
             (&[0, 1, b'x', 1, b'y'], false),
             (&[0x40, 0x85, 0xf2, 0xb2, 0x4a, 0x84, 0xff, 1, b'y'], false),
-        ] {
-            let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, block);
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let stream = 2 * number as u8 + 1;
+            guard.came(&mut frame(HEADERS, END_HEADERS, stream, &[0x82, 0x86, 0x84]));
+            let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
             guard.came(&mut trailers);
             assert_eq!(trailers[4] & END_STREAM == 0, spoilt, "{block:?}");
         }

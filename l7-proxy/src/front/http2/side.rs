@@ -64,6 +64,11 @@ impl H2 {
         }
     }
 
+    /// Answers what is no request (RFC 9113 §8.1.1).
+    pub(super) fn refuse(&mut self) {
+        self.respond.send_reset(Reason::PROTOCOL_ERROR);
+    }
+
     /// The stream as a connection of another protocol, when the answer has said that it is.
     pub(super) fn into_channel(self) -> Option<Channel> {
         self.send.map(|send| Channel::new(self.body, send))
@@ -114,7 +119,7 @@ impl Side for H2 {
             }
         }
         Poll::Ready(match ready!(self.body.poll_trailers(context)) {
-            Ok(Some(map)) => Ok(Piece::Trailers(fields::trailers(&map))),
+            Ok(Some(map)) => fields::trailers(&map).map(Piece::Trailers).map_err(SideFault::Fault),
             Ok(None) => Ok(Piece::End),
             Err(_) => Err(SideFault::Gone),
         })

@@ -16,7 +16,7 @@ use crate::{
     server::{Connection, Pool, Slot, now},
     state::Refusal,
     tcp::{Party, Times, relay},
-    wire::{Answer, Fault, Framing, Method, Request},
+    wire::{Answer, Fault, Framing, Request},
 };
 
 /// Serves a request.
@@ -59,6 +59,7 @@ impl Stream<'_> {
     async fn request(mut self, parts: &Parts, ended: bool) {
         let (service, client) = (self.service, self.client);
         let counters = service.state.counters(self.door.worker);
+        self.side.is_head = parts.method == http::Method::HEAD;
         let mut head = Request::default();
         let understood = fields::read(parts, &mut head, &service.head)
             .and_then(|()| fields::understand(parts, &head, client.secure, ended));
@@ -69,10 +70,14 @@ impl Stream<'_> {
                     Fault::HeadTooLarge | Fault::TargetTooLong => Refusal::Size,
                     _ => Refusal::Malformed,
                 });
+                if fault == Fault::Field {
+                    self.side.refuse();
+                    let report = Report { times: self.times, ended: *b"PR", ..Report::of_none() };
+                    return self.tell(None, None, &report, fault.status());
+                }
                 return Box::pin(self.own(None, &service.pages.get(fault.status()), *b"PR")).await;
             }
         };
-        self.side.is_head = intent.method == Method::Head;
         self.side.is_tunnel = intent.upgrade.is_some();
         if intent.upgrade.is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"websocket")) {
             // RFC 9220 §3: nothing is known of what it would be towards a server.

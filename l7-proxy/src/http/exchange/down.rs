@@ -153,7 +153,7 @@ impl<S: Side> Running<'_, S> {
                 x.side.end(None);
                 Down::Flush
             }
-            framing => Down::Body(Body::from(framing)),
+            framing => Down::Body(Body::of_answer(framing)),
         };
         Ok(())
     }

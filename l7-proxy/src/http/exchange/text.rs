@@ -31,8 +31,8 @@ pub(crate) fn put_trailers(out: &mut Vec<u8>, fields: &Fields) {
 /// Whether a line may come after the body: none that says how the message is to be read, whose it is or what
 /// may be done with it, in whatever spelling (RFC 9110 §6.5.1).
 pub(crate) fn may_trail(known: Known, name: &[u8]) -> bool {
-    const BEGIN: [&[u8]; 7] =
-        [b"auth", b"content-", b"if-", b"proxy-", b"www-", b"x-forwarded-", b"x-ssl-client"];
+    const BEGIN: [&[u8]; 8] =
+        [b"auth", b"content-", b"if-", b"proxy-", b"transfer-", b"www-", b"x-forwarded-", b"x-ssl-client"];
     const WHOLE: [&[u8]; 4] = [b"age", b"pragma", b"range", b"vary"];
     let begins = |begin: &[u8]| {
         name.len() >= begin.len()

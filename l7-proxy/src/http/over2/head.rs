@@ -49,7 +49,8 @@ pub(super) fn request(text: &[u8], intent: &Intent<'_>, secure: bool, tunnel: bo
 pub(super) fn answer(response: &Response<impl Sized>, answer: &mut Answer) {
     answer.begin(response.status().as_u16());
     for (name, value) in response.headers() {
-        answer.fields.line(name.as_str().as_bytes(), value.as_bytes());
+        // Blanks around a value are not allowed (RFC 9113 §8.2.1); clients are not to suffer from them.
+        answer.fields.line(name.as_str().as_bytes(), value.as_bytes().trim_ascii());
     }
 }
 
@@ -70,7 +71,7 @@ pub(super) fn trailers(fields: &Fields) -> HeaderMap {
 pub(super) fn fields(map: &HeaderMap) -> Fields {
     let mut fields = Fields::default();
     for (name, value) in map {
-        fields.line(name.as_str().as_bytes(), value.as_bytes());
+        fields.line(name.as_str().as_bytes(), value.as_bytes().trim_ascii());
     }
     fields
 }

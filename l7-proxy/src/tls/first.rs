@@ -1,0 +1,67 @@
+//! What a client begins with, before anyone has agreed upon TLS. rustls tells a client of TLS 1.1 that no agreement
+//! was reached, and one that speaks HTTP that it made no sense; both may know better what to do.
+
+use std::io;
+
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// Bytes of a record's and a handshake message's head, and the version within (RFC 5246 §6.2.1, §7.4.1.2).
+const HEAD: usize = 11;
+
+/// A fatal `protocol_version` (RFC 5246 §7.2).
+const OLD: &[u8] = &[21, 3, 1, 0, 2, 2, 70];
+
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 47\r\n\
+    connection: close\r\n\r\nThis is HTTP, sent to a port that wants HTTPS\r\n";
+
+/// What is told to a client that begins with `bytes`; nothing where TLS may come of it.
+fn refusal(bytes: &[u8], http: bool) -> Option<&'static [u8]> {
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PRI "];
+    match bytes {
+        // In one record at least as far as that; in pieces it is left to rustls.
+        [22, _, _, high, low, 1, _, _, _, 3, 0..=2, ..] if *high > 0 || *low > 5 => Some(OLD),
+        _ if http && METHODS.iter().any(|method| bytes.starts_with(method)) => Some(PLAIN),
+        _ => None,
+    }
+}
+
+/// Looks at what a client begins with, and tells it where that comes to nothing. What has not come by then is not
+/// waited for: rustls will refuse it in its own words.
+///
+/// # Errors
+/// Where it was refused, or the connection broke.
+pub(super) async fn look(socket: &mut TcpStream, http: bool) -> io::Result<()> {
+    let mut bytes = [0; HEAD];
+    let seen = socket.peek(&mut bytes).await?;
+    let Some(answer) = refusal(&bytes[..seen], http) else { return Ok(()) };
+    // What is not read would make of the end a reset, which overtakes the answer.
+    let mut rest = [0; 4_096];
+    while matches!(socket.try_read(&mut rest), Ok(1..)) {}
+    socket.write_all(answer).await?;
+    socket.shutdown().await?;
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_versions_and_plain_http_are_known_by_their_first_bytes() {
+        let hello = |version: u8| [22, 3, 1, 0, 200, 1, 0, 0, 196, 3, version];
+        for old in 0..3 {
+            assert_eq!(refusal(&hello(old), false), Some(OLD));
+        }
+        assert_eq!(refusal(&hello(3), true), None);
+        assert_eq!(refusal(&hello(1)[..10], true), None);
+        assert_eq!(refusal(&[22, 3, 1, 0, 3, 1, 0, 0, 22, 3, 1], true), None, "the head of a next record");
+        assert_eq!(refusal(b"GET / HTTP/", true), Some(PLAIN));
+        assert_eq!(refusal(b"GET / HTTP/", false), None, "other protocols begin with words too");
+        assert_eq!(refusal(b"", true), None);
+        let (_, body) = PLAIN.split_at(memchr::memmem::find(PLAIN, b"\r\n\r\n").unwrap() + 4);
+        assert!(
+            memchr::memmem::find(PLAIN, format!("content-length: {}\r", body.len()).as_bytes()).is_some()
+        );
+    }
+}
