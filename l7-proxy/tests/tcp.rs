@@ -190,7 +190,7 @@ fn connections_are_told_line_by_line() {
     let (folder, server) = (Folder::new(), echo());
     let file = folder.0.join("log");
     let log = format!(r#", "log": {{ "to": {{ "file": "{}" }}, "format": "haproxy" }}"#, file.display());
-    let proxy = Proxy::start_with(&[server.address], TCP, "", &log);
+    let proxy = Proxy::start_with(&[server.address], TCP, r#", "title": "flow""#, &log);
     let mut client = proxy.connect();
     client.send(b"12345");
     client.exactly(5);
@@ -199,7 +199,37 @@ fn connections_are_told_line_by_line() {
     eventually("a line", || std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')));
     let line = std::fs::read_to_string(&file).unwrap();
     assert!(line.starts_with(&format!("127.0.0.1:{port} [")), "{line}");
-    assert!(line.contains("] web web/s0 0/") && line.ends_with(" 5 -- 0/0/0/0/0 0/0\n"), "{line}");
+    assert!(line.contains("] web flow/s0 0/") && line.ends_with(" 5 -- 0/0/0/0/0 0/0\n"), "{line}");
+}
+
+#[test]
+fn who_has_been_told_all_may_leave_without_a_word() {
+    // R50: many clients close a connection without saying so within TLS. After the server's end that is no failure.
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let server = Server::script(|client, _| {
+        client.until("DISCONNECT");
+        client.send(b"RECEIPT");
+    });
+    let (path, file) = (folder.write("a.pem", &authority.combined(&["a.example"])), folder.0.join("log"));
+    let service = format!(r#", "mode": "tcp", "tls": {{ "certificates": ["{}"] }}"#, path.display());
+    let log = format!(r#", "log": {{ "to": {{ "file": "{}" }}, "format": "haproxy" }}"#, file.display());
+    let proxy = Proxy::start_with(&[server.address], &service, "", &log);
+    let line = |number: usize| {
+        let lines = || std::fs::read_to_string(&file).unwrap_or_default();
+        eventually("a line", || lines().lines().count() > number);
+        lines().lines().nth(number).unwrap().to_owned()
+    };
+    let mut stream = connect(&authority.client(&[]), proxy.address, "a.example").unwrap();
+    stream.write_all(b"DISCONNECT").unwrap();
+    let mut said = Vec::new();
+    assert_eq!(stream.read_to_end(&mut said).unwrap(), 7);
+    drop(stream);
+    assert!(line(0).ends_with(" 7 -- 0/0/0/0/0 0/0"), "{}", line(0));
+    // Before it, somebody may have cut the connection.
+    let mut stream = connect(&authority.client(&[]), proxy.address, "a.example").unwrap();
+    stream.write_all(b"CONN").unwrap();
+    drop(stream);
+    assert!(line(1).ends_with(" 0 CD 0/0/0/0/0 0/0"), "{}", line(1));
 }
 
 #[test]

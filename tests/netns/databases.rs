@@ -29,13 +29,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// R19's persistence, and E9's and E10's end of sessions.
 const ONE_FOR_ALL: &str = "persistence = { type = \"last-successful\" }\n";
 
-/// Two hosts in a pool that resets the sessions of a server that goes down, and a VIP with this port and check.
-fn config(net: &Topology, vips: &[(&str, u16, &str)]) -> Config {
+/// Two hosts in a pool that resets the sessions of a server that goes down, and VIPs of a mode with these ports and checks.
+fn config(net: &Topology, mode: &str, vips: &[(&str, u16, &str)]) -> Config {
     let top = "[health]\ninterval = \"200ms\"\nrise = 2\nfall = 3\n";
     let mut config = Config::with_top(top).pool("all", Family::V4, &net.servers);
     for (name, port, health) in vips {
         let more = format!("{ONE_FOR_ALL}health = {health}\nserver_port = {}\n", port % 10_000);
-        config = config.vip(name, net.vip(200).of(Family::V4), &port.to_string(), "snat", "all", &more);
+        config = config.vip(name, net.vip(200).of(Family::V4), &port.to_string(), mode, "all", &more);
     }
     let text = config.text().replace("[pool.all]\n", "[pool.all]\non_down = \"reset\"\n");
     Config::with_top(&text)
@@ -115,6 +115,46 @@ impl Session {
 #[test]
 fn redis_clients_follow_the_master_and_do_not_go_back() {
     needs_balancer!();
+    follow_the_master("snat");
+}
+
+#[test]
+fn redis_clients_follow_the_master_through_the_proxy() {
+    needs_balancer!();
+    follow_the_master("tcp");
+}
+
+/// Redis' own client and load, in a namespace; gives what it said.
+#[track_caller]
+fn tool(ns: &Netns, program: &str, target: SocketAddr, words: &[&str]) -> String {
+    let mut command = ns.command(program);
+    command.args(["-h", &target.ip().to_string(), "-p", &target.port().to_string(), "-a", "geheim"]);
+    let output = process::output(program, command.args(words), LIMIT);
+    let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {words:?}: {said}{why}");
+    said.trim().to_owned()
+}
+
+/// What Redis' own programs do through a VIP: large values both ways, requests in heaps, messages to those who wait.
+#[track_caller]
+fn use_redis(clients: &Netns, target: SocketAddr) {
+    let large = "x".repeat(100_000);
+    assert_eq!(tool(clients, "redis-cli", target, &["set", "large", &large]), "OK");
+    assert_eq!(tool(clients, "redis-cli", target, &["get", "large"]), large);
+    let requests = if std::env::var_os("LB_TEST_FULL").is_some() { "100000" } else { "5000" };
+    let words = ["-n", requests, "-c", "20", "-P", "10", "-t", "set,get,lrange_100", "--csv"];
+    let said = tool(clients, "redis-benchmark", target, &words);
+    assert!(["SET", "GET", "LRANGE_100"].iter().all(|name| said.contains(&format!("\"{name}"))), "{said}");
+    let mut waiting = Session::open(clients, target).expect("a session");
+    assert_eq!(waiting.ask("SUBSCRIBE news").as_deref(), Ok("*3"));
+    (0..5).for_each(|_| drop(waiting.line().expect("the rest of the answer")));
+    assert_eq!(tool(clients, "redis-cli", target, &["publish", "news", "hello"]), "1");
+    let message: Vec<_> = (0..7).map(|_| waiting.line().expect("a line of the message")).collect();
+    assert_eq!(message.last().map(String::as_str), Some("hello"), "{message:?}");
+}
+
+#[track_caller]
+fn follow_the_master(mode: &str) {
     let bed = Bed { servers: Vec::new(), net: Topology::build(Layout { servers: 2, ..Layout::default() }) };
     let folder = Folder::new();
     let [one, two] = &bed.net.servers[..] else { panic!("two servers") };
@@ -124,14 +164,17 @@ fn redis_clients_follow_the_master_and_do_not_go_back() {
         assert_eq!(redis.tell(&format!("CONFIG SET proc-title-template {}", redis.host.name)), "+OK");
     }
     let health = "{ check = \"redis\", password = \"geheim\" }";
-    let balancer = bed.start(&config(&bed.net, &[("redis", 6379, health)]));
+    let balancer = bed.start(&config(&bed.net, mode, &[("redis", 6379, health)]));
     let _ = balancer.wait_health(LIMIT, "redis", "s1", Health::Up);
     let status = balancer.wait_health(LIMIT, "redis", "s2", Health::Down);
     let reason = &status.vips[0].servers[1].reason;
     assert_eq!(reason, "its role is slave, expected master");
 
     let (clients, target) = (&bed.net.client().ns, bed.net.vip(200).at(Family::V4, 6379));
-    let mut old = Session::open(clients, target).expect("a session");
+    let mut old = wait::until(LIMIT, "a session", || Session::open(clients, target));
+    if mode == "tcp" {
+        use_redis(clients, target);
+    }
     assert_eq!(old.who().as_deref(), Ok("s1"));
     let idle = Session::open(clients, target).expect("an idle session");
 
@@ -225,7 +268,7 @@ fn mysql_clients_are_all_with_one_server_leave_it_when_it_hangs_and_do_not_go_ba
     let health = "{ check = \"mysql\", user = \"lb_check\", timeout = \"200ms\" }";
     let galera = "{ check = \"http\", port = 9200, expect = 200 }";
     // E9: each is a backup, and they serve nevertheless.
-    let text = config(net, &[("mysql", 3306, health), ("galera", 13306, galera)]);
+    let text = config(net, "snat", &[("mysql", 3306, health), ("galera", 13306, galera)]);
     let balancer =
         bed.start(&Config::with_top(&text.text().replace(", address", ", backup = true, address")));
     let status = balancer.wait_all_up();

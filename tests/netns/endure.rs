@@ -173,7 +173,7 @@ fn upgrades_that_translate_the_flow_tables_harm_nothing() {
 }
 
 /// Bytes of memory that a process has, `VmRSS` of proc(5).
-fn resident(process: u32) -> u64 {
+pub(crate) fn resident(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");

@@ -5,6 +5,7 @@
 
 mod api;
 mod bed;
+mod brokers;
 mod churn;
 mod config;
 mod l7;
@@ -24,6 +25,7 @@ mod metrics;
 mod names;
 mod openstack;
 mod passthrough;
+mod people;
 mod persistence;
 mod ports;
 mod proxied;
@@ -38,3 +40,4 @@ mod takeover;
 mod trace;
 mod transparent;
 mod tunnels;
+mod website;

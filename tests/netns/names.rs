@@ -17,17 +17,17 @@ use crate::bed::Bed;
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// A hosts file for what runs in a namespace (`ip netns exec` puts it over the host's own); removed on drop.
-struct Hosts(PathBuf);
+pub(crate) struct Hosts(PathBuf);
 
 impl Hosts {
-    fn of(ns: &Netns) -> Self {
+    pub(crate) fn of(ns: &Netns) -> Self {
         let folder = PathBuf::from("/etc/netns").join(ns.name());
         fs::create_dir_all(&folder).expect("a folder for the namespace");
         fs::write(folder.join("nsswitch.conf"), "hosts: files\n").expect("a file for the namespace");
         Self(folder)
     }
 
-    fn write(&self, lines: &str) {
+    pub(crate) fn write(&self, lines: &str) {
         fs::write(self.0.join("hosts"), lines).expect("a hosts file");
     }
 }

@@ -16,12 +16,16 @@ use lb_tests::{
     needs_balancer,
     netns::Netns,
     process,
+    stomp::Broker,
     topology::{Layout, Topology},
     wait,
 };
 use lb_user::snapshot::{Health, PoolHealth};
 
-use crate::l7::{Tunnel, ask, certificate, proxies, steady};
+use crate::{
+    brokers::{converse, session},
+    l7::{Tunnel, ask, certificate, proxies, steady},
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -70,8 +74,11 @@ fn the_flow_example_serves_in_full() {
     let nodes: Vec<_> =
         (0..3).map(|n| on(n, &format!("node{}", n + 1), &format!("10.1.0.{}", 21 + n), 8000)).collect();
     let spare = on(2, "spare", "10.1.0.24", 8000);
-    let stomp: Vec<_> =
-        (0..3).map(|n| on(n, &format!("stomp{}", n + 1), &format!("10.1.0.{}", 21 + n), 61613)).collect();
+    let broker = |n: usize| {
+        let address = ip(&format!("10.1.0.{}", 21 + n));
+        Broker::start(&net.servers[n].ns, &format!("stomp{}", n + 1), address, 61613)
+    };
+    let brokers = [0, 1, 2].map(broker);
 
     let installation = Installation::new(&net.lb.ns, &["eth0"], &example("flow.toml")).xdp_mode("native");
     let pem = certificate("lb.example");
@@ -125,23 +132,15 @@ fn the_flow_example_serves_in_full() {
         let got = get(url);
         assert!(got.server().is_some_and(|name| name.starts_with("node")), "{url}: {got:?}");
     }
-    // R49: TLS in front of STOMP ends here; the pool is checked on port 8000.
-    let mut openssl = ns.command("openssl");
-    openssl.args([
-        "s_client",
-        "-quiet",
-        "-CAfile",
-        trusted,
-        "-verify_return_error",
-        "-connect",
-        "10.1.0.5:61613",
-    ]);
-    let frame = balancer.installation().put("frame", "GET /stomp HTTP/1.1\r\nConnection: close\r\n\r\n");
-    openssl.stdin(fs::File::open(frame).expect("a file"));
-    let output = process::output("openssl s_client", &mut openssl, LIMIT);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("server: stomp"), "{said} {}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(stomp.iter().map(|server| server.asked().len()).sum::<usize>(), 1);
+    // R45, R49: TLS in front of STOMP ends here, and each client has a broker.
+    for number in 0..6 {
+        let target = SocketAddr::new(ip("10.1.0.5"), 61613);
+        let (mut session, _, name) = session(ns, target, "lb.example", &pem).expect("a session");
+        assert!(name.starts_with("stomp"), "{name}");
+        converse(&mut session, &format!("job {number}")).expect("a conversation");
+        session.disconnect(LIMIT).expect("a farewell");
+    }
+    assert_eq!(brokers.iter().map(Broker::clients).sum::<usize>(), 6);
 
     // R48: 503 to the check is DOWN although the port is open; with all three gone the spare serves.
     nodes.iter().for_each(|node| node.ill(true));
@@ -172,7 +171,7 @@ fn the_flow_example_serves_in_full() {
     wait::until_true(LIMIT, "the count to arrive", || {
         find_vip(&balancer.status(), "web").traffic.connections >= 8
     });
-    let metrics = curl_metrics(&balancer);
+    let metrics = metrics(&balancer);
     assert!(metrics.contains("l7_requests_total{service=\"web\"}"), "{metrics}");
     assert_eq!(metrics.matches("# EOF").count(), 1);
 
@@ -186,7 +185,8 @@ fn the_flow_example_serves_in_full() {
     assert!(proxies(&net.lb.ns).is_empty());
 }
 
-fn curl_metrics(balancer: &Balancer<'_>) -> String {
+/// What `/metrics` says.
+pub(crate) fn metrics(balancer: &Balancer<'_>) -> String {
     let mut command = Command::new("curl");
     command
         .args(["--silent", "--unix-socket"])

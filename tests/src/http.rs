@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{netns::Netns, process};
+use crate::{netns::Netns, process, websocket};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -49,8 +49,9 @@ struct Shared {
 
 impl Web {
     /// Starts a server that answers every request with 200, its name, and the request as it came. `/health` and the like
-    /// (`…health`) are answered with 503 while it is [`Self::ill`]. An upgrade to WebSocket is answered with a wrong
-    /// `Sec-WebSocket-Accept`, after which all bytes come back.
+    /// (`…health`) are answered with 503 while it is [`Self::ill`]. WebSockets to `/socket` have their messages sent back,
+    /// those to `/log` are sent a numbered line every ten milliseconds ([`crate::websocket`]); to any other path an upgrade
+    /// is answered with a wrong `Sec-WebSocket-Accept`, after which all bytes come back.
     ///
     /// # Panics
     /// When the port cannot be had.
@@ -146,12 +147,25 @@ impl Shared {
             let last =
                 asked.headers.get("connection").is_some_and(|words| words.eq_ignore_ascii_case("close"));
             let said = format!("server: {}\n{}", self.name, asked.shown());
+            let path = asked.line.split(' ').nth(1).unwrap_or_default().to_owned();
+            let key = asked.header("sec-websocket-key").unwrap_or_default().to_owned();
             self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
             if upgrade {
-                let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                            Sec-WebSocket-Accept: deliberately-wrong\r\n\r\n";
-                let _ = stream.write_all(head.as_bytes());
-                let _ = std::io::copy(&mut input, &mut stream);
+                let accept = match &*path {
+                    "/socket" | "/log" => websocket::accept(&key),
+                    _ => "deliberately-wrong".to_owned(),
+                };
+                let head = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Accept: {accept}\r\n\r\n"
+                );
+                // A message is sent when it is there. The client sees what fails, and is the judge.
+                let _ = stream.set_nodelay(true);
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| match &*path {
+                    "/socket" => websocket::echo(&mut input, stream),
+                    "/log" => websocket::stream(stream),
+                    _ => std::io::copy(&mut input, &mut stream).map(drop),
+                });
                 return;
             }
             let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{said}", said.len());

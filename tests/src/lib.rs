@@ -9,6 +9,8 @@
 //! | [`server`], [`tls`] | servers that say who they are |
 //! | [`decapsulator`], [`relay`] | servers that take packets out of tunnels; tunnels without a balancer |
 //! | [`client`], [`streams`] | requests, transfers, long streams, all with deadlines |
+//! | [`http`], [`visitors`], [`websocket`] | a web server; clients of a web site in the background; frames of WebSockets |
+//! | [`stomp`], [`syslog`] | a message broker and its clients; somebody who takes log lines |
 //! | [`frame`], [`capture`] | what was on the wire |
 //! | [`packet`] | frames made by hand |
 //! | [`stack`] | what a kernel program needs of it |
@@ -39,12 +41,16 @@ pub mod relay;
 pub mod schema;
 pub mod server;
 pub mod stack;
+pub mod stomp;
 pub mod streams;
 mod switch;
+pub mod syslog;
 pub mod tls;
 pub mod topology;
 pub mod veth;
+pub mod visitors;
 pub mod wait;
+pub mod websocket;
 
 /// Instructions that the verifier may look at before it accepts a program. It would look at a million; but other kernels
 /// see less and take more steps, and a daemon that starts waits for it.

@@ -10,6 +10,9 @@ use crate::{daemon, netns::Netns};
 /// Programs the harness runs.
 const TOOLS: [(&str, &str); 3] = [("ip", "iproute2"), ("ethtool", "ethtool"), ("tcpdump", "tcpdump")];
 
+/// Python as Debian has it, whose packages [`can_use`] looks for.
+pub const PYTHON: &str = "/usr/bin/python3";
+
 /// Why namespace tests cannot run here; `None` when they can. Found out once per process.
 pub fn obstacle() -> Option<&'static str> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
@@ -50,6 +53,17 @@ pub fn can_upgrade(name: &str) -> bool {
     let path = daemon::binary("next/lb-user");
     let missing = || format!("{} is missing; `cargo xtask test netns` builds it", path.display());
     unless(name, (!path.exists()).then(missing))
+}
+
+/// Whether the test `name` has a package of Python. If not, prints a line starting with `SKIPPED:`.
+///
+/// # Panics
+/// Instead of skipping, when `LB_DENY_SKIPS=1`.
+#[must_use]
+pub fn can_use(name: &str, module: &str) -> bool {
+    let look = Command::new(PYTHON).args(["-c", &format!("import {module}")]).output();
+    let missing = || format!("{PYTHON} has no module `{module}`; `cargo xtask setup` installs it");
+    unless(name, (!look.is_ok_and(|look| look.status.success())).then(missing))
 }
 
 /// Whether the test `name` can load the kernel program. If not, prints a line starting with `SKIPPED:`.
@@ -102,6 +116,16 @@ macro_rules! needs_balancer {
 macro_rules! needs_next_release {
     () => {
         if !$crate::privilege::can_upgrade(&$crate::test_name!()) {
+            return;
+        }
+    };
+}
+
+/// Returns from the test with a `SKIPPED:` line where Python lacks a module.
+#[macro_export]
+macro_rules! needs_module {
+    ($module:literal) => {
+        if !$crate::privilege::can_use(&$crate::test_name!(), $module) {
             return;
         }
     };

@@ -12,6 +12,8 @@ use super::{Algorithm, Mode, ProxyProtocolVersion, ServerTls, Span};
 pub struct Pool {
     /// Unique name.
     pub name: String,
+    /// What the log and metrics call it; its name unless given.
+    pub title: Option<String>,
     /// Servers; names are unique within the pool.
     pub servers: Vec<Server>,
     /// What its servers speak: the mode of the service that leads to it unless given. A `tcp` service that

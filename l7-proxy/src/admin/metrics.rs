@@ -168,7 +168,7 @@ fn servers(out: &mut String, ready: &Ready) {
             pool.servers.iter().map(|server| {
                 let labels = [
                     ("service", service.name.as_str()),
-                    ("pool", pool.name.as_str()),
+                    ("pool", pool.title.as_str()),
                     ("server", server.name.as_str()),
                 ];
                 (labels, &*server.live)

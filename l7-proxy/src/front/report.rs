@@ -38,7 +38,7 @@ impl Over<'_> {
                 client: self.client,
                 request: self.intent.map(Asked::of),
                 served: self.pool.map(|pool| Served {
-                    pool: &pool.name,
+                    pool: &pool.title,
                     server: self.report.server.map(|index| pool.servers[index].name.as_str()),
                 }),
                 status: self.status,

@@ -61,6 +61,8 @@ impl Server {
 pub struct Pool {
     /// Unique name.
     pub name: String,
+    /// What the log and metrics call it.
+    pub title: String,
     /// Servers in the order of the specification.
     pub servers: Vec<Server>,
     /// How one is chosen.
@@ -103,6 +105,7 @@ impl Pool {
         let weights: Vec<u16> = servers.iter().map(|server| server.weight).collect();
         Self {
             name: spec.name.clone(),
+            title: spec.title.as_ref().unwrap_or(&spec.name).clone(),
             turns: turns(&weights),
             servers,
             algorithm,

@@ -165,13 +165,13 @@ where
         begin(&mut client.output, &mut client.stream, context, Ended::Client)?;
         begin(&mut server.output, &mut server.stream, context, Ended::Server)?;
         if server.output.is_empty() {
-            up.poll(&mut client.stream, &mut server.stream, context).map_err(|broken| {
+            up.poll(&mut client.stream, &mut server.stream, down.shut, context).map_err(|broken| {
                 reset = broken.reset;
                 if broken.of_source { Ended::Client } else { Ended::Server }
             })?;
         }
         if client.output.is_empty() {
-            down.poll(&mut server.stream, &mut client.stream, context).map_err(|broken| {
+            down.poll(&mut server.stream, &mut client.stream, up.shut, context).map_err(|broken| {
                 reset = broken.reset;
                 if broken.of_source { Ended::Server } else { Ended::Client }
             })?;
@@ -217,8 +217,15 @@ impl Way {
         Self { pending, splice: None, ended: false, shut: false, flushed: true, passed: 0 }
     }
 
-    /// Passes on what can be.
-    fn poll<R, W>(&mut self, from: &mut R, to: &mut W, context: &mut Context<'_>) -> Result<(), Broken>
+    /// Passes on what can be. Who has been told that the other direction is over (`told_all`) may leave without a word,
+    /// within TLS as well: nothing breaks by it.
+    fn poll<R, W>(
+        &mut self,
+        from: &mut R,
+        to: &mut W,
+        told_all: bool,
+        context: &mut Context<'_>,
+    ) -> Result<(), Broken>
     where
         R: AsyncRead + Plain + Unpin,
         W: AsyncWrite + Plain + Unpin,
@@ -272,6 +279,7 @@ impl Way {
                     self.splice = Some(Splice::default());
                 }
                 Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(Broken { of_source: true, reset: false })) if told_all => self.ended = true,
                 Poll::Ready(Err(broken)) => return Err(broken),
             }
         }

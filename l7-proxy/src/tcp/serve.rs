@@ -136,7 +136,7 @@ impl Connection<'_> {
                 client: self.client,
                 request: None,
                 served: pool.map(|pool| Served {
-                    pool: &pool.name,
+                    pool: &pool.title,
                     server: self.server.map(|index| pool.servers[index].name.as_str()),
                 }),
                 status: 0,

@@ -236,6 +236,7 @@ fn pool_of(
     let own = &pool.proxied;
     spec::Pool {
         name: select::key(&vip.name, &lead),
+        title: Some(pool.name.clone()),
         servers: entries.collect(),
         mode: own.mode,
         algorithm: own.algorithm.map(algorithm),

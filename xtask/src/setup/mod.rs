@@ -56,10 +56,12 @@ enum Source {
     Crate { version: &'static str, exact: bool },
     /// A package of Debian and its relatives.
     Package(&'static str),
+    /// Such a package, with a module for Debian's Python.
+    Python(&'static str),
 }
 
 /// The one list of tools.
-const TOOLS: [Tool; 21] = [
+const TOOLS: [Tool; 23] = [
     Tool {
         name: "rust-src",
         purpose: Purpose::Build,
@@ -117,6 +119,18 @@ const TOOLS: [Tool; 21] = [
         source: Source::Package("mariadb-client-core"),
     },
     Tool {
+        name: "curl",
+        purpose: Purpose::Network,
+        reason: "ask web sites behind the balancer as people do",
+        source: Source::Package("curl"),
+    },
+    Tool {
+        name: "websockets",
+        purpose: Purpose::Network,
+        reason: "have WebSockets through the balancer that are as strict as those of browsers",
+        source: Source::Python("python3-websockets"),
+    },
+    Tool {
         name: "haproxy",
         purpose: Purpose::Compare,
         reason: "measure this balancer against it",
@@ -130,7 +144,7 @@ const TOOLS: [Tool; 21] = [
     },
     Tool {
         name: "h2load",
-        purpose: Purpose::Proxy,
+        purpose: Purpose::Network,
         reason: "have many clients of the proxy",
         source: Source::Package("nghttp2-client"),
     },
@@ -184,6 +198,9 @@ const TOOLS: [Tool; 21] = [
         source: Source::Package("xz-utils"),
     },
 ];
+
+/// Debian's Python: another that comes first in `PATH` has not its modules.
+const PYTHON: &str = "/usr/bin/python3";
 
 /// What was found of a tool.
 enum Found {
@@ -242,6 +259,10 @@ impl Tool {
             // Beside the compiler: what rustup puts into `PATH` is there even where the component is not.
             Source::Component(_) => found(sysroot()?.join("bin").join(self.name).is_file()),
             Source::Package(_) => found(shell::find(self.name).is_some()),
+            Source::Python(_) => {
+                let look = format!("import {}", self.name);
+                found(shell::output(shell::command(PYTHON).args(["-c", &look])).is_ok())
+            }
             Source::Crate { version, exact } => match self.version() {
                 None => Found::No(String::new()),
                 Some(own) if own == version => Found::Yes(format!(" ({own})")),
@@ -262,7 +283,7 @@ impl Tool {
         match self.source {
             Source::Library => rust_source::install(&sysroot()?),
             Source::Component(component) => add_component(component),
-            Source::Package(_) => Ok(()),
+            Source::Package(_) | Source::Python(_) => Ok(()),
             Source::Crate { version, .. } => {
                 eprintln!("setup: compiling {} {version}, a matter of minutes", self.name);
                 // Forced, because a program that does not fit may be in the way.
@@ -279,7 +300,9 @@ impl Tool {
                 "put Rust's `library` folder into lib/rustlib/src/rust of the toolchain".into()
             }
             Source::Component(component) => format!("try `rustup component add {component}`"),
-            Source::Package(package) => format!("install the package that has it ({package} in Debian)"),
+            Source::Package(package) | Source::Python(package) => {
+                format!("install the package that has it ({package} in Debian)")
+            }
             Source::Crate { version, .. } => {
                 format!("try `cargo install {} --version {version} --locked`", self.name)
             }
@@ -291,7 +314,10 @@ impl Tool {
 fn install_packages(missing: &[&Tool]) -> Result<()> {
     let packages: Vec<_> = missing
         .iter()
-        .filter_map(|tool| if let Source::Package(package) = tool.source { Some(package) } else { None })
+        .filter_map(|tool| match tool.source {
+            Source::Package(package) | Source::Python(package) => Some(package),
+            _ => None,
+        })
         .collect();
     if packages.is_empty() {
         return Ok(());
