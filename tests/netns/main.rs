@@ -28,6 +28,7 @@ mod passthrough;
 mod people;
 mod persistence;
 mod ports;
+mod posts;
 mod proxied;
 mod refusal;
 mod reload;

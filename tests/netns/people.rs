@@ -1,15 +1,11 @@
 //! What people use, in front of the real thing: curl, h2load, openssl, a WebSocket library as browsers have one, and
-//! clients that know a VIP by name (R30, R32, R33, R34, R76, E3).
+//! clients that know a VIP by name (R30, R32, R33, R34, R76).
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
     thread,
     time::{Duration, Instant},
 };
@@ -262,111 +258,4 @@ fn clients_find_a_vip_by_its_name_and_follow_it_elsewhere() {
     });
     let got = get(&["--write-out", "at %{remote_ip}\n"], "https://www.example/page");
     assert!(got.body.ends_with(&format!("at {second}\n")), "{got:?}");
-}
-
-/// A server that ends connections when they have been idle for exactly a second.
-struct Impatient {
-    listener: TcpListener,
-    /// Connections that it has ended.
-    ended: Arc<AtomicUsize>,
-    answered: Arc<AtomicUsize>,
-}
-
-impl Impatient {
-    fn start(ns: &Netns, address: SocketAddr) -> Self {
-        let listener = ns.run(|| TcpListener::bind(address)).expect("a port");
-        let (ended, answered) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let accepting = listener.try_clone().expect("a copy of a socket");
-        let counters = (Arc::clone(&ended), Arc::clone(&answered));
-        thread::spawn(move || {
-            while let Ok((stream, _)) = accepting.accept() {
-                let (ended, answered) = (Arc::clone(&counters.0), Arc::clone(&counters.1));
-                thread::spawn(move || serve(&stream, &ended, &answered));
-            }
-        });
-        Self { listener, ended, answered }
-    }
-}
-
-impl Drop for Impatient {
-    fn drop(&mut self) {
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-    }
-}
-
-fn serve(stream: &TcpStream, ended: &AtomicUsize, answered: &AtomicUsize) {
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-    let mut input = BufReader::new(stream);
-    let mut used = false;
-    loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            match input.read_line(&mut head) {
-                Ok(1..) => {}
-                // It has been idle for a second.
-                Err(_) if head.is_empty() && used => {
-                    ended.fetch_add(1, SeqCst);
-                    return;
-                }
-                _ => return,
-            }
-        }
-        let mut body = [0; 4];
-        if head.starts_with("POST ") && input.read_exact(&mut body).is_err() {
-            return;
-        }
-        used = true;
-        answered.fetch_add(1, SeqCst);
-        if (&*stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
-            return;
-        }
-    }
-}
-
-#[test]
-fn posts_to_a_server_that_ends_idle_connections_after_a_second_get_their_answers() {
-    needs_balancer!();
-    // E3.
-    let net = Topology::build(Layout { servers: 1, ..Layout::default() });
-    let server = Impatient::start(&net.servers[0].ns, net.servers[0].address.at(Family::V4, 80));
-    let target = net.vip(200).at(Family::V4, 80);
-    let config = format!(
-        "[health]\ninterval = \"200ms\"\n[pool.web]\nservers = [{{ name = \"s1\", address = \"{}\" }}]\n\
-         [vip.web]\naddress = \"{}\"\nport = 80\nmode = \"http\"\npool = \"web\"\n",
-        net.servers[0].address.of(Family::V4),
-        target.ip()
-    );
-    let balancer = Balancer::start(&net.lb.ns, &["eth0"], &config);
-    let _ = balancer.wait_all_up();
-    wait::until(LIMIT, "the VIP to be open", || net.client().ns.run(|| client::connect(target, None, LIMIT)));
-    let (clients, rounds) = if full() { (100, 20) } else { (40, 3) };
-    let client = |number: u64| {
-        move || -> Result<(), String> {
-            let mut stream = client::connect(target, None, LIMIT)?;
-            for round in 0..rounds {
-                let text = |error: std::io::Error| format!("{round}: {error}");
-                stream
-                    .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
-                    .map_err(text)?;
-                let mut answer = Vec::new();
-                while !answer.ends_with(b"\r\n\r\nok") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte).map_err(text)?;
-                    answer.push(byte[0]);
-                    if answer.ends_with(b"\r\n\r\n") && !answer.starts_with(b"HTTP/1.1 200 ") {
-                        return Err(format!("{round}: {}", String::from_utf8_lossy(&answer)));
-                    }
-                }
-                // Just when the server is about to end the connection, a little before or after.
-                thread::sleep(Duration::from_millis(980 + (number * 7 + round * 3) % 40));
-            }
-            Ok(())
-        }
-    };
-    let running: Vec<_> = (0..clients).map(|number| net.client().ns.spawn(client(number))).collect();
-    let failed: Vec<_> = running.into_iter().filter_map(|one| one.join().expect("a client").err()).collect();
-    assert!(failed.is_empty(), "{} clients have seen it: {:?}", failed.len(), failed[0]);
-    let (answered, ended) = (server.answered.load(SeqCst), server.ended.load(SeqCst));
-    eprintln!("E3: {answered} answers, {ended} idle connections were ended by the server");
-    assert!(answered as u64 >= clients * rounds, "{answered} answers");
 }

@@ -12,7 +12,7 @@ use std::{
 use lb_tests::{
     address::{Family, Subnet},
     daemon::{Balancer, Installation, binary, find_server, find_vip},
-    http::{Got, Web, curl},
+    http::{Asked, Got, Web, curl},
     needs_balancer,
     netns::Netns,
     process,
@@ -272,6 +272,17 @@ fn the_tas_example_serves_in_full() {
         assert_eq!(curl(ns, &[&format!("http://{address}/")]).status, 200, "{address}");
         tunnel.echoes();
     }
+    // R38: what was added harms no WebSocket.
+    let asked: Vec<_> =
+        servers.iter().flat_map(Web::asked).filter(|asked| asked.line.starts_with("GET /ws")).collect();
+    let added = |asked: &Asked| {
+        ["x-forwarded-for", "x-forwarded-proto"].iter().all(|name| asked.header(name).is_some())
+    };
+    assert_eq!(
+        asked.iter().filter(|asked| added(asked)).count(),
+        1,
+        "by the proxy, not by the kernel: {asked:?}"
+    );
     for (url, server) in [
         ("http://10.0.0.12:1024/", "tcp-router"),
         ("http://10.0.0.12:1123/", "tcp-router"),
