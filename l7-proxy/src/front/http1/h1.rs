@@ -25,7 +25,7 @@ pub(super) const ROOM_BODY: usize = 32 * 1024;
 /// How much is read and thrown away of a client that goes on sending after its answer, and for how long, so
 /// that the answer is not lost by the reset that follows unread bytes (RFC 9112 §9.6).
 const MOST_LINGERING: usize = 1024 * 1024;
-const LINGERING: Duration = Duration::from_secs(2);
+pub(super) const LINGERING: Duration = Duration::from_secs(2);
 
 /// How the body of an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

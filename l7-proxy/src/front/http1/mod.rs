@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::time::{Instant, sleep};
 
-use self::h1::{Came, H1};
+use self::h1::{Came, H1, LINGERING};
 use super::{Closing, Door, report::Over};
 use crate::{
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, decide, serve as pass},
@@ -231,7 +231,12 @@ impl Session {
                 return Box::pin(self.told(Some(intent), &page, &report, Some(pool))).await;
             }
             Outcome::Broken | Outcome::Gone => {
-                counters.broke(matches!(report.ended[0], b'S' | b's' | b'P'));
+                let by_server = matches!(report.ended[0], b'S' | b's' | b'P');
+                counters.broke(by_server);
+                if by_server {
+                    // The client is shown how far it came.
+                    let _ = self.h1.flush(LINGERING, &mut self.deadline).await;
+                }
                 self.h1.break_off();
                 (report.told.status, Next::Drop)
             }

@@ -64,7 +64,8 @@ impl<S: Side> Running<'_, S> {
                 if let Poll::Ready(Some(Ok(early))) = response.poll_informational(context) {
                     self.x.told.answered = true;
                     self.informational += 1;
-                    if self.informational > MOST_INFORMATIONAL {
+                    // RFC 9113 §8.6: nobody switches protocols in HTTP/2, and a client of HTTP/1.1 would.
+                    if self.informational > MOST_INFORMATIONAL || early.status() == 101 {
                         return Err(self.failure(Failure::ServerFault(Fault::StartLine)));
                     }
                     head::answer(&early, self.x.answer);
