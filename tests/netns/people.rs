@@ -1,11 +1,12 @@
 //! What people use, in front of the real thing: curl, h2load, openssl, a WebSocket library as browsers have one, and
-//! clients that know a VIP by name (R30, R32, R33, R34, R76).
+//! clients that know a VIP by name (R30, R32, R33, R34, R76, E8).
 
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +19,8 @@ use lb_tests::{
     http::{Web, curl},
     needs_balancer, needs_module,
     netns::Netns,
-    process,
+    process::{self, Running},
+    syslog::Receiver,
     topology::{Layout, Topology},
     wait,
 };
@@ -60,16 +62,22 @@ impl Bed {
     /// Starts the balancer, waits until it serves, and gives the certificate to trust as a file, too.
     #[track_caller]
     fn start(&self) -> (Balancer<'_>, String) {
+        self.start_with("", "")
+    }
+
+    /// The same, with further lines at the top of the configuration and in the VIP with TLS.
+    #[track_caller]
+    fn start_with(&self, top: &str, secure: &str) -> (Balancer<'_>, String) {
         let server = |host: &lb_tests::topology::Host| {
             format!("{{ name = \"{}\", address = \"{}\" }}", host.name, host.address.of(Family::V4))
         };
         let servers: Vec<_> = self.net.servers.iter().map(server).collect();
         let (servers, address) = (servers.join(", "), self.vip(0).ip());
         let config = format!(
-            "[health]\ninterval = \"200ms\"\n[pool.web]\nservers = [{servers}]\n\
+            "{top}[health]\ninterval = \"200ms\"\n[pool.web]\nservers = [{servers}]\n\
              [vip.plain]\naddress = \"{address}\"\nport = 80\nmode = \"http\"\npool = \"web\"\n\
              [vip.secure]\naddress = \"{address}\"\nport = 443\nserver_port = 80\nmode = \"http\"\npool = \"web\"\n\
-             tls = {{ certificates = [\"www.pem\"] }}\n"
+             tls = {{ certificates = [\"www.pem\"] }}\n{secure}"
         );
         let installation = Installation::new(&self.net.lb.ns, &["eth0"], &config).xdp_mode("native");
         let _ = installation.put("www.pem", &self.certificate);
@@ -227,6 +235,53 @@ fn a_websocket_library_finds_nothing_to_complain_about() {
     let all = sockets * (messages + 4) * 2;
     assert!(output.status.success() && said.contains(&format!("{all} messages came back")), "{said}{why}");
     eprintln!("websockets: {}", said.trim());
+}
+
+#[test]
+fn a_browser_has_its_websockets_over_the_connection_of_its_requests() {
+    needs_balancer!();
+    // It is no tool of these tests, and takes its time: only where all figures are asked for, and where it is.
+    if !full() {
+        return;
+    }
+    if Command::new("chromium").arg("--version").output().is_err() {
+        eprintln!("chromium is not there: nothing was tried with it");
+        return;
+    }
+    let bed = Bed::new();
+    let host = &bed.net.servers[0];
+    let address = host.address.at(Family::V4, 514);
+    let receiver = Receiver::start(&host.ns, address);
+    // A page of the site itself, for a browser does not share connections with others.
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("netns").join("people.html");
+    let page = fs::read_to_string(page).expect("the page");
+    let answer =
+        format!("{{ status = 200, content_type = \"text/html; charset=utf-8\", body = '''{page}''' }}");
+    let top = format!("access_log = {{ to = {{ syslog = \"{address}\" }} }}\n");
+    let routes = format!("routes = [{{ paths = [\"/people.html\"], answer = {answer} }}]\n");
+    let (_balancer, _) = bed.start_with(&top, &routes);
+    let profile = Folder::new();
+    let mut command = bed.clients().command("chromium");
+    command.args([
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--ignore-certificate-errors",
+        "--enable-logging=stderr",
+    ]);
+    command.arg(format!("--user-data-dir={}", profile.path().display()));
+    command.arg(format!("--host-resolver-rules=MAP {NAME} {}", bed.vip(443).ip()));
+    let mut browser = Running::start("chromium", command.arg(format!("https://{NAME}/people.html")));
+    browser.wait_for_line(LIMIT, "all 1000 messages came back over 20 WebSockets");
+    let sockets =
+        || receiver.lines().into_iter().filter(|line| line.contains("\"/socket\"")).collect::<Vec<_>>();
+    wait::until(LIMIT, "a line of the log for each", || match sockets() {
+        lines if lines.len() == 20 => Ok(()),
+        lines => Err(format!("{lines:?}")),
+    });
+    let over2 = sockets().iter().filter(|line| line.contains("\"version\":\"HTTP/2.0\"")).count();
+    eprintln!("chromium: {over2} of 20 WebSockets over HTTP/2");
+    assert!(over2 > 0, "RFC 8441: {:?}", sockets());
 }
 
 #[test]
