@@ -101,6 +101,7 @@ fn alone(file: &Path, check_only: bool) -> ExitCode {
 
 /// Serves what `lb-user` says, without a right to anything but what it hands over.
 fn looked_after(workers: Option<usize>) -> ExitCode {
+    close_inherited();
     // So that no program that might be started could have more rights either. Older kernels are no reason to stop.
     let _ = rustix::thread::set_no_new_privs(true);
     let _ = rustix::thread::set_name(c"l7-proxy");
@@ -138,6 +139,13 @@ fn looked_after(workers: Option<usize>) -> ExitCode {
         (Err(error), _) => cannot(&format!("cannot start: {error}")),
         (_, Err(problems)) => tell(Path::new("lb-user"), &problems),
     }
+}
+
+/// Closes what whoever started `lb-user` had open, and handed on without knowing. (Kernels before 5.9 cannot; they are older
+/// than any that `lb-user` runs on.)
+fn close_inherited() {
+    // SAFETY: called before this process has opened anything but the standard streams, 0 to 2: nothing owns these files.
+    let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

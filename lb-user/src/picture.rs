@@ -118,7 +118,10 @@ fn vip_status<D: Datapath>(
         enabled: state.steering.is_enabled(&vip.name),
         pool: vip.pool.clone(),
         served: not_served.is_none(),
-        note: not_served.or_else(|| leads.iter().find_map(|pooled| pooled.note(leads.len() > 1))),
+        note: not_served.or_else(|| {
+            let notes: Vec<_> = leads.iter().filter_map(|pooled| pooled.note(leads.len() > 1)).collect();
+            (!notes.is_empty()).then(|| notes.join("; "))
+        }),
         health: together(&leads),
         further_pools: leads
             .iter()

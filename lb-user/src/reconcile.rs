@@ -205,6 +205,7 @@ impl<D: Datapath> Reconciler<D> {
     pub fn configure(&mut self, config: Config) -> Result<(), Exhausted> {
         let mut ids = self.ids.clone();
         ids.assign(&config, self.rings.next_step())?;
+        self.follow_pools(&config);
         for (id, server) in self.ids.servers().filter(|&(id, server)| ids.server(id) != Some(server)) {
             self.health.remove(id);
             let counters = self.counters(server);

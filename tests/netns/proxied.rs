@@ -52,6 +52,24 @@ fn status_line(pid: i32, key: &str) -> String {
     line.trim().to_owned()
 }
 
+/// Open files of a proxy that it has no use for: those of the kernel's program, of routing, of the file system.
+fn strange_files(pid: i32) -> Vec<String> {
+    let routing = fs::read_to_string(format!("/proc/{pid}/net/netlink")).expect("the netlink sockets");
+    let inodes: Vec<_> = routing.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("its files").flatten();
+    // Standard input is its control socket, the other two are lb-user's log.
+    let own = files.filter(|file| !["0", "1", "2"].contains(&&*file.file_name().to_string_lossy()));
+    let shown = own.filter_map(|file| Some(fs::read_link(file.path()).ok()?.display().to_string()));
+    let is_usual = |file: &String| match file.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(inode) => !inodes.contains(&inode),
+        None => ["pipe:", "anon_inode:[eventpoll]", "anon_inode:[eventfd"]
+            .iter()
+            .any(|kind| file.starts_with(kind)),
+    };
+    shown.filter(|file| !is_usual(file)).collect()
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
@@ -181,6 +199,8 @@ fn the_flow_example_serves_in_full() {
     assert_eq!(status_line(proxy, "CapEff:"), "0000000000000000");
     assert_eq!(status_line(proxy, "CapPrm:"), "0000000000000000");
     assert_eq!(status_line(proxy, "NoNewPrivs:"), "1");
+    let strange = strange_files(proxy);
+    assert!(strange.is_empty(), "nothing of lb-user's is left to it: {strange:?}");
     let _ = balancer.stop();
     assert!(proxies(&net.lb.ns).is_empty());
 }

@@ -2,16 +2,16 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
 use lb_tests::{
     address::Family,
     client,
-    daemon::{Balancer, Installation, find_server, find_vip},
+    daemon::{Balancer, Installation, binary, find_server, find_vip},
     http::{Got, Web, curl},
-    needs_balancer,
+    needs_balancer, process,
     tls::{self, TlsServer},
     topology::{Layout, Topology},
     wait,
@@ -311,8 +311,22 @@ fn the_tier_above_learns_of_the_end_before_it_comes() {
     wait::until_true(LIMIT, "the first to end", || !proxies(&net.lb.ns).contains(&first));
     let refused = balancer.reload(&config(2).replace(":901", ":80")).map(drop);
     assert_eq!(refused, Ok(()), "its own address is not that of a VIP");
+    // A port that somebody else has, and an address that this host does not have.
+    let taken = net.lb.ns.run(|| TcpListener::bind((own, 902))).expect("a port");
+    let refused = balancer.reload(&config(2).replace(":901", ":902")).expect_err("taken");
+    assert!(refused.contains("is in use by"), "{refused}");
+    drop(taken);
+    let strange = format!("admin = \"{}:901", net.vip(250).of(Family::V4));
+    let elsewhere = config(2).replace(&format!("admin = \"{own}:901"), &strange);
+    let _ = balancer.reload(&elsewhere).expect("reload");
+    assert!(balancer.log().contains("no address of this host"), "{}", balancer.log());
     let _ = balancer.reload(&config(2)).expect("reload");
     wait::until_true(LIMIT, "it to tell of health again", || health("") == 200);
+    // --check knows that the proxy of this configuration is where it would be.
+    let mut command = net.lb.ns.command(binary("lb-user"));
+    command.args(balancer.installation().arguments()).arg("--check");
+    let output = process::output("lb-user --check", &mut command, LIMIT);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     // E6: first it says so, and serves; then it ends.
     let id = Pid::from_raw(balancer.id().cast_signed()).expect("a process");

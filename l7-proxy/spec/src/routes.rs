@@ -10,7 +10,10 @@ pub struct Route {
     /// Any of these hosts, without port: `www.example.org`, or `*.example.org` for all names below it (of any
     /// depth).
     pub hosts: Vec<String>,
-    /// Any of these beginnings of the path, whole segments: `/api` is `/api` and `/api/x`, not `/apis`.
+    /// Any of these beginnings of the path, whole segments: `/api` is `/api` and `/api/x`, not `/apis`. Both are compared
+    /// with escapes undone that need not be, `.`, `..` and empty segments taken out, and in upper and lower case as they are. A
+    /// semicolon and a backslash are characters like others: `/api;v=1` and `/api\x` are not below `/api`. Servers that
+    /// see that otherwise should be kept from it by a route of their own.
     pub paths: Vec<String>,
     /// Any of these methods.
     pub methods: Vec<String>,

@@ -52,8 +52,8 @@ impl Matching {
     pub(super) fn new(route: &spec::Route, action: Action) -> Self {
         let texts = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect();
         Self {
-            hosts: route.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
-            paths: route.paths.iter().map(|path| path.trim_end_matches('/').as_bytes().to_vec()).collect(),
+            hosts: route.hosts.iter().map(|host| plain_host(host)).collect(),
+            paths: route.paths.iter().map(|path| plain_beginning(path)).collect(),
             methods: texts(&route.methods),
             headers: route
                 .headers
@@ -79,6 +79,18 @@ impl Matching {
                 asked.fields.named(name).any(|other| value.as_ref().is_none_or(|value| value == other))
             })
     }
+}
+
+/// A host as it is compared: in lower case, without the dot of the root.
+pub(super) fn plain_host(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+/// The beginning of a path as it is compared: spelt as requests are, or none would ever have it.
+fn plain_beginning(path: &str) -> Vec<u8> {
+    let plain = plain_path(path.as_bytes());
+    let end = plain.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+    plain[..end].to_vec()
 }
 
 /// Whether `pattern` (lower case; `*.example` for all below) is the host of `authority`.
@@ -264,6 +276,14 @@ mod tests {
             assert!(!api.matches(&asked("h", path, &fields)), "{path}");
         }
         assert!(route(&[], &["/"]).matches(&asked("h", "/anything", &fields)));
+        for (told, path) in [("/%7Euser", "/~user/x"), ("/a//b/", "/a/b"), ("/x/../y", "/y"), ("//", "/z")] {
+            assert!(route(&[], &[told]).matches(&asked("h", path, &fields)), "{told} {path}");
+        }
+        assert!(route(&["A.example."], &[]).matches(&asked("a.example", "/", &fields)));
+        // What only some servers take for the end of a segment is none here.
+        assert!(
+            !api.matches(&asked("h", "/api;v=1", &fields)) && !api.matches(&asked("h", "/api\\x", &fields))
+        );
     }
 
     #[test]

@@ -1,11 +1,20 @@
 //! Takes from the calling thread, and from all that it starts, what serving does not need: whoever gets to run code in a
 //! proxy, by a mistake of ours or of a library, finds no files, no other programs, and little of the kernel.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
     Scope, path_beneath_rules,
 };
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as ArgLen, SeccompCmpOp as Op, SeccompCondition,
+    SeccompFilter, SeccompRule,
+};
 
 /// What is still read: certificates that this host trusts; how many processors, files and how much memory it may use.
 const READABLE: [&str; 9] = [
@@ -19,6 +28,13 @@ const READABLE: [&str; 9] = [
     "/sys/fs/cgroup",
     "/proc/self",
 ];
+
+/// Folders in which certificates may be links to files elsewhere.
+const FOLDERS_WITH_LINKS: [&str; 5] =
+    ["/etc/ssl", "/etc/ssl/certs", "/etc/pki/tls", "/etc/pki/tls/certs", "/usr/lib/ssl"];
+
+/// Links that are followed in a folder: twenty times as many as there are authorities.
+const MOST_LINKS: usize = 4_096;
 
 /// System calls that nothing here makes, and that are of use to an intruder: other programs and processes, mounts,
 /// and parts of the kernel in which there often is something to break.
@@ -76,6 +92,8 @@ pub fn confine() -> Result<(), String> {
 /// No file is opened any more but to read those in [`READABLE`]; nobody outside is sent a signal. (Landlock: see
 /// `landlock(7)`. What is open already stays so.)
 fn files() -> Result<(), String> {
+    let elsewhere = linked();
+    let readable = READABLE.iter().map(Path::new).chain(elsewhere.iter().map(PathBuf::as_path));
     // What an older kernel does not know is left out by the crate.
     let newest = ABI::V6;
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -83,7 +101,7 @@ fn files() -> Result<(), String> {
         .handle_access(AccessFs::from_all(newest))
         .and_then(|rules| rules.scope(Scope::from_all(newest)))
         .and_then(Ruleset::create)
-        .and_then(|rules| rules.add_rules(path_beneath_rules(READABLE, read)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(readable, read)))
         .and_then(landlock::RulesetCreated::restrict_self);
     match restricted {
         Ok(status) if status.ruleset != RulesetStatus::NotEnforced => Ok(()),
@@ -92,16 +110,52 @@ fn files() -> Result<(), String> {
     }
 }
 
-/// [`FORBIDDEN`] fail with `EPERM`. (See `seccomp(2)`, `SECCOMP_SET_MODE_FILTER`.)
+/// Where links lead that lie among the certificates of this host: some systems keep the files themselves elsewhere.
+fn linked() -> BTreeSet<PathBuf> {
+    let folders = FOLDERS_WITH_LINKS.iter().filter_map(|folder| fs::read_dir(folder).ok());
+    let entries = folders.flat_map(|folder| folder.flatten().take(MOST_LINKS));
+    let links = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+    let targets = links.filter_map(|entry| fs::canonicalize(entry.path()).ok());
+    // A program that looks for certificates has no use for devices and sockets.
+    let files = targets.filter(|path| path.is_file());
+    files.filter(|path| !READABLE.iter().any(|folder| path.starts_with(folder))).collect()
+}
+
+/// [`FORBIDDEN`] fail with `EPERM`, as do threads in namespaces of their own, and sockets of other kinds than those that
+/// serving takes. `clone3` is said not to exist: what it is asked for cannot be seen from here, and the C library then uses
+/// `clone`, whose flags can. (See `seccomp(2)`, `SECCOMP_SET_MODE_FILTER`.)
 fn calls() -> Result<(), String> {
-    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let rules = FORBIDDEN.iter().map(|&call| (call, Vec::new())).collect();
-    let program = std::env::consts::ARCH
-        .try_into()
-        .and_then(|arch| SeccompFilter::new(rules, SeccompAction::Allow, refused, arch))
-        .and_then(BpfProgram::try_from)
-        .map_err(|error| format!("it may make any system call: {error}"))?;
-    seccompiler::apply_filter(&program).map_err(|error| format!("it may make any system call: {error}"))
+    let failed = |error: &dyn std::fmt::Display| format!("it may make any system call: {error}");
+    let mut rules: BTreeMap<_, _> = FORBIDDEN.iter().map(|&call| (call, Vec::new())).collect();
+    let conditions = conditions().map_err(|error| failed(&error))?;
+    rules.extend(conditions);
+    apply(rules, libc::EPERM).map_err(|error| failed(&error))?;
+    apply([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS).map_err(|error| failed(&error))
+}
+
+/// System calls that are refused with certain arguments only.
+fn conditions() -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::Error> {
+    // CLONE_NEW* of sched.h: namespaces, that of users above all. CLONE_NEWTIME is not for this call.
+    const NAMESPACES: u64 = 0x7e02_0000;
+    let any_of = |bit: u64| {
+        let one = SeccompCondition::new(0, ArgLen::Qword, Op::MaskedEq(bit), bit)?;
+        SeccompRule::new(vec![one])
+    };
+    let bits = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| NAMESPACES & bit != 0);
+    let clone = bits.map(any_of).collect::<Result<_, _>>()?;
+    let kinds = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX];
+    let others =
+        kinds.map(|kind| SeccompCondition::new(0, ArgLen::Dword, Op::Ne, u64::from(kind.unsigned_abs())));
+    let socket = vec![SeccompRule::new(others.into_iter().collect::<Result<_, _>>()?)?];
+    Ok(vec![(libc::SYS_clone, clone), (libc::SYS_socket, socket)])
+}
+
+/// Has these calls fail with `error`, in this thread and those it starts.
+fn apply(rules: BTreeMap<i64, Vec<SeccompRule>>, error: i32) -> Result<(), seccompiler::Error> {
+    let refused = SeccompAction::Errno(error.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into()?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?;
+    seccompiler::apply_filter(&BpfProgram::try_from(filter)?)
 }
 
 #[cfg(test)]
@@ -128,6 +182,8 @@ mod tests {
                 "by seccomp, and not by Landlock (EACCES)"
             );
             TcpListener::bind("127.0.0.1:0").unwrap();
+            let netlink = socket2::Socket::new(libc::AF_NETLINK.into(), socket2::Type::RAW, None);
+            assert_eq!(netlink.err().and_then(|error| error.raw_os_error()), Some(libc::EPERM));
             thread::spawn(|| File::open("/etc/passwd").is_err()).join().unwrap()
         });
         assert!(confined.join().unwrap(), "threads that it starts are confined as well");

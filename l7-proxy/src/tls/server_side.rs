@@ -10,6 +10,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tracing::warn;
 
 use super::{pem, provider, versions};
 use crate::spec::{Problem, ServerTls, ServerVerification};
@@ -72,8 +73,14 @@ fn config(told: &ServerTls) -> Result<ClientConfig, String> {
             let mut roots = RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);
+            let why = found.errors.first().map(ToString::to_string);
             if roots.is_empty() {
-                return Err("this system trusts no authority: give verify.authorities".into());
+                let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+                return Err(format!("this system trusts no authority{why}: give verify.authorities"));
+            }
+            if let Some(why) = why {
+                let count = found.errors.len();
+                warn!("{count} of the authorities that this system trusts cannot be read: {why}");
             }
             builder.with_root_certificates(roots)
         }

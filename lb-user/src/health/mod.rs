@@ -146,7 +146,8 @@ pub struct HealthEvent {
 /// The running health checks. Dropping it stops them.
 #[derive(Debug)]
 pub struct Checker {
-    targets: watch::Sender<Arc<[Target]>>,
+    /// None until the first are named: none at all is something else.
+    targets: watch::Sender<Option<Arc<[Target]>>>,
 }
 
 impl Checker {
@@ -173,7 +174,7 @@ impl Checker {
         events: mpsc::Sender<HealthEvent>,
         at_once: usize,
     ) -> Self {
-        let (targets, receiver) = watch::channel(Arc::from([]));
+        let (targets, receiver) = watch::channel(None);
         tokio::spawn(Runner::new(prober, known, events, at_once).run(receiver));
         Self { targets }
     }
@@ -182,9 +183,9 @@ impl Checker {
     /// changed keeps its health; one whose address changed starts as unknown. Returns at once.
     pub fn set_targets(&self, targets: Vec<Target>) {
         self.targets.send_if_modified(|before| {
-            let changed = **before != *targets;
+            let changed = before.as_deref() != Some(&*targets);
             if changed {
-                *before = targets.into();
+                *before = Some(targets.into());
             }
             changed
         });

@@ -98,14 +98,14 @@ impl<P: Prober> Runner<P> {
     }
 
     /// Runs until the [`super::Checker`] or the receiver of the events is gone.
-    pub(super) async fn run(mut self, mut targets: watch::Receiver<Arc<[Target]>>) {
+    pub(super) async fn run(mut self, mut targets: watch::Receiver<Option<Arc<[Target]>>>) {
         loop {
             let wake = self.start_due();
             let mut news = Vec::new();
             tokio::select! {
                 changed = targets.changed() => match changed {
                     Ok(()) => {
-                        let wanted = Arc::clone(&targets.borrow_and_update());
+                        let wanted = targets.borrow_and_update().clone().unwrap_or_default();
                         news = self.replace_targets(&wanted);
                     }
                     Err(_) => return,

@@ -394,3 +394,15 @@ async fn what_was_known_before_a_restart_stays_until_enough_probes_speak_against
     assert_eq!(health, Health::Down);
     assert!(took >= 7 * SECOND, "not with the first failure, but after {took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_known_before_a_restart_is_forgotten_when_nobody_is_to_be_checked() {
+    let id = TargetId { vip: "vip".into(), server: "one".into() };
+    let known = HealthEvent { id, state: Health::Down, reason: "refused".into(), since: 7, changed: false };
+    let mut bench = bench_knowing(Fake::default(), vec![known]);
+    bench.checker.set_targets(Vec::new());
+    bench.pass(SECOND).await;
+    bench.checker.set_targets(vec![target("vip", "one", 1)]);
+    assert_eq!(bench.change("one").await.0, Health::Unknown, "it is another one of that name");
+    assert_eq!(bench.change("one").await.0, Health::Up);
+}

@@ -48,6 +48,10 @@ pub struct Keeper {
     pub(super) served: Option<Spec>,
     /// What was wanted when it was told so: more than it serves, where it objects to a VIP.
     pub(super) asked: Option<Spec>,
+    /// Whether that is all that is wanted, so that nothing has to be looked at.
+    pub(super) settled: bool,
+    /// Whether there may be something new to report.
+    pub(super) news: bool,
     /// Whether the end is near, which every proxy is to tell.
     pub(super) announced: bool,
     /// Whether it knows what the one before it knew.
@@ -115,6 +119,8 @@ impl Keeper {
             proxy: None,
             served: None,
             asked: None,
+            settled: false,
+            news: true,
             announced: false,
             remembers: false,
             objected: BTreeMap::new(),
@@ -146,6 +152,7 @@ impl Keeper {
             };
             // What a start has found is left alone until it is known what is wanted.
             told_what |= matches!(wish, Ok(Wish::Serve(_)));
+            self.news |= wish.is_ok();
             match wish {
                 Ok(Wish::End(ending, answer)) => return self.end(ending, answer),
                 Ok(wish) => self.grant(wish),
@@ -156,7 +163,9 @@ impl Keeper {
             if told_what {
                 self.make_it_so();
             }
-            self.tell();
+            if std::mem::take(&mut self.news) {
+                self.tell();
+            }
         }
     }
 
@@ -202,7 +211,7 @@ impl Keeper {
     /// Takes in what is wanted from now on. How many threads serve is settled when a proxy is started.
     fn want(&mut self, mut spec: Spec) {
         self.workers = spec.workers.take();
-        self.wanted = spec;
+        (self.wanted, self.settled) = (spec, false);
         if self.proxy.as_ref().is_some_and(|proxy| self.has_other_workers(proxy)) {
             self.served = None;
         }
@@ -297,7 +306,13 @@ impl Keeper {
 
     /// Has the proxy serve what is wanted, if it does not.
     pub(super) fn serve(&mut self) {
+        if self.settled && self.asked.is_some() {
+            return;
+        }
+        self.news = true;
         let spec = self.openable();
+        // What could not be opened is tried again.
+        self.settled = self.problems.is_empty() && self.admin_problem.is_none();
         if self.asked.as_ref() == Some(&spec) {
             // What was opened for a VIP that could not be opened in full would let clients in to nobody.
             self.sockets.keep(&self.handed);
@@ -403,6 +418,7 @@ impl Keeper {
             if self.remembers
                 && let Some(Reply::Status(status)) = self.ask(&Ask::Status)
             {
+                self.news |= self.memory.counted.as_ref() != Some(&status);
                 self.memory.counted = Some(status);
             }
         }
@@ -434,6 +450,7 @@ impl Keeper {
     }
 
     fn complain(&mut self, problem: String) {
+        self.news = true;
         if self.problem.as_ref() != Some(&problem) {
             problem.lines().for_each(|line| error!("l7-proxy: {line}"));
         }

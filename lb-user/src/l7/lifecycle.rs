@@ -46,6 +46,7 @@ impl Keeper {
         if let Some(mut proxy) = self.proxy.take() {
             proxy.kill();
         }
+        self.news = true;
         self.forget_proxy();
         if self.began.elapsed() > LONGEST_PAUSE {
             self.failures = 0;
@@ -151,6 +152,7 @@ impl Keeper {
         if let Some(proxy) = self.proxy.take() {
             let socket = self.options.socket.clone();
             self.part_with(proxy, &socket);
+            self.news = true;
             self.forget_proxy();
             self.sockets.keep(&BTreeSet::new());
         }

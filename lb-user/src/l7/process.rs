@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{
-            fs::{MetadataExt as _, PermissionsExt as _},
+            fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
             net::UnixListener,
             process::CommandExt as _,
         },
@@ -36,6 +36,11 @@ pub(super) fn start(options: &Options, workers: Option<usize>) -> Result<Child, 
         .map_err(|error| format!("cannot listen on {}: {error}", options.socket.display()))?;
     // Opened here: the user it runs as may not be allowed into the folder where it lies.
     let opened = File::open(program).map_err(|error| format!("cannot open {shown}: {error}"))?;
+    if is_script(&opened) {
+        return Err(format!(
+            "{shown} is a script, whose interpreter could not open it; name the program that it starts"
+        ));
+    }
     let mut command = Command::new(format!("/proc/self/fd/{}", opened.as_raw_fd()));
     command.arg0("l7-proxy").arg("--control").stdin(Stdio::from(OwnedFd::from(control)));
     command.args(workers.map(|workers| format!("--workers={workers}")));
@@ -49,6 +54,12 @@ pub(super) fn start(options: &Options, workers: Option<usize>) -> Result<Child, 
         Some((uid, _)) => format!("cannot start {shown} as the user with number {uid}: {error}"),
         None => format!("cannot start {shown}: {error}"),
     })
+}
+
+/// Whether the kernel would start an interpreter: which would be told a file that is closed by then.
+fn is_script(file: &File) -> bool {
+    let mut begin = [0; 2];
+    file.read_exact_at(&mut begin, 0).is_ok() && begin == *b"#!"
 }
 
 /// Why there is no proxy to start.
@@ -106,6 +117,14 @@ mod tests {
         for wrong in ["root", "0", "no such user"] {
             assert!(user(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_script_is_no_program() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert!(!is_script(&file), "an empty file is refused by the kernel");
+        io::Write::write_all(&mut file, b"#!/bin/sh\n").unwrap();
+        assert!(is_script(&file) && !is_script(&File::open("/proc/self/exe").unwrap()));
     }
 
     #[test]

@@ -125,8 +125,14 @@ fn token(file: &Path) -> Result<String, Failure> {
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
     let Some(ca) = ca else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        return match found.errors.first() {
+            Some(error) if roots.is_empty() => Err(Failure::Usage(format!(
+                "the certificates that this host trusts cannot be read: {error}; name one with --ca"
+            ))),
+            _ => Ok(roots),
+        };
     };
     let wrong = |why: &dyn fmt::Display| Failure::Usage(format!("--ca {}: {why}", ca.display()));
     let pem = fs::read(ca).map_err(|error| wrong(&error))?;

@@ -118,6 +118,20 @@ impl Steering {
         }
     }
 
+    /// Whether anything was said of servers.
+    #[must_use]
+    pub fn has_servers(&self) -> bool {
+        !self.states.is_empty() || !self.weights.is_empty()
+    }
+
+    /// What was said of servers is about those that they have become; `None`: it is forgotten.
+    pub fn rename(&mut self, turned: impl Fn(TargetId) -> Option<TargetId>) {
+        let states = std::mem::take(&mut self.states).into_iter();
+        self.states = states.filter_map(|(id, state)| Some((turned(id)?, state))).collect();
+        let weights = std::mem::take(&mut self.weights).into_iter();
+        self.weights = weights.filter_map(|(id, weight)| Some((turned(id)?, weight))).collect();
+    }
+
     /// Forgets what is not there any more.
     pub fn retain(&mut self, server: impl Fn(&TargetId) -> bool, vip: impl Fn(&str) -> bool) {
         self.states.retain(|id, _| server(id));

@@ -1,11 +1,13 @@
 //! The operator's word reaches the loop: what is to become of servers and VIPs for the time being.
 
+use std::collections::HashMap;
+
 use super::Reconciler;
 use crate::{
     admin::{ServerChange, ServerRequest, VipChange, VipRequest, Weight},
     datapath::Datapath,
     health::TargetId,
-    model::Vip,
+    model::{Config, Lead, Server, Vip},
 };
 
 impl<D: Datapath> Reconciler<D> {
@@ -61,6 +63,35 @@ impl<D: Datapath> Reconciler<D> {
         Ok(names.into_iter().map(change).collect())
     }
 
+    /// Has what was said of servers go with them where another pool becomes a VIP's own in `next`: names do not tell the pool
+    /// there, and a server of the same name in it is another one.
+    pub(super) fn follow_pools(&mut self, next: &Config) {
+        if !self.steering.has_servers() {
+            return;
+        }
+        let after: HashMap<_, _> = next.services().map(|(vip, leads)| (&vip.name, (vip, leads))).collect();
+        let mut turned = HashMap::new();
+        for (vip, leads) in self.config.services() {
+            let Some((now, leads_now)) = after.get(&vip.name).filter(|(now, _)| now.pool != vip.pool) else {
+                continue;
+            };
+            for member in leads.into_iter().flat_map(Lead::members) {
+                let is_same = |lead: &&Lead<'_>| lead.pool.name == member.lead.pool.name;
+                // A pool that only has another name has the same servers.
+                let at_its_place = |server: &&Server| {
+                    server.name == member.server.name && server.address() == member.server.address()
+                };
+                let lead = leads_now.iter().find(is_same).or_else(|| {
+                    let own = leads_now.iter().find(|lead| lead.own && member.lead.own)?;
+                    own.pool.servers.iter().find(at_its_place).map(|_| own)
+                });
+                let name = lead.map(|lead| TargetId::new(&now.name, lead.name_of(&member.server.name)));
+                turned.insert(TargetId::new(&vip.name, member.name), name);
+            }
+        }
+        self.steering.rename(|id| turned.get(&id).cloned().unwrap_or(Some(id)));
+    }
+
     /// Forgets what was said about servers and VIPs that are not configured any more.
     pub(super) fn forget_what_is_gone(&mut self) {
         let ids = &self.ids;
@@ -114,6 +145,47 @@ mod tests {
 
     fn vips(reconciler: &Reconciler<Fake>) -> Vec<VipStatus> {
         picture::snapshot(reconciler, &about()).vips
+    }
+
+    #[test]
+    fn what_was_said_goes_with_the_pool_and_not_with_the_name() {
+        let config = |own: &str, other: &str| {
+            let text = format!(
+                r#"
+                    [pool.web]
+                    servers = [{{ name = "s1", address = "10.0.0.1" }}]
+                    [pool.api]
+                    servers = [{{ name = "s1", address = "10.0.0.2" }}]
+                    [pool.same]
+                    servers = [{{ name = "s1", address = "10.0.0.2" }}]
+                    [vip.a]
+                    address = "192.0.2.1"
+                    port = 80
+                    mode = "http"
+                    pool = "{own}"
+                    {other}
+                "#
+            );
+            crate::config::check("lb.toml", &text).unwrap().config
+        };
+        let with_route = |pool: &str| format!(r#"routes = [{{ paths = ["/x"], pool = "{pool}" }}]"#);
+        let mut reconciler = reconciler();
+        reconciler.configure(config("web", &with_route("api"))).unwrap();
+        reconciler.steer_server(&request("a", "s1", Admin::Drain)).unwrap();
+        let said = |reconciler: &Reconciler<Fake>| -> Vec<_> {
+            reconciler.steering.states().into_iter().map(|(id, state)| (id.server, state)).collect()
+        };
+        reconciler.configure(config("api", &with_route("web"))).unwrap();
+        assert_eq!(said(&reconciler), [("web:s1".into(), Admin::Drain)]);
+        reconciler.steer_server(&request("a", "s1", Admin::Halt)).unwrap();
+        reconciler.configure(config("same", "")).unwrap();
+        assert_eq!(
+            said(&reconciler),
+            [("s1".into(), Admin::Halt)],
+            "a pool of another name with the same server"
+        );
+        reconciler.configure(config("web", "")).unwrap();
+        assert_eq!(said(&reconciler), [], "another server");
     }
 
     #[test]

@@ -423,6 +423,10 @@ impl Reloader<'_> {
             at_next_start(&self.config, &config)
                 .map(|what| format!("{file}: {what} takes effect when lb-user is started the next time")),
         );
+        if self.config.proxy.workers.is_some() && config.proxy.workers.is_none() {
+            let problem = "without workers in [proxy], l7-proxy keeps as many threads as it has until another one takes its place";
+            warnings.push(format!("{file}: {problem}"));
+        }
         Ok(Candidate { file, text, written, config, warnings })
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    model::{Action, CookieLine, Edits, Location, Matching, Page, Pages, Ready, Service},
+    model::{Action, CookieLine, Edits, Location, Matching, Page, Pages, Ready, Service, routes::plain_host},
     server::Pool,
     spec::{self, Mode, Persistence, Problem, Spec},
     state::State,
@@ -34,9 +34,7 @@ impl Context<'_> {
         let routes = routes.collect();
         let sni_routes = told.sni_routes.iter().enumerate().filter_map(|(number, route)| {
             match self.pool(&route.pool, &format!("sni_routes[{number}]"), &mut pools, problems) {
-                Action::Pool(pool) => {
-                    Some((route.names.iter().map(|name| name.to_ascii_lowercase()).collect(), pool))
-                }
+                Action::Pool(pool) => Some((route.names.iter().map(|name| plain_host(name)).collect(), pool)),
                 _ => None,
             }
         });
@@ -159,6 +157,12 @@ impl Context<'_> {
                 if !(200..600).contains(&answer.status) {
                     problems
                         .push(Problem::new(place, format!("{} is no status of an answer", answer.status)));
+                }
+                if matches!(answer.status, 204 | 304)
+                    && answer.body.as_ref().is_some_and(|body| !body.is_empty())
+                {
+                    let problem = format!("an answer with status {} has no body", answer.status);
+                    problems.push(Problem::new(place, problem));
                 }
                 if !answer.content_type.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
                     problems.push(Problem::new(place, "content_type is not visible ASCII"));

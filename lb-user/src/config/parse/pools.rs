@@ -138,7 +138,7 @@ fn check_servers(report: &Report<'_>, pool: &RawPool) {
     );
     if servers.is_empty() {
         if !pool.servers.is_broken() && !report.is_incomplete() {
-            report.warning(pool.name.at, format!("pool {name} has no servers: its VIPs will answer nobody"));
+            report.warning(pool.name.at, format!("pool {name} has no servers: it serves nobody"));
         }
         return;
     }

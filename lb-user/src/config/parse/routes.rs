@@ -36,7 +36,7 @@ pub(super) fn check(
 ) {
     let routes = vip.key(|keys| &keys.routes);
     if let Some(routes) = routes.value() {
-        check_routes(report, routes, error);
+        check_routes(report, vip.name(), routes, error);
     }
     let sni_routes = vip.key(|keys| &keys.sni_routes);
     if let Some(routes) = sni_routes.get() {
@@ -146,7 +146,7 @@ pub(super) fn further(
     pools.filter_map(further).collect()
 }
 
-fn check_routes(report: &Report<'_>, routes: &[Located<Route>], error: &impl Fn(Place, String)) {
+fn check_routes(report: &Report<'_>, vip: &str, routes: &[Located<Route>], error: &impl Fn(Place, String)) {
     for (position, located) in routes.iter().enumerate() {
         let (at, route) = (located.at, &located.value);
         check_target(route, at, error);
@@ -171,8 +171,36 @@ fn check_routes(report: &Report<'_>, routes: &[Located<Route>], error: &impl Fn(
                     "routes: the one in line {line} is for every request, so this one is never asked; put that one last"
                 ),
             );
+        } else if let Some(other) = before.iter().find(|other| hides(&other.value, route)) {
+            let line = report.line(other.at);
+            let problem = format!(
+                "routes: the one in line {line} is for all these requests too, so this one is never asked; put that one behind it"
+            );
+            report.vip_warning(at, vip, problem);
         }
     }
+}
+
+/// Whether everything that `later` is for matches `before` as well.
+fn hides(before: &Route, later: &Route) -> bool {
+    let all = |given: &[String], narrower: &[String], covers: fn(&str, &str) -> bool| {
+        let covered = |one: &String| given.iter().any(|wide| covers(wide, one));
+        given.is_empty() || (!narrower.is_empty() && narrower.iter().all(covered))
+    };
+    let host = |wide: &str, narrow: &str| {
+        let (wide, narrow) = (wide.to_ascii_lowercase(), narrow.to_ascii_lowercase());
+        wide == narrow || wide.strip_prefix('*').is_some_and(|suffix| narrow.ends_with(suffix))
+    };
+    let path = |wide: &str, narrow: &str| {
+        narrow
+            .strip_prefix(wide.trim_end_matches('/'))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let every_path = before.paths.iter().any(|path| path == "/");
+    all(&before.hosts, &later.hosts, host)
+        && (every_path || all(&before.paths, &later.paths, path))
+        && all(&before.methods, &later.methods, |wide, narrow| wide == narrow)
+        && before.headers.iter().all(|header| later.headers.contains(header))
 }
 
 /// A route without where it leads.
@@ -221,9 +249,14 @@ fn unfit_redirect(redirect: &Redirect) -> Option<String> {
 }
 
 fn unfit_answer(answer: &Answer) -> Option<String> {
-    let Answer { status, body: _, content_type } = answer;
+    let Answer { status, body, content_type } = answer;
     if !(200..600).contains(status) {
         return Some(format!("{status} is no status of an answer; write one from 200 to 599"));
+    }
+    if matches!(status, 204 | 304) && body.as_ref().is_some_and(|body| !body.is_empty()) {
+        return Some(format!(
+            "an answer with status {status} has no body; leave body out, or write another status"
+        ));
     }
     let fits = content_type.bytes().all(|sign| sign == b' ' || sign.is_ascii_graphic());
     (!fits).then(|| format!("{} is no content type such as \"text/html\"", quote(content_type)))

@@ -149,9 +149,14 @@ async fn of_host() -> Result<RootCertStore, Outcome> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        return Err(Outcome::Inconclusive(
-            "this host trusts no certificates (package ca-certificates); name some with ca in health".into(),
-        ));
+        let why = found
+            .errors
+            .first()
+            .map(|error| format!(", or they cannot be read: {error}"))
+            .unwrap_or_default();
+        return Err(Outcome::Inconclusive(format!(
+            "this host trusts no certificates (package ca-certificates{why}); name some with ca in health"
+        )));
     }
     Ok(roots)
 }
