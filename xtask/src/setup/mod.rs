@@ -327,11 +327,13 @@ fn install_packages(missing: &[&Tool]) -> Result<()> {
     };
     eprintln!("setup: installing with apt: {}", packages.join(", "));
     let apt = |arguments: &[&str]| -> Result<()> {
-        let variable = "DEBIAN_FRONTEND";
+        // Nothing is started that comes with a package: only the programs are wanted.
+        let variables = [("DEBIAN_FRONTEND", "noninteractive"), ("SYSTEMD_OFFLINE", "1")];
+        let names = variables.map(|(name, _)| name);
         let mut command =
-            shell::root_command(apt.as_os_str(), &[variable]).context("packages cannot be installed")?;
+            shell::root_command(apt.as_os_str(), &names).context("packages cannot be installed")?;
         // dpkg tells much; it matters only if something fails.
-        shell::output(command.env(variable, "noninteractive").args(arguments)).map(drop)
+        shell::output(command.envs(variables).args(arguments)).map(drop)
     };
     // A list of packages that is somewhat old may still do.
     if let Err(error) = apt(&["update", "--quiet=2"]) {
