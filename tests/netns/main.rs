@@ -37,6 +37,7 @@ mod select;
 mod service;
 mod smoke;
 mod steer;
+mod sticky;
 mod takeover;
 mod trace;
 mod transparent;

@@ -96,6 +96,10 @@ impl Keeper {
             keeper.sockets.adopt(sockets);
             keeper.proxy = Some(proxy);
             keeper.remembers = true;
+            // What it remembers of clients is to be known here as soon as there is somebody to ask for.
+            if let Some(long_ago) = keeper.recalled.checked_sub(RECALL_EVERY) {
+                keeper.recalled = long_ago;
+            }
         }
         // Clients of former ones are still there, or a former lb-user was killed while it put one in another's place.
         for socket in left_sockets(&keeper.options.socket) {
