@@ -69,6 +69,10 @@ pub async fn conflicts(
     let error =
         |conflict: &Conflict| checked.places.about_vip(Severity::Error, &conflict.vip, &conflict.problem);
     let mut findings: Vec<_> = conflicts.iter().map(error).collect();
+    let unfit = vip_addresses::unfit_sources(&checked.config, &addresses);
+    findings.extend(
+        unfit.iter().map(|unfit| checked.places.about_vip(Severity::Warning, &unfit.vip, &unfit.problem)),
+    );
     if let Some(admin) = checked.config.proxy.admin {
         findings.extend(of_admin(checked, admin, &addresses, of_vips)?);
     }

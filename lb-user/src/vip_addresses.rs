@@ -1,13 +1,19 @@
 //! VIP addresses on this host's interfaces: put up at start, taken down at exit.
 
-use std::{collections::HashSet, convert::Infallible, net::IpAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    net::IpAddr,
+    time::Duration,
+};
 
 use anyhow::Result;
+use l7_spec::Source;
 use tokio::{sync::Mutex, time::sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
-    model::{Config, PortRange, Vip},
+    model::{Config, PortRange, Protocol, Server, Vip},
     netlink::{
         self, Netlink,
         addresses::{HostAddress, Presence},
@@ -191,15 +197,90 @@ pub fn conflicts(config: &Config, present: &[HostAddress], own_ports: PortRange)
     let clash =
         |vip: &&Vip| is_own(vip.address) && vip.ports.ranges().iter().any(|range| range.overlaps(own_ports));
     let vips = config.vips.iter().filter(clash);
-    vips.map(|vip| {
+    let wide = vips.map(|vip| {
         let problem = format!(
             "ports {} on {}, an address of this host, overlap {own_ports}, the ports it uses for its own \
              connections (net.ipv4.ip_local_port_range); choose other ports or an address of the VIP's own",
             vip.ports, vip.address
         );
         Conflict { vip: vip.name.clone(), problem }
+    });
+    wide.chain(taken_sources(config, own_ports)).collect()
+}
+
+/// Proxied VIPs whose connections to servers come from an address at which the kernel program has another VIP: it would take
+/// the servers' answers for clients of that one.
+fn taken_sources(config: &Config, own_ports: PortRange) -> impl Iterator<Item = Conflict> {
+    let wide: HashMap<_, _> = config
+        .vips
+        .iter()
+        .filter(|vip| vip.mode.is_layer4() && vip.protocol == Protocol::Tcp)
+        .filter(|vip| vip.ports.ranges().iter().any(|range| range.overlaps(own_ports)))
+        .map(|vip| (vip.address, vip))
+        .collect();
+    config.vips.iter().filter_map(move |vip| {
+        let other = wide.get(&source_of(vip)?)?;
+        let problem = format!(
+            "connections to its servers come from {}, but ports {} there are VIP {:?}'s and overlap {own_ports}, from which \
+             this host chooses for its own connections (net.ipv4.ip_local_port_range); choose another source",
+            other.address, other.ports, other.name
+        );
+        Some(Conflict { vip: vip.name.clone(), problem })
     })
-    .collect()
+}
+
+/// The address that a proxied VIP's connections to servers come from, if the configuration says which.
+fn source_of(vip: &Vip) -> Option<IpAddr> {
+    match vip.proxied.source? {
+        _ if vip.mode.is_layer4() => None,
+        Source::Vip => Some(vip.address),
+        Source::Address(address) => Some(address),
+        Source::Auto | Source::Client => None,
+    }
+}
+
+/// What will not be as `source` of a VIP says, as far as this host's addresses tell.
+#[must_use]
+pub fn unfit_sources(config: &Config, present: &[HostAddress]) -> Vec<Conflict> {
+    let vips: HashSet<_> = config.vips.iter().map(|vip| vip.address).collect();
+    let mut all = Vec::new();
+    for (vip, leads) in config.services().filter(|(vip, _)| !vip.mode.is_layer4()) {
+        let mut tell = |problem: String| all.push(Conflict { vip: vip.name.clone(), problem });
+        match vip.proxied.source {
+            None | Some(Source::Auto) => continue,
+            Some(Source::Address(address))
+                if !vips.contains(&address) && !present.iter().any(|on| on.address == address) =>
+            {
+                tell(format!(
+                    "source: {address} is no address of this host; until it is, no server is reached"
+                ));
+            }
+            _ => {}
+        }
+        let is_client = vip.proxied.source == Some(Source::Client);
+        let from = source_of(vip).unwrap_or(vip.address);
+        // One server is enough to see what is wrong.
+        let servers = || leads.iter().flat_map(|lead| &lead.pool.servers).filter_map(Server::address);
+        if let Some(server) = servers().find(|server| server.is_ipv4() != from.is_ipv4()) {
+            tell(format!(
+                "source: {server} is of the other IP version, so it sees an address of the balancer"
+            ));
+        }
+        let shared = |server: &IpAddr| {
+            let covers = |on: &HostAddress| {
+                contains(on.address, on.prefix_len, *server)
+                    && contains(on.address, on.prefix_len, vip.address)
+            };
+            present.iter().filter(|on| !on.ours).any(covers)
+        };
+        if let Some(server) = servers().find(shared).filter(|_| is_client) {
+            tell(format!(
+                "source = \"client\": {server} and the VIP are on one network; clients of that network get its answers past the \
+                 balancer, and do not know them"
+            ));
+        }
+    }
+    all
 }
 
 /// Whether two addresses lie in one network, given by an address and its prefix length.
@@ -245,6 +326,55 @@ mod tests {
                 .to_string()
                 .starts_with("VIP wide: ports all on 10.0.0.9, an address of this host, overlap")
         );
+    }
+
+    #[test]
+    fn where_connections_to_servers_come_from() {
+        let text = r#"
+            [pool.p]
+            servers = [{ name = "s", address = "10.0.0.1" }, { name = "six", address = "2001:db8::1" }]
+            [pool.four]
+            servers = [{ name = "s", address = "10.0.0.2" }]
+            [vip_defaults]
+            pool = "p"
+            address = "10.0.0.9"
+            [vip.wide]
+            port = "40000-50000"
+            mode = "snat"
+            pool = "four"
+            health = { port = 80 }
+            [vip.web]
+            port = 80
+            mode = "http"
+            source = "vip"
+            [vip.other]
+            port = 81
+            mode = "http"
+            source = { address = "10.9.9.9" }
+            [vip.seen]
+            port = 82
+            mode = "http"
+            source = "client"
+            [vip.plain]
+            port = 83
+            mode = "http"
+        "#;
+        let config = crate::config::check("test.toml", text).unwrap().config;
+        let own = [HostAddress { ifindex: 2, address: [10, 0, 0, 4].into(), prefix_len: 24, ours: false }];
+        let shown = |all: Vec<Conflict>| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let refused = shown(conflicts(&config, &own, PortRange { first: 32_768, last: 60_999 }));
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(refused[0].starts_with("VIP web: connections to its servers come from 10.0.0.9, but ports"));
+        let told = shown(unfit_sources(&config, &own));
+        let beginnings = [
+            "VIP web: source: 2001:db8::1 is of the other IP version",
+            "VIP other: source: 10.9.9.9 is no address of this host",
+            "VIP other: source: 2001:db8::1 is of the other",
+            "VIP seen: source: 2001:db8::1 is of the other",
+            "VIP seen: source = \"client\": 10.0.0.1 and the VIP are on one network",
+        ];
+        assert_eq!(told.len(), beginnings.len(), "{told:?}");
+        assert!(told.iter().zip(beginnings).all(|(told, begins)| told.starts_with(begins)), "{told:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! R4, R5: which address the servers of a proxied VIP see as that of their client.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, thread, time::Duration};
 
 use lb_tests::{
     address::Family,
@@ -120,9 +120,14 @@ fn servers_see_the_balancer_the_vip_or_the_client_as_each_vip_says() {
     let _ = balancer.wait_all_up();
     assert_eq!(proxies(&net.lb.ns), [proxy]);
     assert_eq!(rules(&net), all);
-    for round in 0..MANY {
-        client.run(|| ask(relayed)).unwrap_or_else(|error| panic!("connection {round}: {error}"));
-    }
+    // All at once.
+    let failed: Vec<_> = client.run(|| {
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..MANY).map(|_| scope.spawn(|| ask(relayed))).collect();
+            all.into_iter().filter_map(|one| one.join().expect("a client").err()).collect()
+        })
+    });
+    assert_eq!(failed, Vec::<String>::new());
     tunnel.echoes();
 
     // What somebody removes comes back.
