@@ -51,8 +51,8 @@ impl Netlink {
             query.header.family = family;
             let answers = match self.request(RouteNetlinkMessage::GetRule(query), NLM_F_DUMP).await {
                 Ok(answers) => answers,
-                // A host without IPv6 has no such rules.
-                Err(error) if family == AddressFamily::Inet6 && is_unknown(&error) => continue,
+                // A host without IPv6, or a kernel without policy routing, has no such rules.
+                Err(error) if is_unknown(&error) => continue,
                 Err(error) => return Err(Error::new("cannot list this host's routing rules", error)),
             };
             ways.extend(answers.iter().filter_map(|answer| match answer {
