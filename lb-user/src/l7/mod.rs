@@ -151,6 +151,13 @@ impl Handle {
         Arc::clone(&self.report.borrow())
     }
 
+    /// What is known of the proxy once everything is done that was wished for before.
+    pub async fn settled(&self) -> Arc<Report> {
+        // Answered in its turn; to serve nothing is never wrong.
+        let _ = self.check(Spec::default()).await;
+        self.report()
+    }
+
     /// Has this served from now on.
     pub fn serve(&self, spec: Spec) {
         // Without a keeper this process is about to end.
@@ -297,5 +304,25 @@ mod tests {
             lines(&objections(&problems)),
             "VIP web: tls.certificates[0]: a.pem has no private key\nVIP web: is wrong: twice\nVIP web: pool api: is wrong\nworkers: must be 1 to 1024"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_known_when_all_is_done_knows_of_sockets_that_are_being_opened() {
+        let (wishes, told) = mpsc::channel();
+        let (report, reported) = watch::channel(Arc::default());
+        let handle = Handle { wishes, report: reported };
+        handle.serve(Spec::default());
+        assert!(handle.report().sockets.is_empty());
+        // A keeper opens a socket for what it is told first, and tells of it before it looks at the next wish.
+        let keeper = std::thread::spawn(move || {
+            let Ok(Wish::Serve(_)) = told.recv() else { panic!("the first wish") };
+            report.send_replace(Arc::new(Report { sockets: HashSet::from([7]), ..Report::default() }));
+            let Ok(Wish::Check(spec, answer)) = told.recv() else { panic!("the second") };
+            answer.send(Ok(())).expect("somebody waits");
+            *spec
+        });
+        assert_eq!(handle.settled().await.sockets, HashSet::from([7]));
+        assert_eq!(keeper.join().expect("the keeper"), Spec::default(), "it asks for nothing");
+        assert!(Handle::of_nobody().settled().await.sockets.is_empty(), "and nobody is waited for");
     }
 }

@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use self::{edit::Edit, history::History};
 use crate::{
     admin::{Adoption, Denial, Handle, How, ReloadRequest, Reloaded, Terms, Wish},
-    config::{self, Diagnostic, Severity},
+    config::{self, Checked, Diagnostic, Severity},
     health::{Checker, Place, Target, TargetId},
     l7,
     model::{Address, Config, Found, HealthCheck, Member, PortRange, Server, Vip},
@@ -187,6 +187,9 @@ const NOTHING_TO_CONFIRM: &str = "nothing waits to be confirmed";
 
 /// How often a file that is watched is looked at. It is read once it has not changed between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often what this host has is looked at again because sockets of VIPs were opened meanwhile.
+const LOOKS: usize = 3;
 
 impl Reloader<'_> {
     /// Does what is asked for, until nobody can ask any more.
@@ -397,13 +400,31 @@ impl Reloader<'_> {
         self.judge(file, text).await
     }
 
+    /// What this host has that a configuration cannot be beside. A socket that was opened for a VIP while it was looked at
+    /// is no stranger.
+    async fn conflicts(&self, checked: &Checked) -> anyhow::Result<Vec<Diagnostic>> {
+        let mut ours = self.proxy.report();
+        for _ in 0..LOOKS {
+            let (netlink, ports) = (self.followers.netlink, self.own_ports);
+            let found = premises::conflicts(checked, netlink, ports, &ours.sockets).await?;
+            if found.iter().all(|finding| finding.severity != Severity::Error) {
+                return Ok(found);
+            }
+            let now = self.proxy.settled().await;
+            if now.sockets == ours.sockets {
+                return Ok(found);
+            }
+            ours = now;
+        }
+        premises::conflicts(checked, self.followers.netlink, self.own_ports, &ours.sockets).await
+    }
+
     async fn judge(&self, file: String, text: String) -> Result<Candidate, String> {
         let checked = config::check(&file, &text).map_err(|wrong| wrong.to_string())?;
         snat::ports(checked.config.snat_ports, self.own_ports)?;
         let mut findings = premises::files_aside(&checked, PathBuf::from(&file), unix_time()).await;
         let netlink = self.followers.netlink;
-        let conflicts =
-            premises::conflicts(&checked, netlink, self.own_ports, &self.proxy.report().sockets).await;
+        let conflicts = self.conflicts(&checked).await;
         findings.extend(conflicts.map_err(|error| format!("{error:#}"))?);
         let lines = |findings: &[Diagnostic]| findings.iter().map(ToString::to_string).collect::<Vec<_>>();
         if findings.iter().all(|finding| finding.severity != Severity::Error)
