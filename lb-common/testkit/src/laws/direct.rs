@@ -32,7 +32,8 @@ impl Laws {
         let begins = flags & 0x17 == 2;
         let by_turns = service.selection != Selection::Ring;
         let is_datagram = tuple.protocol == 17;
-        let state = |index: u16| world.tables.servers[&index].flags;
+        // A slot without a server names the entry that is never filled.
+        let state = |index: u16| world.tables.servers.get(&index).map_or(0, |entry| entry.flags);
         let wanted = |anew| if anew { server_flags::ACCEPTS_NEW } else { server_flags::KEEPS_FLOWS };
         let [flow, client] = passage.tags;
         // A connection that begins where clients persist goes where the client is, whatever the 5-tuple was before.
