@@ -1,6 +1,6 @@
 //! The process that serves proxied VIPs: what holds of it, and what it may not stand in the way of.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use l7_spec::Span;
 
@@ -34,8 +34,15 @@ pub(super) fn span(time: Duration) -> Span {
 
 pub(super) fn check(report: &Report<'_>, raw: &RawConfig, vips: &[Inherited<'_>]) {
     check_admin(report, raw, vips);
+    let mut users: HashMap<&str, Vec<&Inherited<'_>>> = HashMap::new();
+    for vip in vips {
+        for pool in vip.pools() {
+            users.entry(pool).or_default().push(vip);
+        }
+    }
     for pool in &raw.pools {
-        check_pool(report, pool, vips);
+        let users = users.get(pool.name.value.as_str()).map_or(&[][..], Vec::as_slice);
+        check_pool(report, pool, users);
     }
 }
 
@@ -64,11 +71,10 @@ fn check_admin(report: &Report<'_>, raw: &RawConfig, vips: &[Inherited<'_>]) {
 }
 
 /// Keys of a pool that say nothing to the kernel program, where nobody but it would read them.
-fn check_pool(report: &Report<'_>, pool: &RawPool, vips: &[Inherited<'_>]) {
-    let modes: Vec<_> = vips.iter().filter(|vip| vip.leads_to(&pool.name.value)).collect();
-    let unknown = modes.iter().any(|vip| vip.mode.value().is_none());
-    let proxied = modes.iter().any(|vip| vip.mode.value().is_some_and(|mode| PROXIED.contains(mode)));
-    let Some(vip) = modes.first().filter(|_| !unknown && !proxied) else { return };
+fn check_pool(report: &Report<'_>, pool: &RawPool, users: &[&Inherited<'_>]) {
+    let unknown = users.iter().any(|vip| vip.mode.value().is_none());
+    let proxied = users.iter().any(|vip| vip.mode.value().is_some_and(|mode| PROXIED.contains(mode)));
+    let Some(vip) = users.first().filter(|_| !unknown && !proxied) else { return };
     let Some(mode) = vip.mode.value() else { return };
     for (key, place) in proxied_keys(pool) {
         let problem = format!(

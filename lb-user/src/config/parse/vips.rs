@@ -89,10 +89,6 @@ impl<'r> Inherited<'r> {
         pools
     }
 
-    pub(super) fn leads_to(&self, pool: &str) -> bool {
-        self.pools().contains(&pool)
-    }
-
     /// Whether it may lead to pools that nobody knows, because what names them is wrong.
     pub(super) fn has_broken_pool(&self) -> bool {
         let routes =
