@@ -52,10 +52,10 @@ use crate::{
         sysctl,
         watch::Watch,
     },
-    notify::Manager,
+    notify::{Manager, Worker},
     picture::{self, About},
     plan::{proxied, snat},
-    reconcile::{self, Inbox, Reconciler},
+    reconcile::{self, Inbox, Reconciler, apart::Apart},
     reload::{self, Followers, Reloader},
     signals::Signals,
     snapshot::{Interface, LastReload, Snapshot},
@@ -565,8 +565,12 @@ async fn serve(
 
     let admin::Requests { status, commands, reloads } = requests;
     let inbox = Inbox { health, surroundings, census, status, commands, eyes: eyes_inbox };
+    let reconciling =
+        reconcile::run(reconciler, about, notebook, Arc::clone(&manager), inbox, orders, publish);
+    let reconciling = Apart::run("reconcile", reconciling).context("cannot start a thread")?;
     tokio::select! {
-        () = reconcile::run(reconciler, about, notebook, manager, inbox, orders, publish) => bail!("the reconcile loop ended"),
+        () = reconciling.ended() => bail!("the reconcile loop ended"),
+        never = manager.watch(Worker::Others) => match never {},
         () = hops::run(scout, Watch::start()?, servers, surroundings_news) =>
             bail!("the watch over the network ended"),
         () = names::run(names_wanted, findings_news) => bail!("the search for servers' addresses ended"),

@@ -2,6 +2,7 @@
 //! names in the environment. Without one, nothing is told.
 
 use std::{
+    convert::Infallible,
     env,
     ffi::OsStr,
     io,
@@ -13,6 +14,7 @@ use std::{
         },
     },
     process,
+    sync::atomic::{AtomicU8, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -23,7 +25,21 @@ use tracing::warn;
 pub struct Manager {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
+    /// Who has come round since it was told, a bit for each.
+    came_round: AtomicU8,
 }
+
+/// The threads without which nothing works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worker {
+    /// That of the loop that decides and writes.
+    Loop,
+    /// That of everybody else: health checks, the network, commands.
+    Others,
+}
+
+/// All of [`Worker`].
+const ALL: u8 = 1 << Worker::Loop as u8 | 1 << Worker::Others as u8;
 
 impl Manager {
     /// The one that the environment names, if it names one.
@@ -34,7 +50,7 @@ impl Manager {
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|&time| ours && time > 0).map(Duration::from_micros);
         match connect(&address) {
-            Ok(socket) => Self { socket: Some(socket), watchdog },
+            Ok(socket) => Self { socket: Some(socket), watchdog, ..Self::default() },
             Err(error) => {
                 warn!("cannot tell the service manager anything: NOTIFY_SOCKET {address:?}: {error}");
                 Self::default()
@@ -58,9 +74,24 @@ impl Manager {
         self.tell("STOPPING=1");
     }
 
-    /// The loop that does the work has come round.
-    pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
+    /// A thread has come round. It is told when all of [`Worker`] have since it was told last: one that hangs is as bad as
+    /// all.
+    pub fn alive(&self, worker: Worker) {
+        let bit = 1 << worker as u8;
+        let others = self.came_round.fetch_or(bit, SeqCst);
+        if others | bit == ALL {
+            self.came_round.store(0, SeqCst);
+            self.tell("WATCHDOG=1");
+        }
+    }
+
+    /// Says of a thread that it comes round, for as long as it is polled there.
+    pub async fn watch(&self, worker: Worker) -> Infallible {
+        let Some(beat) = self.beat() else { return std::future::pending().await };
+        loop {
+            self.alive(worker);
+            tokio::time::sleep(beat).await;
+        }
     }
 
     fn tell(&self, text: &str) {
@@ -95,10 +126,17 @@ mod tests {
             (UnixDatagram::bind(&path).unwrap(), path.clone().into_os_string()),
             (UnixDatagram::bind_addr(&abstract_name).unwrap(), format!("@{name}").into()),
         ] {
-            let manager =
-                Manager { socket: Some(connect(&address).unwrap()), watchdog: Some(Duration::from_secs(30)) };
+            let manager = Manager {
+                socket: Some(connect(&address).unwrap()),
+                watchdog: Some(Duration::from_secs(30)),
+                ..Manager::default()
+            };
             manager.ready("3 VIPs");
-            manager.alive();
+            manager.alive(Worker::Loop);
+            manager.alive(Worker::Loop);
+            manager.alive(Worker::Others);
+            // The loop hangs.
+            manager.alive(Worker::Others);
             manager.stopping();
             let mut told = Vec::new();
             let mut bytes = [0; 64];

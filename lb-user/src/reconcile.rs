@@ -13,19 +13,19 @@ use std::{
 use l7_spec::Spec;
 use lb_common::abi::{Counters, ServerRef, settings_flags};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tracing::{debug, error, warn};
 
 use crate::{
-    admin::{Command, StatusRequest, version::Ledger},
+    admin::{Command, Done, StatusRequest, version::Ledger},
     datapath::{Datapath, Error},
     health::{HealthEvent, TargetId},
     hops::Surroundings,
     memory::{Counted, Facts, Notebook},
     model::{Config, PortRange},
-    notify::Manager,
+    notify::{Manager, Worker},
     picture::{self, About},
     plan::{
         Census, Desired, Ids, Image, Inputs, Operation, Orders, Rings, Steering, Wanted,
@@ -178,22 +178,23 @@ impl<D: Datapath> Reconciler<D> {
             admin: self.steering.states(),
             weights: self.steering.weights(),
             disabled: self.steering.disabled().clone(),
-            health: self.health_by_name().into_iter().map(Cow::Borrowed).collect(),
+            health: self.health_in_order().into_iter().map(Cow::Borrowed).collect(),
             retired: counted(&self.retired),
             inherited: counted(&self.inherited),
             snat_ports: self.snat_ports.iter().map(|range| (range.first, range.last)).collect(),
         }
     }
 
-    /// What is known of the servers' health, in the order of their names.
+    /// What is known of the servers' health.
     #[must_use]
     pub fn known_health(&self) -> Vec<HealthEvent> {
-        self.health_by_name().into_iter().cloned().collect()
+        self.health_in_order().into_iter().cloned().collect()
     }
 
-    fn health_by_name(&self) -> Vec<&HealthEvent> {
+    /// In the order of the servers' numbers, which is always the same and sooner found than that of their names.
+    fn health_in_order(&self) -> Vec<&HealthEvent> {
         let mut health: Vec<_> = self.health.values().collect();
-        health.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        health.sort_by_cached_key(|event| self.ids.server(&event.id).map(|server| server.0));
         health
     }
 
@@ -203,6 +204,11 @@ impl<D: Datapath> Reconciler<D> {
     /// # Errors
     /// When it has more VIPs or servers than the maps; nothing is changed then.
     pub fn configure(&mut self, config: Config) -> Result<(), Exhausted> {
+        if self.ids.fit(&config) {
+            self.rings.set_learn(config.flows.learn);
+            self.config = config;
+            return Ok(());
+        }
         let mut ids = self.ids.clone();
         ids.assign(&config, self.rings.next_step())?;
         self.follow_pools(&config);
@@ -351,6 +357,14 @@ impl<D: Datapath> Reconciler<D> {
         Ok(count)
     }
 
+    /// Waits until no packet goes by what was replaced.
+    ///
+    /// # Errors
+    /// When the kernel refused something after all; it is not known what, and all of it is done again with the next step.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.datapath.settle().inspect_err(|_| self.current.rings.clear())
+    }
+
     /// Whether somebody watches what becomes of packets.
     pub fn on_watch(&mut self, watched: bool) {
         self.watched = watched;
@@ -479,7 +493,7 @@ pub async fn run<D: Datapath>(
             () = sleep_until(next_beat) => {}
         }
         if next_beat <= Instant::now() {
-            manager.alive();
+            manager.alive(Worker::Loop);
             next_beat = Instant::now() + beat;
         }
         let wait = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
@@ -493,15 +507,23 @@ pub async fn run<D: Datapath>(
             if let Some(notebook) = &mut notebook {
                 notebook.write(reconciler.facts());
             }
-            match reconciler.carry_out(operations, now) {
+            let mut outcome = reconciler.carry_out(operations, now);
+            if outcome.is_ok() {
+                if served.as_ref() != Some(&reconciler.proxied.0) {
+                    about.proxy.serve(reconciler.proxied.0.clone());
+                    served = Some(reconciler.proxied.0.clone());
+                }
+                // All new packets go by it.
+                if let Some(answer) = answer.take() {
+                    answer();
+                }
+                outcome = reconciler.settle().and(outcome);
+            }
+            match outcome {
                 Ok(operations) => {
                     debug!("{operations} map operations");
                     // Without a sweep there is nobody to go by them, and the census ends this loop.
                     let _ = orders.send(reconciler.orders());
-                    if served.as_ref() != Some(&reconciler.proxied.0) {
-                        about.proxy.serve(reconciler.proxied.0.clone());
-                        served = Some(reconciler.proxied.0.clone());
-                    }
                     (stale, refused) = (false, None);
                 }
                 Err(error) => {
@@ -514,7 +536,7 @@ pub async fn run<D: Datapath>(
             rests_until = Instant::now() + set_out.elapsed().min(MOST_REST);
         }
         // Who waits for an answer does not wait for a snapshot that nobody asked for.
-        let due = answer.is_none() && publish_at <= Instant::now();
+        let due = !waited_for && publish_at <= Instant::now();
         if let Some(answer) = answer {
             answer();
         }
@@ -545,7 +567,9 @@ fn obey<D: Datapath>(reconciler: &mut Reconciler<D>, command: Command) -> Box<dy
         }
         Command::Configure(config, adoption, answer) => {
             let outcome = reconciler.adopt(*config, adoption);
-            Box::new(move || drop(answer.send(outcome)))
+            let (carried_out, told) = oneshot::channel();
+            drop(answer.send(outcome.map(|Done { version, .. }| Done { what: told, version })));
+            Box::new(move || drop::<oneshot::Sender<()>>(carried_out))
         }
         Command::InUse(terms, answer) => {
             let outcome = reconciler.in_use(&terms);
@@ -554,6 +578,7 @@ fn obey<D: Datapath>(reconciler: &mut Reconciler<D>, command: Command) -> Box<dy
     }
 }
 
+pub mod apart;
 mod steer;
 mod terms;
 

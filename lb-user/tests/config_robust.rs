@@ -209,8 +209,8 @@ fn limits_are_named() {
         }
         text
     };
-    assert!(check("f", &vips(4_096)).is_ok());
-    assert_eq!(errors(&vips(4_098)), ["VIP \"v4096\": there are 4098 VIPs; at most 4096 are possible"]);
+    assert!(check("f", &vips(4_095)).is_ok());
+    assert_eq!(errors(&vips(4_098)), ["VIP \"v4095\": there are 4098 VIPs; at most 4095 are possible"]);
 
     let pairs = |servers: usize, vips: usize| {
         let mut text = large(1, servers);

@@ -139,18 +139,23 @@ pub enum How {
     Commit(Duration),
 }
 
-/// A wish for the reconcile loop. It is answered when the kernel has been told.
+/// A wish for the reconcile loop. It is answered when the kernel has been told, unless it says otherwise.
 #[derive(Debug)]
 pub enum Command {
     /// A server's state or weight.
     Server(ServerRequest, Terms, Answer<Done<Vec<ServerChange>>>),
     /// Whether a VIP takes new flows.
     Vip(VipRequest, Terms, Answer<Done<Vec<VipChange>>>),
-    /// Another configuration, that can be used; without an adoption only names stand for other addresses.
-    Configure(Box<Config>, Option<Adoption>, Answer<Done<()>>),
+    /// Another configuration, that can be used; without an adoption only names stand for other addresses. It is answered
+    /// as soon as it is in use.
+    Configure(Box<Config>, Option<Adoption>, Answer<Done<Told>>),
     /// What is in use, if that is what the terms name.
     InUse(Terms, Answer<Done<InUse>>),
 }
+
+/// Closed when the kernel has been told: it lets who replaces a ring wait for some ten milliseconds, in which others can do
+/// something else.
+pub type Told = oneshot::Receiver<()>;
 
 /// Where an outcome is awaited.
 pub type Answer<T> = oneshot::Sender<Result<T, Denial>>;
@@ -323,7 +328,7 @@ impl Handle {
     ///
     /// # Errors
     /// When it does not fit into the kernel's tables, or the terms of its adoption do not hold; or the loop is gone.
-    pub async fn configure(&self, config: Config, adoption: Option<Adoption>) -> Result<Done<()>, Denial> {
+    pub async fn configure(&self, config: Config, adoption: Option<Adoption>) -> Result<Done<Told>, Denial> {
         let (answer, outcome) = oneshot::channel();
         ask(&self.commands, Command::Configure(Box::new(config), adoption, answer), outcome).await
     }

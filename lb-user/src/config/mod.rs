@@ -24,9 +24,11 @@ pub mod secrets;
 mod syntax;
 mod values;
 mod words;
+mod written;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub(crate) use values::{network_of, unfit_for_server};
+pub use written::Written;
 
 use crate::model::Config;
 
@@ -36,7 +38,7 @@ pub struct Checked {
     /// What it means.
     pub config: Config,
     /// What is written in it.
-    pub written: toml::Table,
+    pub written: Written,
     /// What is odd about it, sorted by place.
     pub warnings: Vec<Diagnostic>,
     /// The files it names, which nobody has looked at yet.
@@ -50,6 +52,14 @@ pub struct Checked {
 /// # Errors
 /// Everything that is wrong, and what is odd beside it, sorted by place.
 pub fn check(file: &str, text: &str) -> Result<Checked, Diagnostics> {
+    check_after(file, text, &Written::default())
+}
+
+/// The same of a file that mostly says what another said `before`.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_after(file: &str, text: &str, before: &Written) -> Result<Checked, Diagnostics> {
     let report = report::Report::new(text);
     let mut room = String::new();
     let document = syntax::read(&report, &mut room);
@@ -60,5 +70,5 @@ pub fn check(file: &str, text: &str) -> Result<Checked, Diagnostics> {
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(Diagnostics::new(findings));
     }
-    Ok(Checked { config, written: syntax::plain(document), warnings: findings, files, places })
+    Ok(Checked { config, written: Written::of(document, before), warnings: findings, files, places })
 }

@@ -1,35 +1,25 @@
 //! The maps that user space writes, and the counters.
 
-use std::{io::ErrorKind, iter, thread};
+use std::io::ErrorKind;
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
-    abi::{
-        Counters, Interface, QuicLb, QuicLbKey, QuicServerKey, RING_SIZE, Ring, Server, Settings, Vip,
-        VipKey, VipLimit,
-    },
+    abi::{Counters, Interface, QuicLb, QuicLbKey, QuicServerKey, Server, Settings, Vip, VipKey, VipLimit},
     verdict::REASON_COUNT,
 };
 
-use super::{Datapath, Error, load::take};
+use super::{Datapath, Error, load::take, rings::Writers};
 use crate::plan::{Image, Operation};
-
-type Rings = ArrayOfMaps<MapData, Array<MapData, Ring>>;
-
-/// Rings that are written at the same time. The kernel lets nobody go on who has replaced one before all CPUs have left the
-/// old one, some ten milliseconds; that time can be shared.
-const WRITERS: usize = 32;
 
 /// Open maps of the loaded program.
 pub struct Maps {
     settings: Array<MapData, Settings>,
     vips4: HashMap<MapData, VipKey<u32>, Vip>,
     vips6: HashMap<MapData, VipKey<[u32; 4]>, Vip>,
-    /// At least one handle to it; several may write at the same time.
-    rings: Vec<Rings>,
+    rings: Writers,
     servers: Array<MapData, Server>,
     interfaces: Array<MapData, Interface>,
     limits: Array<MapData, VipLimit>,
@@ -49,7 +39,7 @@ impl Maps {
             settings: take(ebpf, "SETTINGS")?,
             vips4: take(ebpf, "VIPS4")?,
             vips6: take(ebpf, "VIPS6")?,
-            rings: take_rings(ebpf)?,
+            rings: Writers::take(ebpf)?,
             servers: take(ebpf, "SERVERS")?,
             interfaces: take(ebpf, "INTERFACES")?,
             limits: take(ebpf, "LIMITS")?,
@@ -67,29 +57,9 @@ impl Maps {
     }
 }
 
-/// Makes a ring beside the one in use and puts it in its place at once: a packet finds either. Without an image, an empty
-/// one.
-fn set_ring(rings: &mut Rings, (vip, image): &(u16, Option<Image>)) -> Result<(), MapError> {
-    let words = image.as_ref().map_or_else(|| Box::new([0; RING_SIZE + 1]), Image::words);
-    let mut fresh = Array::<MapData, Ring>::create(1, 0)?;
-    let words: &Ring = &words;
-    fresh.set(0, words, 0)?;
-    rings.set(u32::from(*vip), &fresh, 0)
-}
-
-/// The rings, with a handle for each writer; if the kernel gives no more than one, that writes alone.
-fn take_rings(ebpf: &mut Ebpf) -> Result<Vec<Rings>, Error> {
-    let Some(Map::ArrayOfMaps(data)) = ebpf.take_map("RINGS") else {
-        return Err(Error("the kernel program has no map RINGS that holds rings".to_owned()));
-    };
-    let id = data.info()?.id();
-    let one = Rings::try_from(Map::ArrayOfMaps(data))?;
-    let another = |_| MapData::from_id(id).and_then(Map::from_map_data).and_then(Rings::try_from).ok();
-    Ok(iter::once(one).chain((1..WRITERS).map_while(another)).collect())
-}
-
 impl Datapath for Maps {
     fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
+        self.rings.settle()?;
         match operation {
             Operation::Settings(settings) => self.settings.set(0, settings, 0)?,
             Operation::Interface(place, interface) => {
@@ -111,20 +81,11 @@ impl Datapath for Maps {
     }
 
     fn apply_rings(&mut self, rings: &[(u16, Option<Image>)]) -> Result<(), Error> {
-        let share = rings.len().div_ceil(self.rings.len()).max(1);
-        let outcomes: Vec<Result<(), MapError>> = thread::scope(|scope| {
-            let write = |(map, rings): (&'_ mut Rings, &'_ [(u16, Option<Image>)])| {
-                rings.iter().try_for_each(|ring| set_ring(map, ring))
-            };
-            let mut shares: Vec<_> = self.rings.iter_mut().zip(rings.chunks(share)).collect();
-            // One of them is for this thread, and mostly it is the only one.
-            let own = shares.pop();
-            let others: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || write(share))).collect();
-            let own = own.map_or(Ok(()), write);
-            let join = |other: thread::ScopedJoinHandle<'_, _>| other.join().expect("it does not panic");
-            iter::once(own).chain(others.into_iter().map(join)).collect()
-        });
-        Ok(outcomes.into_iter().collect::<Result<(), MapError>>()?)
+        self.rings.write(rings)
+    }
+
+    fn settle(&mut self) -> Result<(), Error> {
+        self.rings.settle()
     }
 
     fn server_counters(&self, server: u16) -> Result<Counters, Error> {

@@ -21,6 +21,7 @@ pub mod moving;
 mod parted;
 pub mod pins;
 pub mod programs;
+mod rings;
 
 use lb_common::abi::Counters;
 
@@ -37,12 +38,21 @@ pub trait Datapath {
     /// When the kernel refuses; nothing is changed then.
     fn apply(&mut self, operation: &Operation) -> Result<(), Error>;
 
-    /// Carries out several [`Operation::Ring`], in any order or at the same time.
+    /// Carries out several [`Operation::Ring`], in any order or at the same time. Packets that are under way may still go by
+    /// an old one, until [`Self::settle`]; any other operation waits for that.
     ///
     /// # Errors
     /// When the kernel refuses one; others may have been carried out then.
     fn apply_rings(&mut self, rings: &[(u16, Option<Image>)]) -> Result<(), Error> {
         rings.iter().try_for_each(|(vip, image)| self.apply(&Operation::Ring(*vip, image.clone())))
+    }
+
+    /// Waits until no packet goes by a ring that was replaced.
+    ///
+    /// # Errors
+    /// When the kernel refused one after all.
+    fn settle(&mut self) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Traffic of a server since its number was given out, by its index.

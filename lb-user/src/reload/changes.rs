@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::config::secrets;
+use crate::config::{Written, secrets};
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -40,7 +40,18 @@ impl fmt::Display for Change {
 
 /// The differences between what two files say, sorted by key.
 #[must_use]
-pub fn changes(old: &Table, new: &Table) -> Vec<Change> {
+pub fn changes(old: &Written, new: &Written) -> Vec<Change> {
+    let (old, new) = old.apart(new);
+    of_tables(&old, &new)
+}
+
+/// The same of two texts. One that is no TOML says nothing.
+#[must_use]
+pub fn between(old: &str, new: &str) -> Vec<Change> {
+    of_tables(&old.parse().unwrap_or_default(), &new.parse().unwrap_or_default())
+}
+
+fn of_tables(old: &Table, new: &Table) -> Vec<Change> {
     let mut changes = Vec::new();
     compare_entries("", &entries(old), &entries(new), &mut changes);
     changes
@@ -162,7 +173,7 @@ mod tests {
     "#;
 
     fn changes(old: &str, new: &str) -> Vec<Change> {
-        super::changes(&old.parse().unwrap(), &new.parse().unwrap())
+        super::between(old, new)
     }
 
     fn told(new: &str) -> Vec<String> {

@@ -18,15 +18,15 @@ use std::{
 use rustix::fs::OFlags;
 use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
+    task::spawn_blocking,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use toml::Table;
 use tracing::{error, info, warn};
 
 use self::{edit::Edit, history::History};
 use crate::{
     admin::{Adoption, Denial, Handle, How, ReloadRequest, Reloaded, Terms, Wish},
-    config::{self, Checked, Diagnostic, Severity},
+    config::{self, Checked, Diagnostic, Severity, Written},
     health::{Checker, Place, Target, TargetId},
     l7,
     model::{Address, Config, Found, HealthCheck, Member, PortRange, Server, Vip},
@@ -45,7 +45,7 @@ pub struct Options {
     /// The text of the one in use.
     pub text: String,
     /// What is written in it.
-    pub written: Table,
+    pub written: Written,
     /// Whether the file is read again when it changes.
     pub watch: bool,
     /// Those that were in use.
@@ -146,7 +146,7 @@ pub struct Reloader<'a> {
     /// The same as text.
     pub text: String,
     /// What is written there.
-    pub written: Table,
+    pub written: Written,
     /// Whether a file that changes is read again without being asked.
     pub watch: bool,
     /// What was in use before.
@@ -167,7 +167,7 @@ pub struct Reloader<'a> {
 struct Candidate {
     file: String,
     text: String,
-    written: Table,
+    written: Written,
     config: Config,
     warnings: Vec<String>,
 }
@@ -277,7 +277,7 @@ impl Reloader<'_> {
             Wish::Edit(edit, How::Apply | How::Commit(_)) => self.edited(&edit).await?,
             Wish::Discard => {
                 let (file, text) = self.file_text()?;
-                let changes = changes::changes(&written(&text), &self.written);
+                let changes = changes::between(&text, &self.text);
                 return Ok(Reloaded { file, vips: self.config.vips.len(), changes, ..Reloaded::default() });
             }
             Wish::Confirm if !unconfirmed => return Err(NOTHING_TO_CONFIRM.into()),
@@ -420,7 +420,7 @@ impl Reloader<'_> {
     }
 
     async fn judge(&self, file: String, text: String) -> Result<Candidate, String> {
-        let checked = config::check(&file, &text).map_err(|wrong| wrong.to_string())?;
+        let checked = config::check_after(&file, &text, &self.written).map_err(|wrong| wrong.to_string())?;
         snat::ports(checked.config.snat_ports, self.own_ports)?;
         let mut findings = premises::files_aside(&checked, PathBuf::from(&file), unix_time()).await;
         let netlink = self.followers.netlink;
@@ -471,28 +471,36 @@ impl Reloader<'_> {
         if let Err(error) = self.followers.lead_back(&placed).await {
             told.warnings.push(error.to_string());
         }
-        match self.handle.configure(placed.clone(), Some(adoption)).await {
-            Ok(done) => told.etag = done.version.to_string(),
+        let in_use = match self.handle.configure(placed.clone(), Some(adoption)).await {
+            Ok(in_use) => in_use,
             Err(denial) => {
                 let _ = self.followers.lead_back(&self.placed).await;
                 self.want(Wanted::of(&self.config));
                 return Err(denial);
             }
-        }
+        };
+        told.etag = in_use.version.to_string();
         self.want(Wanted::of(&config));
-        self.proxy.renew();
         self.followers.follow(&placed);
         self.placed = placed;
+        match self.history.keep(&text) {
+            Ok(number) => told.number = Some(number),
+            Err(error) => told.warnings.push(format!("it is not kept for rollback: {error}")),
+        }
+        // Nothing is sent.
+        let _ = in_use.what.await;
+        self.proxy.renew();
+        // While the program does not know a VIP, the host would refuse its clients.
         let mut addresses = self.followers.addresses.lock().await;
         // As with a start, but what the kernel refuses is no reason to give up now.
         if let Err(error) = addresses.follow(self.followers.netlink, &config, self.followers.links).await {
             told.warnings.push(format!("{error:#}"));
         }
-        match self.history.keep(&text) {
-            Ok(number) => told.number = Some(number),
-            Err(error) => told.warnings.push(format!("it is not kept for rollback: {error}")),
-        }
-        (self.config, self.text, self.written) = (config, text, written);
+        let old =
+            (std::mem::replace(&mut self.config, config), std::mem::replace(&mut self.written, written));
+        self.text = text;
+        // Who asked does not wait for thousands of small things to be put away.
+        drop(spawn_blocking(|| drop(old)));
         Ok(Reloaded { applied: true, ..told })
     }
 
@@ -594,7 +602,7 @@ impl Reloader<'_> {
         history::write(path, &self.text).map_err(|error| format!("cannot write {file}: {error}"))?;
         info!("{file} is as it is in use again; what it said is in {}", kept.display());
         let warnings = vec![format!("what it said is in {}", kept.display())];
-        Ok(Reloaded { warnings, changes: changes::changes(&written(&text), &self.written), ..told })
+        Ok(Reloaded { warnings, changes: changes::between(&text, &self.text), ..told })
     }
 
     /// Writes a candidate into the file and uses it; if that fails, the file is as before.
@@ -619,11 +627,6 @@ impl Reloader<'_> {
             }
         }
     }
-}
-
-/// What is written in a file; nothing, if it is no configuration file.
-fn written(text: &str) -> Table {
-    text.parse().unwrap_or_default()
 }
 
 /// What is told to those who come too late.

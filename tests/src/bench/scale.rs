@@ -5,10 +5,12 @@
 use std::{
     fmt::Write as _,
     fs, hint,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
+use lb_user::snapshot::Health;
 use serde_json::json;
 
 use crate::{
@@ -71,17 +73,22 @@ pub fn run(vips: usize) -> Result<Figures> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let (start, balancer) = timed(|| installation.start());
-    // What a start leaves to be done, such as rings that settle.
+    // What a start leaves to be done, such as the first checks of all servers, and rings that settle.
+    balancer.wait_for(Duration::from_secs(90), "all servers to be up", |status| {
+        let servers = status.vips.iter().flat_map(|vip| &vip.servers);
+        let left = servers.filter(|server| server.health != Health::Up).count();
+        if left == 0 { Ok(()) } else { Err(format!("{left} are not")) }
+    });
     quiet(&balancer);
     let before = ticks(&balancer);
     std::thread::sleep(REST);
     let rest = (ticks(&balancer) - before) as f64 / TICKS_IN_A_SECOND / REST.as_secs_f64();
     let reload = median(|number| {
         balancer.installation().configure(&config(vips, 50 + number));
-        balancer.lbctl(&["reload"])
+        lbctl(&balancer, &["reload"])
     })?;
     let words = ["drain", "ready"];
-    let drain = median(|number| balancer.lbctl(&["server", words[number % 2], "v0/s0"]))?;
+    let drain = median(|number| lbctl(&balancer, &["server", words[number % 2], "v0/s0"]))?;
     // Free memory is given back ten seconds after something was planned.
     std::thread::sleep(Duration::from_secs(12));
     let status = fs::read_to_string(format!("/proc/{}/status", balancer.id()))?;
@@ -123,15 +130,25 @@ fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     (begin.elapsed(), done)
 }
 
-fn median(change: impl Fn(usize) -> Result<String, String>) -> Result<Duration> {
+/// The median of the times that the commands take which are made for numbers.
+fn median(change: impl Fn(usize) -> Command) -> Result<Duration> {
     let mut times = Vec::new();
     for number in 0..CHANGES {
-        let (time, outcome) = timed(|| change(number));
-        let _ = outcome.map_err(|error| anyhow!("{error}"))?;
+        let mut command = change(number);
+        // It gives up by itself when it has no answer.
+        let (time, output) = timed(|| command.output());
+        let output = output?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         times.push(time);
     }
     times.sort();
     Ok(times[CHANGES / 2])
+}
+
+fn lbctl(balancer: &Balancer<'_>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("lbctl"));
+    command.arg("--socket").arg(balancer.installation().socket()).args(arguments);
+    command
 }
 
 /// Waits until the daemon takes a tenth of a processor at most.

@@ -20,6 +20,9 @@ use crate::{
     model::{PortRange, Protocol},
 };
 
+/// VIPs; the program numbers them from 1.
+const MAX_NUMBERED: usize = MAX_VIPS - 1;
+
 /// (VIP, server) pairs; the program numbers them from 1.
 const MAX_PAIRS: usize = MAX_SERVERS - 1;
 
@@ -113,8 +116,8 @@ fn place_of(vip: &Inherited<'_>) -> Place {
 
 /// What the kernel's tables can hold. Each limit is reported once, at the VIP that breaks it.
 fn check_limits(report: &Report<'_>, index: &Index<'_>, vips: &[Inherited<'_>]) {
-    if let Some(vip) = vips.get(MAX_VIPS) {
-        let problem = format!("there are {} VIPs; at most {MAX_VIPS} are possible", vips.len());
+    if let Some(vip) = vips.get(MAX_NUMBERED) {
+        let problem = format!("there are {} VIPs; at most {MAX_NUMBERED} are possible", vips.len());
         report.vip_error(vip.raw.name.at, vip.name(), problem);
     }
     let ports = |vip: &Inherited<'_>| vip.port.value().map_or(0, |ports| ports.keys().count());

@@ -9,11 +9,7 @@ mod duplicate;
 mod explain;
 mod outline;
 
-use serde::Deserialize as _;
-use toml::{
-    Spanned, Table,
-    de::{DeTable, Deserializer, Error},
-};
+use toml::de::{DeTable, Error};
 
 use super::report::{Place, Report};
 use outline::Outline;
@@ -39,13 +35,6 @@ pub(super) fn read<'t>(report: &Report<'t>, room: &'t mut String) -> DeTable<'t>
         }
     }
     document
-}
-
-/// A document without places, as plain data.
-pub(super) fn plain(document: DeTable<'_>) -> Table {
-    let document = Deserializer::from(Spanned::new(0..0, document));
-    // Only what is no table could not be one.
-    Table::deserialize(document).unwrap_or_default()
 }
 
 fn parse(text: &str) -> (DeTable<'_>, Vec<Error>) {

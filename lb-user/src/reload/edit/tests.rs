@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::{config, reload::changes::changes};
+use crate::{config, reload::changes};
 
 const FILE: &str = r#"# The balancer of the house.
 
@@ -51,8 +51,7 @@ fn keys(value: Json) -> Map<String, Json> {
 fn edited(text: &str, edit: &Edit, told: &[&str]) -> String {
     let new = edit.apply(text).unwrap_or_else(|error| panic!("{edit:?}: {error}"));
     config::check("lb.toml", &new).unwrap_or_else(|error| panic!("{edit:?}: {error}\n{new}"));
-    let changes: Vec<_> =
-        changes(&text.parse().unwrap(), &new.parse().unwrap()).iter().map(ToString::to_string).collect();
+    let changes: Vec<_> = changes::between(text, &new).iter().map(ToString::to_string).collect();
     assert_eq!(changes, told, "{new}");
     new
 }
