@@ -348,7 +348,8 @@ impl Session {
         before: u64,
     ) {
         self.under_way = None;
-        let sent = self.h1.output.total() - before;
+        // A tunnel has taken the output: what it sent is then not known here.
+        let sent = self.h1.output.total().saturating_sub(before);
         let (door, service, client) = (&self.door, &*self.service, &self.client);
         Over { door, service, client, intent, pool, report, status, sent }.tell();
     }
