@@ -182,6 +182,14 @@ fn what_nothing_comes_of_is_told_in_words_that_fit() {
     }
     let plain = String::from_utf8(told(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")).unwrap();
     assert!(plain.starts_with("HTTP/1.1 400 ") && plain.contains("HTTPS"), "{plain}");
+    // A request in pieces: what comes behind the answer makes no reset, unless it comes very late.
+    let in_pieces = || {
+        let mut client = secured.connect();
+        client.send(b"GET / HTTP/1.1\r\n");
+        client.rest();
+        (0..200).all(|_| client.stream.write_all(b"X-A: b\r\n").is_ok())
+    };
+    assert!((0..10).filter(|_| in_pieces()).count() > 7, "a reset follows the answer");
     // An alert or nothing, but an end.
     for odd in
         [&b"SSH-2.0-x\r\n"[..], &[0x80, 46, 1, 3, 1, 0, 21, 0, 0, 0, 16], &[22, 3, 1, 0xff, 0xff, 1, 2, 3]]

@@ -1,9 +1,12 @@
 //! What a client begins with, before anyone has agreed upon TLS. rustls tells a client of TLS 1.1 that no agreement
 //! was reached, and one that speaks HTTP that it made no sense; both may know better what to do.
 
-use std::io;
+use std::{io, time::Duration};
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// Bytes of a record's and a handshake message's head, and the version within (RFC 5246 §6.2.1, §7.4.1.2).
 const HEAD: usize = 11;
@@ -13,6 +16,10 @@ const OLD: &[u8] = &[21, 3, 1, 0, 2, 2, 70];
 
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 47\r\n\
     connection: close\r\n\r\nThis is HTTP, sent to a port that wants HTTPS\r\n";
+
+/// How much of a client that was refused is read, and for how long, so that it sees why.
+const MOST_SKIPPED: usize = 64 * 1024;
+const LINGERING: Duration = Duration::from_secs(1);
 
 /// What is told to a client that begins with `bytes`; nothing where TLS may come of it.
 fn refusal(bytes: &[u8], http: bool) -> Option<&'static [u8]> {
@@ -35,12 +42,21 @@ pub(super) async fn look(socket: &mut TcpStream, http: bool) -> io::Result<()> {
     let mut bytes = [0; HEAD];
     let seen = socket.peek(&mut bytes).await?;
     let Some(answer) = refusal(&bytes[..seen], http) else { return Ok(()) };
-    // What is not read would make of the end a reset, which overtakes the answer.
-    let mut rest = [0; 4_096];
-    while matches!(socket.try_read(&mut rest), Ok(1..)) {}
     socket.write_all(answer).await?;
     socket.shutdown().await?;
+    // What is not read, now or when it comes, would make of the end a reset, which overtakes the answer.
+    let _ = tokio::time::timeout(LINGERING, Box::pin(skip(socket))).await;
     Err(io::ErrorKind::InvalidData.into())
+}
+
+/// Reads and throws away what comes until the client ends, or has sent more than is waited for.
+async fn skip(socket: &mut TcpStream) {
+    let (mut rest, mut left) = ([0; 2_048], MOST_SKIPPED);
+    while left > 0
+        && let Ok(read @ 1..) = socket.read(&mut rest).await
+    {
+        left = left.saturating_sub(read);
+    }
 }
 
 #[cfg(test)]
