@@ -233,6 +233,34 @@ fn who_has_been_told_all_may_leave_without_a_word() {
 }
 
 #[test]
+fn an_answer_that_is_cut_within_tls_does_not_look_whole() {
+    // The client has said all it has to say; the server leaves in the middle of its answer, without close_notify.
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let config = authority.server("server.example");
+    let server = Server::script(move |client, _| {
+        let mut tls = rustls::ServerConnection::new(std::sync::Arc::clone(&config)).unwrap();
+        let mut stream = rustls::Stream::new(&mut tls, &mut client.stream);
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        stream.write_all(b"half").unwrap();
+    });
+    let (path, file) = (folder.write("a.pem", &authority.combined(&["a.example"])), folder.0.join("log"));
+    let service = format!(r#", "mode": "tcp", "tls": {{ "certificates": ["{}"] }}"#, path.display());
+    let pool = r#", "tls": { "server_name": "server.example", "verify": "none" }"#;
+    let log = format!(r#", "log": {{ "to": {{ "file": "{}" }}, "format": "haproxy" }}"#, file.display());
+    let proxy = Proxy::start_with(&[server.address], &service, pool, &log);
+    let mut stream = connect(&authority.client(&[]), proxy.address, "a.example").unwrap();
+    stream.write_all(b"all").unwrap();
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    let mut said = Vec::new();
+    let end = stream.read_to_end(&mut said).map_err(|error| error.kind());
+    assert_eq!((&said[..], end), (&b"half"[..], Err(std::io::ErrorKind::UnexpectedEof)));
+    eventually("a line", || std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')));
+    let line = std::fs::read_to_string(&file).unwrap();
+    assert!(line.contains(" 4 SD "), "{line}");
+}
+
+#[test]
 fn a_reset_is_passed_on_as_one() {
     // What was cut off must not look complete, on either side.
     let came = std::sync::Arc::new(std::sync::Mutex::new(None));

@@ -171,7 +171,7 @@ where
             })?;
         }
         if client.output.is_empty() {
-            down.poll(&mut server.stream, &mut client.stream, up.shut, context).map_err(|broken| {
+            down.poll(&mut server.stream, &mut client.stream, false, context).map_err(|broken| {
                 reset = broken.reset;
                 if broken.of_source { Ended::Server } else { Ended::Client }
             })?;
@@ -217,8 +217,8 @@ impl Way {
         Self { pending, splice: None, ended: false, shut: false, flushed: true, passed: 0 }
     }
 
-    /// Passes on what can be. Who has been told that the other direction is over (`told_all`) may leave without a word,
-    /// within TLS as well: nothing breaks by it.
+    /// Passes on what can be. A client that was told that the server has ended (`told_all`) may leave without a word,
+    /// within TLS as well: nothing breaks by it. A server may not: its answer may have been cut.
     fn poll<R, W>(
         &mut self,
         from: &mut R,
@@ -279,7 +279,8 @@ impl Way {
                     self.splice = Some(Splice::default());
                 }
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(Broken { of_source: true, reset: false })) if told_all => self.ended = true,
+                // The target is not told that this was all: nobody said so.
+                Poll::Ready(Err(Broken { of_source: true, reset: false })) if told_all => self.shut = true,
                 Poll::Ready(Err(broken)) => return Err(broken),
             }
         }
