@@ -7,7 +7,9 @@ use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{
-    Proxy, Server, eventually, header, next_request,
+    Proxy, Server, eventually,
+    frames::{Frames, get as get_frame},
+    header, next_request,
     tls::{Authority, Folder},
 };
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -371,4 +373,38 @@ fn clients_of_http1_are_served_beside_it() {
     let without = Proxy::start(&[server.address], "");
     let refused = without.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     assert!(refused.starts_with("HTTP/1.1 505 "), "{refused}");
+}
+
+#[test]
+fn streams_that_an_operator_ends_are_not_their_clients_fault() {
+    let server = Server::script(|client, _| {
+        client.until("\r\n\r\n");
+        client.send(b"HTTP/1.1 200 OK\r\n\r\nhalf");
+        client.rest();
+    });
+    let folder = Folder::new();
+    let log = folder.0.join("log");
+    let more = format!(r#", "log": {{ "to": {{ "file": "{}" }} }}"#, log.display());
+    let proxy = Proxy::start_with(&[server.address], H2C, "", &more);
+    let mut client = Frames::begin(proxy.address);
+    client.0.send(&get_frame(1));
+    assert_eq!(client.data(), b"half");
+    assert_eq!(proxy.engine().end_clients(&l7_proxy::spec::ConnectionFilter::default()), 1);
+    let end = loop {
+        match std::io::Read::read(&mut client.0.stream, &mut [0; 64]) {
+            Ok(1..) => {}
+            end => break end.map_err(|error| error.kind()),
+        }
+    };
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+    eventually("the line is written", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains(r#""ended":"KD""#))
+    });
+    let engine = proxy.engine();
+    let metrics =
+        l7_proxy::admin::metrics(&engine.current().ready(), engine.current().phase(), &engine.log());
+    for (by, count) in [("operator", 1), ("client", 0)] {
+        let line = format!("l7_broken_total{{service=\"web\",by=\"{by}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
 }

@@ -1,6 +1,6 @@
 //! What is done with a connection that was accepted.
 
-use std::{future::poll_fn, io, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use socket2::SockRef;
@@ -75,10 +75,14 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
             Mode::Tcp => Box::pin(tcp::serve(&door, &service, stream, input, client)).await,
         }
     };
+    let mut served = pin!(served);
     tokio::select! {
         biased;
-        () = served => {}
-        () = guest.killed() => {}
+        () = &mut served => {}
+        // What passes bytes on knows by itself how that ends, and may have been asked a moment too early.
+        () = guest.killed() => {
+            let _ = poll_fn(|context| Poll::Ready(served.as_mut().poll(context))).await;
+        }
     }
     if guest.is_killed() {
         counters.killed();

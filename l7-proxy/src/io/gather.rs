@@ -12,6 +12,8 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Stream;
+
 /// Bytes that are gathered at most: a record of TLS.
 const MOST: usize = 16 * 1024;
 
@@ -69,6 +71,13 @@ impl<S, W> WriteOut<S, W> {
     /// Asks who looks.
     pub fn ask<T>(&self, question: impl FnOnce(&mut W) -> T) -> T {
         question(&mut lock(&self.0).watch)
+    }
+}
+
+impl<W> WriteOut<Stream, W> {
+    /// Sees to it that the end of the connection is a reset.
+    pub fn break_off(&self) {
+        lock(&self.0).stream.break_off();
     }
 }
 

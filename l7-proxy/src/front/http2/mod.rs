@@ -25,7 +25,7 @@ use h2::{
 use tokio::time::Instant;
 
 use self::guard::Guard;
-use super::{Closing, Door};
+use super::{Closing, Door, Guest};
 use crate::{
     http::Client,
     io::{Deadline, Gather, Stream, WriteOut},
@@ -47,6 +47,7 @@ pub(super) async fn serve(
     let counters = service.state.counters(door.worker);
     let guard = Guard::new(service.limits.http2.control_frames);
     let (stream, out) = Gather::new(stream, input, guard);
+    let _cut = Cut { out: &out, guest: Arc::clone(&client.guest) };
     let handshake = builder(&service).handshake::<_, Bytes>(stream);
     let connection = match tokio::time::timeout(service.timeouts.request_header.get(), handshake).await {
         Ok(Ok(connection)) => connection,
@@ -86,6 +87,20 @@ fn builder(service: &Service) -> Builder {
         .reset_stream_duration(Duration::from_secs(5))
         .enable_connect_protocol();
     builder
+}
+
+/// An operator may end a connection at any moment: then the client must not take what it got for the whole.
+struct Cut<'a> {
+    out: &'a WriteOut<Stream, Guard>,
+    guest: Arc<Guest>,
+}
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        if self.guest.is_killed() {
+            self.out.break_off();
+        }
+    }
 }
 
 /// A connection.

@@ -15,7 +15,7 @@ use crate::{
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},
     state::Refusal,
-    tcp::{Party, Times, relay},
+    tcp::{Ended, Party, Times, relay},
     wire::{Answer, Fault, Framing, Request},
 };
 
@@ -130,6 +130,8 @@ impl Stream<'_> {
                 let page = self.service.pages.get(status);
                 return Box::pin(self.told(Some(intent), &page, &report, Some(pool))).await;
             }
+            // For the whole connection that is counted once.
+            Outcome::Broken | Outcome::Gone if self.client.guest.is_killed() => report.ended = *b"KD",
             Outcome::Broken => {
                 counters.broke(matches!(report.ended[0], b'S' | b's' | b'P'));
                 self.side.reset();
@@ -193,9 +195,11 @@ impl Stream<'_> {
         let (ended, passed) =
             relay(&mut client_side, &mut server_side, times, halted, &mut self.deadline).await;
         pool.release(slot);
-        if passed.reset {
+        let killed = client.guest.is_killed();
+        if passed.reset || killed {
             server_side.stream.break_off();
         }
+        let ended = if killed { Ended::Told } else { ended };
         let mut report = Report { ended: ended.letters(), ..report };
         report.told.received += passed.up;
         let status = report.told.status;
