@@ -8,7 +8,7 @@ use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use common::{
     Proxy, Server, eventually,
-    frames::{Frames, get as get_frame},
+    frames::{Expect, Frames, HEADERS, WHOLE, block, frame, get as get_frame, post},
     header, next_request,
     tls::{Authority, Folder},
 };
@@ -407,4 +407,46 @@ fn streams_that_an_operator_ends_are_not_their_clients_fault() {
         let line = format!("l7_broken_total{{service=\"web\",by=\"{by}\"}} {count}\n");
         assert!(metrics.contains(&line), "{metrics}");
     }
+}
+
+#[test]
+fn malformed_streams_without_end_are_the_end_of_the_connection() {
+    // The server may have begun its work by the time that trailers turn out to be malformed.
+    const CALM: u32 = 11;
+    let server = Server::echo("a");
+    let more = r#", "h2c": true, "limits": { "http2": { "own_resets": 10 } }"#;
+    let proxy = Proxy::start(&[server.address], more);
+    let trailers = |stream| frame(HEADERS, WHOLE, stream, &block(&[("x", " a")]));
+    let kinds: [&dyn Fn(u32) -> Vec<u8>; 2] = [
+        &|stream| {
+            let fields = [common::frames::GET.as_slice(), &[("x", "a ")]].concat();
+            frame(HEADERS, WHOLE, stream, &block(&fields))
+        },
+        &|stream| [post(stream, &[]), trailers(stream)].concat(),
+    ];
+    for kind in kinds {
+        let mut client = Frames::begin(proxy.address);
+        for number in 0..10 {
+            client.0.send(&kind(2 * number + 1));
+        }
+        // So many may be, and the connection goes on.
+        client.0.send(&get_frame(21));
+        client.check(Expect::Answer(21, 200)).unwrap();
+        client.0.send(&kind(23));
+        assert_eq!(code_of_goaway(&mut client), Some(CALM));
+    }
+    let engine = proxy.engine();
+    let metrics =
+        l7_proxy::admin::metrics(&engine.current().ready(), engine.current().phase(), &engine.log());
+    assert!(metrics.contains("l7_refused_total{service=\"web\",limit=\"http2\"} 2\n"), "{metrics}");
+}
+
+/// Why the connection ends; nothing where that is not said.
+fn code_of_goaway(client: &mut Frames) -> Option<u32> {
+    while let Some((kind, _, _, payload)) = client.next() {
+        if kind == common::frames::GOAWAY {
+            return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+    }
+    None
 }

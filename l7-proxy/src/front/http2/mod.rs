@@ -11,7 +11,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     task::Poll,
     time::Duration,
@@ -58,6 +58,7 @@ pub(super) async fn serve(
         client: Arc::new(client),
         until: service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get()),
         active: Arc::default(),
+        malformed: Arc::default(),
         door,
     };
     if let Err(error) = session.run(connection, &out, &service).await {
@@ -110,6 +111,8 @@ struct Session {
     until: Option<Instant>,
     /// Streams under way.
     active: Arc<AtomicUsize>,
+    /// Streams that were malformed in ways that the h2 crate does not see.
+    malformed: Arc<AtomicU32>,
 }
 
 /// A stream under way; it counts until it is dropped.
@@ -143,8 +146,10 @@ impl Session {
                     if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
                         return Poll::Ready(None);
                     }
-                    if let Some(code) = out.ask(Guard::take_end) {
-                        let reason = Reason::from(code);
+                    // Each costs a server work, and none is a request at last ("made you reset").
+                    let costly = !cut && self.malformed.load(Relaxed) > service.limits.http2.own_resets;
+                    let calm = costly.then_some(Reason::ENHANCE_YOUR_CALM);
+                    if let Some(reason) = out.ask(Guard::take_end).map(Reason::from).or(calm) {
                         counters.refused(match reason {
                             Reason::ENHANCE_YOUR_CALM => Refusal::Http2,
                             _ => Refusal::Malformed,
@@ -165,7 +170,8 @@ impl Session {
                     served = served.saturating_add(1);
                     self.active.fetch_add(1, Relaxed);
                     let active = Active(Arc::clone(&self.active));
-                    let stream = stream::serve(self.door.clone(), Arc::clone(&self.client), request, respond);
+                    let (door, client) = (self.door.clone(), Arc::clone(&self.client));
+                    let stream = stream::serve(door, client, request, respond, Arc::clone(&self.malformed));
                     // Boxed first: spawning moves what it is given several times.
                     tokio::spawn(Box::pin(async move {
                         stream.await;

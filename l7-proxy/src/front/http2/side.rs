@@ -3,6 +3,10 @@
 use std::{
     collections::VecDeque,
     io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -38,10 +42,13 @@ pub(super) struct H2 {
     pub(super) is_tunnel: bool,
     /// Whether the stream is of no more use.
     broken: bool,
+    /// Streams of the connection that were malformed.
+    malformed: Arc<AtomicU32>,
 }
 
 impl H2 {
-    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
+    /// `malformed` counts the streams of the connection that were.
+    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>, malformed: Arc<AtomicU32>) -> Self {
         Self {
             body,
             respond,
@@ -53,6 +60,7 @@ impl H2 {
             is_head: false,
             is_tunnel: false,
             broken: false,
+            malformed,
         }
     }
 
@@ -66,6 +74,7 @@ impl H2 {
 
     /// Answers what is no request (RFC 9113 §8.1.1).
     pub(super) fn refuse(&mut self) {
+        self.malformed.fetch_add(1, Relaxed);
         self.respond.send_reset(Reason::PROTOCOL_ERROR);
     }
 
@@ -119,7 +128,10 @@ impl Side for H2 {
             }
         }
         Poll::Ready(match ready!(self.body.poll_trailers(context)) {
-            Ok(Some(map)) => fields::trailers(&map).map(Piece::Trailers).map_err(SideFault::Fault),
+            Ok(Some(map)) => fields::trailers(&map).map(Piece::Trailers).map_err(|fault| {
+                self.malformed.fetch_add(1, Relaxed);
+                SideFault::Fault(fault)
+            }),
             Ok(None) => Ok(Piece::End),
             Err(_) => Err(SideFault::Gone),
         })

@@ -1,6 +1,6 @@
 //! One request of an HTTP/2 connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, server::SendResponse};
@@ -19,12 +19,13 @@ use crate::{
     wire::{Answer, Fault, Framing, Request},
 };
 
-/// Serves a request.
+/// Serves a request; `malformed` counts those of the connection that are.
 pub(super) async fn serve(
     door: Door,
     client: Arc<Client>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    malformed: Arc<AtomicU32>,
 ) {
     let service = Arc::clone(&door.entry.service());
     let trusted = service.trusts(client.ip());
@@ -39,7 +40,7 @@ pub(super) async fn serve(
         door: &door,
         service: &service,
         client: &client,
-        side: H2::new(body, respond),
+        side: H2::new(body, respond, malformed),
         deadline: Deadline::default(),
         times: Stopwatch::start(),
     };
