@@ -450,3 +450,20 @@ fn code_of_goaway(client: &mut Frames) -> Option<u32> {
     }
     None
 }
+
+#[test]
+fn the_log_says_which_field_was_malformed() {
+    let (folder, server) = (Folder::new(), Server::echo("a"));
+    let log = folder.0.join("log");
+    let more = format!(r#", "log": {{ "to": {{ "file": "{}" }} }}"#, log.display());
+    let proxy = Proxy::start_with(&[server.address], H2C, "", &more);
+    let mut client = Frames::begin(proxy.address);
+    let fields = [common::frames::GET.as_slice(), &[("x-odd", "secret ")]].concat();
+    client.0.send(&frame(HEADERS, WHOLE, 1, &block(&fields)));
+    client.check(Expect::Stream(1, &[common::frames::PROTOCOL])).unwrap();
+    let line = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("a line", || line().ends_with('\n'));
+    let asked =
+        r#""method":"GET","host":"a.example","path":"/","version":"HTTP/2.0","malformed_field":"x-odd""#;
+    assert!(line().contains(asked) && !line().contains("secret"), "{}", line());
+}

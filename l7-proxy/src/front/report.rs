@@ -2,7 +2,7 @@
 
 use super::Door;
 use crate::{
-    http::{Client, Intent, Report},
+    http::{Client, Report},
     log::{Asked, Record, Served},
     model::Service,
     server::Pool,
@@ -13,7 +13,10 @@ pub(super) struct Over<'a> {
     pub(super) door: &'a Door,
     pub(super) service: &'a Service,
     pub(super) client: &'a Client,
-    pub(super) intent: Option<&'a Intent<'a>>,
+    /// What was asked for, as far as that is known.
+    pub(super) request: Option<Asked<'a>>,
+    /// The name of the field for which it was no request.
+    pub(super) malformed: Option<&'a str>,
     pub(super) pool: Option<&'a Pool>,
     pub(super) report: &'a Report,
     pub(super) status: u16,
@@ -36,7 +39,8 @@ impl Over<'_> {
             &Record {
                 service: self.service,
                 client: self.client,
-                request: self.intent.map(Asked::of),
+                request: self.request,
+                malformed: self.malformed,
                 served: self.pool.map(|pool| Served {
                     pool: &pool.title,
                     server: self.report.server.map(|index| pool.servers[index].name.as_str()),

@@ -35,6 +35,10 @@ pub(super) fn json(out: &mut Vec<u8>, record: &Record<'_>) {
         out.extend_from_slice(version_name(version).as_bytes());
         out.push(b'"');
     }
+    if let Some(name) = record.malformed {
+        out.extend_from_slice(b",\"malformed_field\":");
+        text(out, name.as_bytes());
+    }
     if let Some(served) = &record.served {
         out.extend_from_slice(b",\"pool\":");
         text(out, served.pool.as_bytes());

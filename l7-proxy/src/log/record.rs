@@ -67,6 +67,8 @@ pub struct Record<'a> {
     pub client: &'a Client,
     /// What was asked for; none for mode `tcp` and for what was no request.
     pub request: Option<Asked<'a>>,
+    /// The name of the field that made it malformed, where it was one and HTTP/2 has it answered by a reset.
+    pub malformed: Option<&'a str>,
     /// Who served it; none where we answered ourselves.
     pub served: Option<Served<'a>>,
     /// Status of the answer; 0 where none was given.

@@ -135,6 +135,7 @@ impl Connection<'_> {
                 service: self.service,
                 client: self.client,
                 request: None,
+                malformed: None,
                 served: pool.map(|pool| Served {
                     pool: &pool.title,
                     server: self.server.map(|index| pool.servers[index].name.as_str()),

@@ -13,7 +13,7 @@ use super::{Closing, Door, report::Over};
 use crate::{
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, decide, serve as pass},
     io::{Deadline, Stream},
-    log::Stopwatch,
+    log::{Asked, Stopwatch},
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},
     state::Refusal,
@@ -333,8 +333,8 @@ impl Session {
         report.told.received += passed.up;
         let status = report.told.status;
         let (door, client) = (&self.door, &self.client);
-        let (intent, pool, sent) = (Some(intent), Some(pool), passed.down);
-        Over { door, service, client, intent, pool, report: &report, status, sent }.tell();
+        let (request, pool, sent) = (Some(Asked::of(intent)), Some(pool), passed.down);
+        Over { door, service, client, request, malformed: None, pool, report: &report, status, sent }.tell();
         self.under_way = None;
         Next::Drop
     }
@@ -351,6 +351,7 @@ impl Session {
         // A tunnel has taken the output: what it sent is then not known here.
         let sent = self.h1.output.total().saturating_sub(before);
         let (door, service, client) = (&self.door, &*self.service, &self.client);
-        Over { door, service, client, intent, pool, report, status, sent }.tell();
+        let request = intent.map(Asked::of);
+        Over { door, service, client, request, malformed: None, pool, report, status, sent }.tell();
     }
 }

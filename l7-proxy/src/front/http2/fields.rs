@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 
 use crate::{
     http::{Intent, expectation},
+    log,
     model::Asked,
     wire::{
         Fault, Fields, Framing, HeadLimits, Known, Method, Request, Sink, Target, Version,
@@ -64,6 +65,21 @@ pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) ->
         request.fields.line(b"sec-websocket-key", websocket_key().as_bytes());
     }
     Ok(())
+}
+
+/// The name of the field of a head for which [`read`] refuses it.
+pub(super) fn malformed(parts: &Parts) -> Option<&str> {
+    parts.headers.iter().find(|(_, value)| is_padded(value)).map(|(name, _)| name.as_str())
+}
+
+/// What a head that is no request asks for, as the log has it.
+pub(super) fn asked(parts: &Parts) -> log::Asked<'_> {
+    log::Asked {
+        method: parts.method.as_str().as_bytes(),
+        authority: parts.uri.authority().map_or(b"", |authority| authority.as_str().as_bytes()),
+        path: parts.uri.path_and_query().map_or(b"", |path| path.as_str().as_bytes()),
+        version: Version::V2,
+    }
 }
 
 fn is_padded(value: &HeaderValue) -> bool {

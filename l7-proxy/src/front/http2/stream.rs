@@ -11,7 +11,7 @@ use crate::{
     front::{Door, report::Over},
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, Side, decide, serve as pass},
     io::{Deadline, Out},
-    log::Stopwatch,
+    log::{Asked, Stopwatch},
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},
     state::Refusal,
@@ -74,7 +74,11 @@ impl Stream<'_> {
                 if fault == Fault::Field {
                     self.side.refuse();
                     let report = Report { times: self.times, ended: *b"PR", ..Report::of_none() };
-                    return self.tell(None, None, &report, fault.status());
+                    // The client is told nothing of it: whoever looks into it has the log.
+                    let (door, pool, report, status) = (self.door, None, &report, fault.status());
+                    let (request, malformed) = (Some(fields::asked(parts)), fields::malformed(parts));
+                    return Over { door, service, client, request, malformed, pool, report, status, sent: 0 }
+                        .tell();
                 }
                 return Box::pin(self.own(None, &service.pages.get(fault.status()), *b"PR")).await;
             }
@@ -208,7 +212,8 @@ impl Stream<'_> {
             door,
             service,
             client,
-            intent: Some(intent),
+            request: Some(Asked::of(intent)),
+            malformed: None,
             pool: Some(pool),
             report: &report,
             status,
@@ -219,6 +224,7 @@ impl Stream<'_> {
 
     fn tell(&self, intent: Option<&Intent<'_>>, pool: Option<&Pool>, report: &Report, status: u16) {
         let (door, service, client) = (self.door, self.service, self.client);
-        Over { door, service, client, intent, pool, report, status, sent: self.side.written() }.tell();
+        let (request, sent) = (intent.map(Asked::of), self.side.written());
+        Over { door, service, client, request, malformed: None, pool, report, status, sent }.tell();
     }
 }
