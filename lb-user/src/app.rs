@@ -332,7 +332,7 @@ async fn start(
         Ok(ways) => ways,
         Err((half, error)) => {
             if found.kept.is_none() {
-                half.take_down(netlink).await;
+                half.undo(netlink).await;
             }
             return Err(error.into());
         }
@@ -353,7 +353,7 @@ async fn start(
         Err((half, error)) => {
             if found.kept.is_none() {
                 half.take_down(netlink).await;
-                ways.take_down(netlink).await;
+                ways.undo(netlink).await;
             }
             Err(error)
         }

@@ -155,14 +155,20 @@ fn parse(line: &str, protocol: Protocol) -> Option<Listener> {
     Some(Listener { protocol, address: parse_address(address)?, port, inode })
 }
 
-/// Both ends of a connection in a line of a table of TCP, if a process has it: what the kernel alone still has is over.
+/// Both ends of a connection in a line of a table of TCP, if a process has it or the kernel has yet to send what one wrote
+/// before it closed it: the rest is over.
 #[must_use]
 pub fn connection(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     const LISTEN: &str = "0A";
+    /// FIN_WAIT1, LAST_ACK, CLOSING: closed here, which the other side has not confirmed.
+    const CLOSED: [&str; 3] = ["04", "09", "0B"];
     let mut words = line.split_whitespace().skip(1);
     let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
-    let inode = words.nth(5)?;
-    if state == LISTEN || inode == "0" {
+    let to_send = u32::from_str_radix(words.next()?.split(':').next()?, 16).ok()?;
+    let inode = words.nth(4)?;
+    // The end itself counts as a byte.
+    let is_over = inode == "0" && !(CLOSED.contains(&state) && to_send > 1);
+    if state == LISTEN || is_over {
         return None;
     }
     let end = |text: &str| {
@@ -242,7 +248,14 @@ mod tests {
         let open = "   4: 6500140A:8235 6600140A:0050 01 00000000:00000000 00:00000000 00000000 65534        0 5813 1 0";
         let ends = |text: &str| connection(text).map(|(local, remote)| format!("{local} {remote}"));
         assert_eq!(ends(open).as_deref(), Some("10.20.0.101:33333 10.20.0.102:80"));
-        let over = open.replace(" 5813 ", " 0 ").replace(" 01 ", " 04 ");
+        let over = open.replace(" 5813 ", " 0 ").replace(" 01 ", " 06 ");
+        let closed = |to_send| over.replace(" 06 00000000:", &format!(" 04 {to_send}:"));
+        assert_eq!(ends(&closed("00000200")), ends(open), "what was written is still being sent");
+        assert_eq!(
+            ends(&closed("00000001")),
+            None,
+            "all that is missing is that the other side confirms the end"
+        );
         assert_eq!((ends(&over), ends(tcp), ends("  sl  local_address")), (None, None, None));
         let listener = parse(tcp, Protocol::Tcp).unwrap();
         assert_eq!(

@@ -266,6 +266,14 @@ pub fn unfit_sources(config: &Config, present: &[HostAddress]) -> Vec<Conflict> 
                 "source: {server} is of the other IP version, so it sees an address of the balancer"
             ));
         }
+        let is_here =
+            |server: &IpAddr| server.is_loopback() || present.iter().any(|on| on.address == *server);
+        if let Some(server) = servers().find(is_here).filter(|_| is_client) {
+            tell(format!(
+                "source = \"client\": the server {server} is an address of this host; all others who connect to its port \
+                 there get no answers, so take an address of another host"
+            ));
+        }
         let shared = |server: &IpAddr| {
             let covers = |on: &HostAddress| {
                 contains(on.address, on.prefix_len, *server)
@@ -273,7 +281,9 @@ pub fn unfit_sources(config: &Config, present: &[HostAddress]) -> Vec<Conflict> 
             };
             present.iter().filter(|on| !on.ours).any(covers)
         };
-        if let Some(server) = servers().find(shared).filter(|_| is_client) {
+        if let Some(server) =
+            servers().find(|server| shared(server) && !is_here(server)).filter(|_| is_client)
+        {
             tell(format!(
                 "source = \"client\": {server} and the VIP are on one network; clients of that network get its answers past the \
                  balancer, and do not know them"
@@ -375,6 +385,13 @@ mod tests {
         ];
         assert_eq!(told.len(), beginnings.len(), "{told:?}");
         assert!(told.iter().zip(beginnings).all(|(told, begins)| told.starts_with(begins)), "{told:?}");
+        let own = [HostAddress { address: [10, 0, 0, 1].into(), ..own[0].clone() }];
+        let told = shown(unfit_sources(&config, &own));
+        let of_client: Vec<_> = told.iter().filter(|told| told.contains("source = \"client\"")).collect();
+        let [only] = of_client[..] else { panic!("{told:?}") };
+        assert!(
+            only.starts_with("VIP seen: source = \"client\": the server 10.0.0.1 is an address of this host")
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     convert::Infallible,
     io::{self, BufRead as _, BufReader},
     net::IpAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use l7_spec::Source;
@@ -22,8 +22,14 @@ use crate::{
     netlink::{self, Netlink, rules::WayBack},
 };
 
-/// How often it is looked whether all are there, and whether what is left of former ones can go.
+/// How often it is looked whether all are there, and at first, whether what is left of former ones can go.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Most connections are over by then.
+const AT_FIRST: Duration = Duration::from_secs(60);
+
+/// How often it is looked after that whether what is left can go: a table of all connections is read for it.
+const LOOK_LATER: Duration = Duration::from_secs(30);
 
 /// The ways back of this host.
 #[derive(Debug, Default)]
@@ -32,8 +38,12 @@ pub struct WaysBack {
     wanted: BTreeSet<WayBack>,
     /// What only open connections may need.
     left: BTreeSet<WayBack>,
-    /// Whether this has just changed: the proxy may not have heard of it yet.
-    fresh: bool,
+    /// What was there before this process.
+    found: BTreeSet<WayBack>,
+    /// Since when this is so, as far as has been seen. Before, the proxy may not have heard of it.
+    since: Option<Instant>,
+    /// When it was last looked which of them are in use.
+    looked: Option<Instant>,
 }
 
 /// What a configuration needs.
@@ -62,7 +72,8 @@ impl WaysBack {
     pub async fn put_up(netlink: &Netlink, config: &Config) -> Result<Self, (Self, netlink::Error)> {
         let mut ways = Self::default();
         let outcome = async {
-            ways.left = netlink.ways_back().await?.into_iter().collect();
+            ways.found = netlink.ways_back().await?.into_iter().collect();
+            ways.left.clone_from(&ways.found);
             ways.follow(netlink, config).await
         };
         match outcome.await {
@@ -82,7 +93,7 @@ impl WaysBack {
         }
         let there: BTreeSet<_> = self.wanted.union(&self.left).copied().collect();
         self.left = there.difference(&wanted).copied().collect();
-        (self.wanted, self.fresh) = (wanted, true);
+        (self.wanted, self.since) = (wanted, None);
         let mut outcome = Ok(());
         for ipv6 in [false, true] {
             if self.wanted.iter().any(|way| way.server.is_ipv6() == ipv6) {
@@ -101,24 +112,54 @@ impl WaysBack {
         remove(netlink, &all, &BTreeSet::new()).await;
     }
 
+    /// Takes away what this process has made: what was there before, a proxy may need that goes on.
+    pub async fn undo(self, netlink: &Netlink) {
+        let made = self.wanted.difference(&self.found).copied().collect();
+        remove(netlink, &made, &self.found).await;
+    }
+
     /// Puts back what somebody took away, and takes away what no connection needs any more.
-    async fn tend(&mut self, netlink: &Netlink) -> Result<(), netlink::Error> {
+    async fn tend(&mut self, netlink: &Netlink, now: Instant) -> Result<(), netlink::Error> {
         if self.wanted.is_empty() && self.left.is_empty() {
             return Ok(());
         }
         let there: BTreeSet<_> = netlink.ways_back().await?.into_iter().collect();
+        // What is refused for one keeps no other from being put back.
+        let mut outcome = Ok(());
         for ipv6 in [false, true] {
             if self.wanted.union(&self.left).any(|way| way.server.is_ipv6() == ipv6) {
-                netlink.take_in(ipv6, true).await?;
+                outcome = outcome.and(netlink.take_in(ipv6, true).await);
             }
         }
-        for way in self.wanted.difference(&there) {
-            netlink.add_way_back(*way).await?;
-            warn!("the routing rule for answers of {} had been removed; put back", way.server);
+        for way in self.wanted.union(&self.left).filter(|way| !there.contains(way)) {
+            let added = netlink.add_way_back(*way).await;
+            if added.is_ok() {
+                warn!("the routing rule for answers of {} had been removed; put back", way.server);
+            }
+            outcome = outcome.and(added);
         }
-        if std::mem::take(&mut self.fresh) || self.left.is_empty() {
-            return Ok(());
+        if !self.left.is_empty() && self.is_time_to_look(now) {
+            self.drop_idle(netlink).await?;
         }
+        outcome
+    }
+
+    /// Whether it is to be looked now which of those that are left are in use.
+    fn is_time_to_look(&mut self, now: Instant) -> bool {
+        let Some(since) = self.since else {
+            (self.since, self.looked) = (Some(now), None);
+            return false;
+        };
+        let at_first = now.duration_since(since) < AT_FIRST;
+        let due = at_first || self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_LATER);
+        if due {
+            self.looked = Some(now);
+        }
+        due
+    }
+
+    /// Takes away what is left and no connection needs any more.
+    async fn drop_idle(&mut self, netlink: &Netlink) -> Result<(), netlink::Error> {
         let own: HashSet<_> = netlink.addresses().await?.into_iter().map(|on| on.address).collect();
         // Tens of thousands of lines on a busy host.
         let used = tokio::task::spawn_blocking(move || in_use(&own)).await.unwrap_or_else(|_| Ok(Vec::new()));
@@ -174,7 +215,7 @@ pub async fn keep_up(ways: &Mutex<WaysBack>, netlink: &Netlink) -> Infallible {
     let mut complained = false;
     loop {
         sleep(LOOK_EVERY).await;
-        match ways.lock().await.tend(netlink).await {
+        match ways.lock().await.tend(netlink, Instant::now()).await {
             Ok(()) => complained = false,
             Err(error) if complained => debug!("{error}"),
             Err(error) => {
@@ -221,6 +262,20 @@ pub fn report(config: &Config) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_is_looked_at_often_only_at_first() {
+        let mut ways = WaysBack::default();
+        let start = Instant::now();
+        let mut at = |seconds| ways.is_time_to_look(start + Duration::from_secs(seconds));
+        assert_eq!(
+            [0, 2, 4, 59, 60, 62, 88, 89, 118, 119].map(&mut at),
+            [false, true, true, true, false, false, false, true, false, true]
+        );
+        ways.since = None;
+        let mut at = |seconds| ways.is_time_to_look(start + Duration::from_secs(seconds));
+        assert_eq!([120, 122, 124].map(&mut at), [false, true, true], "another configuration");
+    }
 
     #[test]
     fn a_way_for_each_port_of_each_server_of_vips_that_are_transparent() {

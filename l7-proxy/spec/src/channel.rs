@@ -16,8 +16,8 @@ use std::{
 use rustix::{
     io::Errno,
     net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, recvmsg, sendmsg,
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -32,6 +32,7 @@ const LONGEST: u32 = 256 << 20;
 #[derive(Debug)]
 pub struct Channel {
     stream: UnixStream,
+    lost_files: bool,
 }
 
 impl Channel {
@@ -43,7 +44,7 @@ impl Channel {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(patience)?;
         stream.set_write_timeout(patience)?;
-        Ok(Self { stream })
+        Ok(Self { stream, lost_files: false })
     }
 
     /// Sends a message with copies of `files`, [`MOST_FILES`] at most.
@@ -77,6 +78,7 @@ impl Channel {
         let mut length = [0; 4];
         let mut files = Vec::new();
         let mut got = 0;
+        self.lost_files = false;
         while got < length.len() {
             let more = self.receive_with_files(&mut length[got..], &mut files)?;
             if more == 0 && got == 0 {
@@ -95,7 +97,14 @@ impl Channel {
         Ok(Some((serde_json::from_slice(&body)?, files)))
     }
 
-    fn receive_with_files(&self, into: &mut [u8], files: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    /// Whether files are missing that came with the last message: this process may have no more of them open (`MSG_CTRUNC`,
+    /// recvmsg(2)).
+    #[must_use]
+    pub const fn lost_files(&self) -> bool {
+        self.lost_files
+    }
+
+    fn receive_with_files(&mut self, into: &mut [u8], files: &mut Vec<OwnedFd>) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
@@ -105,6 +114,7 @@ impl Channel {
                 received => break received?,
             }
         };
+        self.lost_files |= received.flags.contains(ReturnFlags::CTRUNC);
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(more) = message {
                 files.extend(more);

@@ -384,5 +384,6 @@ fn most_by_files() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let files = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
-    files.map_or(usize::MAX, |files| (files.saturating_sub(OTHERS) / 2).max(16))
+    let others = OTHERS + transparent::most_kept();
+    files.map_or(usize::MAX, |files| (files.saturating_sub(others) / 2).max(16))
 }

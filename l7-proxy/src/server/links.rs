@@ -69,6 +69,11 @@ impl Link {
         })
     }
 
+    /// Grows with how late it was used; more than any that is not, where it is in use.
+    pub(super) fn last_use(&self) -> (bool, u64) {
+        (self.active() > 0, self.used_at)
+    }
+
     fn active(&self) -> usize {
         Arc::strong_count(&self.active) - 1
     }

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::spec::{Outliers, ServerState};
 
-/// Idle connections that each worker keeps to a server at most.
+/// Idle connections that each worker keeps to a server at most, and as many of HTTP/2: with `source = "client"` each client
+/// has its own.
 const IDLE_KEPT: usize = 256;
 
 /// A server as one service sees it. All methods are given the time in milliseconds, see [`super::now`].
@@ -255,7 +256,10 @@ impl Live {
         connection.used = connection.used.saturating_add(1);
         connection.forget_memory();
         let mut idle = lock(&self.of(worker).idle);
-        if idle.len() < IDLE_KEPT && !self.retired.load(SeqCst) {
+        if !self.retired.load(SeqCst) {
+            if idle.len() >= IDLE_KEPT {
+                idle.remove(0);
+            }
             idle.push(connection);
         }
     }
@@ -271,6 +275,12 @@ impl Live {
     pub(super) fn put_link(&self, worker: usize, link: Link) {
         let mut links = lock(&self.of(worker).links);
         if !self.retired.load(SeqCst) {
+            if links.len() >= IDLE_KEPT
+                && let Some(least) = (0..links.len()).min_by_key(|&at| links[at].last_use())
+            {
+                // What is under way over it goes on.
+                links.swap_remove(least);
+            }
             links.push(link);
         }
     }
@@ -313,7 +323,7 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Span;
+    use crate::{io::Stream, spec::Span};
 
     #[test]
     fn places_are_counted_until_they_are_given_back() {
@@ -340,6 +350,24 @@ mod tests {
         live.set_state(ServerState::Down, 0);
         live.set_state(ServerState::Up, 1_500);
         assert!(!live.is_paused(1_500), "a check that succeeds ends it");
+    }
+
+    #[tokio::test]
+    async fn of_too_many_connections_that_wait_the_oldest_goes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let live = Live::new(ServerState::Up, 1);
+        // They stay open.
+        let mut accepted = Vec::new();
+        let source = |number| (number == 0).then(|| server.ip());
+        for number in 0..=IDLE_KEPT {
+            let stream = tokio::net::TcpStream::connect(server).await.unwrap();
+            accepted.push(listener.accept().await.unwrap());
+            live.put_idle(0, Connection::new(Stream::Plain(stream), server, source(number)));
+        }
+        assert_eq!(live.idle(), IDLE_KEPT);
+        assert!(live.take_idle(0, false, |connection| connection.source.is_some()).is_none());
+        assert!(live.take_idle(0, false, |connection| connection.source.is_none()).is_some());
     }
 
     #[test]

@@ -28,6 +28,9 @@ const STOCK: usize = 2 * MOST_FILES;
 /// How long a connection waits for a socket.
 const WAIT: Duration = Duration::from_secs(1);
 
+/// How often one that waits has them asked for again, and how long nobody is asked after none came.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// How long `lb-user` may take to make some.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -71,6 +74,12 @@ pub fn give(source: UnixStream) {
     if let Some(supply) = SUPPLY.get() {
         supply.ask_of(source);
     }
+}
+
+/// Open files that the stock takes.
+#[must_use]
+pub fn most_kept() -> usize {
+    if SUPPLY.get().is_some() { 2 * STOCK } else { 0 }
 }
 
 /// Whether this process can have such sockets.
@@ -146,7 +155,7 @@ impl Supply {
                 }
                 match socket {
                     Some(socket) => return socket,
-                    None => came.await,
+                    None => drop(tokio::time::timeout(PAUSE, came).await),
                 }
             }
         });
@@ -178,33 +187,45 @@ impl Supply {
                 asked = Channel::new(source, Some(PATIENCE)).ok();
             }
             let Some(channel) = &mut asked else { continue };
-            if let Err(error) = self.fill(channel) {
-                self.complain(&format!("sockets for source \"client\" cannot be had from lb-user ({error})"));
-                // Whoever was there is gone; the next one says so.
-                asked = None;
+            match self.fill(channel) {
+                // Those that wait ask again and again.
+                Ok(true) => thread::sleep(PAUSE),
+                Ok(false) => {}
+                Err(error) => {
+                    self.complain(&format!(
+                        "sockets for source \"client\" cannot be had from lb-user ({error})"
+                    ));
+                    // Whoever was there is gone; the next one says so.
+                    asked = None;
+                }
             }
         }
     }
 
-    fn fill(&self, channel: &mut Channel) -> io::Result<()> {
+    /// Whether there were none to be had.
+    fn fill(&self, channel: &mut Channel) -> io::Result<bool> {
+        let mut lacking = false;
         for (ipv6, shelf) in [(false, &self.shelves[0]), (true, &self.shelves[1])] {
             // Another source is turned to at once.
             while shelf.wanted.load(Relaxed) && shelf.room() > 0 && lock(&self.source).is_none() {
                 channel.send(&SocketsWanted { ipv6, count: shelf.room().min(MOST_FILES) }, &[])?;
                 let (given, files) =
                     channel.receive::<SocketsGiven>()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-                let none = files.is_empty();
-                lock(&shelf.sockets).extend(files.into_iter().map(Socket::from));
-                shelf.came.notify_waiters();
+                if channel.lost_files() {
+                    self.complain("sockets for source \"client\": this process may open no more files");
+                }
                 if let Some(problem) = given.problem {
                     self.complain(&format!("sockets for source \"client\" cannot be made: {problem}"));
                 }
-                if none {
+                if files.is_empty() {
+                    lacking = true;
                     break;
                 }
+                lock(&shelf.sockets).extend(files.into_iter().map(Socket::from));
+                shelf.came.notify_waiters();
             }
         }
-        Ok(())
+        Ok(lacking)
     }
 }
 

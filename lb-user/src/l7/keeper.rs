@@ -104,7 +104,13 @@ impl Keeper {
         // Clients of former ones are still there, or a former lb-user was killed while it put one in another's place.
         for socket in left_sockets(&keeper.options.socket) {
             match super::find(&socket) {
-                Ok(Some(Found { proxy, .. })) => keeper.part_with(proxy, &socket),
+                Ok(Some(Found { mut proxy, .. })) => {
+                    // Whoever made sockets for it is gone, and its clients may need more.
+                    if proxy.understands {
+                        let _ = proxy.give_supply();
+                    }
+                    keeper.part_with(proxy, &socket);
+                }
                 _ => drop(fs::remove_file(socket)),
             }
         }
@@ -448,7 +454,7 @@ impl Keeper {
         }
     }
 
-    fn give_up(&mut self, error: &io::Error) {
+    pub(super) fn give_up(&mut self, error: &io::Error) {
         error!("l7-proxy does not answer ({error}); another one is started");
         self.lose();
     }

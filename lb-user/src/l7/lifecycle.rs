@@ -30,7 +30,10 @@ impl Keeper {
     pub(super) fn look(&mut self) {
         self.leaving.retain_mut(|proxy| {
             let stays = proxy.ended().is_none();
-            if !stays {
+            if stays {
+                // One that does not take it is not asked again, and ends in its time.
+                let _ = proxy.renew_supply();
+            } else {
                 let _ = fs::remove_file(leaving_socket(&self.options.socket, proxy.pid));
             }
             stays
@@ -38,6 +41,8 @@ impl Keeper {
         if let Some(how) = self.proxy.as_mut().and_then(Proxy::ended) {
             error!("l7-proxy has ended ({how}); clients wait until the next one is there");
             self.lose();
+        } else if let Some(Err(error)) = self.proxy.as_mut().map(Proxy::renew_supply) {
+            self.give_up(&error);
         }
     }
 
@@ -129,7 +134,7 @@ impl Keeper {
             (self.asked, self.served, self.remembers) = (asked, Some(served.unwrap_or_default()), true);
             let _ = fs::rename(&former_socket, &self.options.socket);
             let _ = fs::remove_file(&next_socket);
-            return;
+            return self.go_on_with_former();
         }
         if let Err(error) = fs::rename(&next_socket, &self.options.socket) {
             warn!("the next lb-user will not find l7-proxy: {}: {error}", self.options.socket.display());
@@ -137,6 +142,21 @@ impl Keeper {
         if let Some(former) = former {
             info!("l7-proxy (pid {}) lets its clients finish", former.pid);
             self.part_with(former, &former_socket);
+        }
+    }
+
+    /// The proxy that was to be replaced serves on: it is to hear what is wanted, which only the other one has heard.
+    fn go_on_with_former(&mut self) {
+        self.settled = false;
+        let Some(proxy) = &mut self.proxy else { return };
+        match proxy.sockets() {
+            Ok(sockets) => {
+                // Those that were opened for the other one let clients in to nobody.
+                self.sockets.keep(&BTreeSet::new());
+                self.handed = sockets.iter().map(|(address, _)| *address).collect();
+                self.sockets.adopt(sockets);
+            }
+            Err(error) => self.give_up(&error),
         }
     }
 

@@ -5,11 +5,12 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
     process::Child,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -26,10 +27,17 @@ use crate::listeners;
 /// An answer that takes longer does not come any more.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// No two supplies of sockets are given to a proxy within this time.
+const BETWEEN_SUPPLIES: Duration = Duration::from_secs(1);
+
 /// A proxy that runs.
 #[derive(Debug)]
 pub(super) struct Proxy {
     channel: Channel,
+    /// Whether an answer of its did not come: those that come later would be taken for others.
+    is_lost: bool,
+    /// What answers it when it asks for sockets, and since when.
+    supply: Option<(JoinHandle<()>, Instant)>,
     /// `None` where another process has started it.
     child: Option<Child>,
     /// Refers to the process, whoever may have its number later; of those that another process has started.
@@ -192,6 +200,8 @@ impl Proxy {
         let channel = Channel::new(stream, Some(PATIENCE))?;
         let mut proxy = Self {
             channel,
+            is_lost: false,
+            supply: None,
             child: None,
             process: None,
             pid: 0,
@@ -210,10 +220,18 @@ impl Proxy {
     /// Asks and waits for the answer.
     ///
     /// # Errors
-    /// When none comes: this proxy is of no use any more.
+    /// When none comes: this proxy is of no use any more, and nobody waits for it again.
     pub(super) fn ask(&mut self, ask: &Ask) -> io::Result<Reply> {
-        self.channel.send(ask, &[])?;
-        self.reply()
+        self.ask_with(ask, &[])
+    }
+
+    fn ask_with(&mut self, ask: &Ask, files: &[BorrowedFd<'_>]) -> io::Result<Reply> {
+        if self.is_lost {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let reply = self.channel.send(ask, files).and_then(|()| self.reply());
+        self.is_lost = reply.is_err();
+        reply
     }
 
     fn reply(&mut self) -> io::Result<Reply> {
@@ -247,13 +265,25 @@ impl Proxy {
 
     /// Has it ask for sockets that may have the address of a client.
     pub(super) fn give_supply(&mut self) -> io::Result<()> {
-        let supply = supply::start()?;
-        self.channel.send(&Ask::Supply, &[supply.as_fd()])?;
-        self.reply().map(drop)
+        let (of_proxy, thread) = supply::start()?;
+        self.supply = Some((thread, Instant::now()));
+        self.ask_with(&Ask::Supply, &[of_proxy.as_fd()]).map(drop)
+    }
+
+    /// Does so again where it has nobody any more whom it could ask.
+    pub(super) fn renew_supply(&mut self) -> io::Result<()> {
+        let is_over = |(thread, since): &(JoinHandle<()>, Instant)| {
+            thread.is_finished() && since.elapsed() >= BETWEEN_SUPPLIES
+        };
+        if self.is_lost || !self.supply.as_ref().is_some_and(is_over) {
+            return Ok(());
+        }
+        warn!("l7-proxy (pid {}) has lost whom it asks for sockets; it gets somebody else", self.pid);
+        self.give_supply()
     }
 
     /// Copies of its listening sockets.
-    fn sockets(&mut self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+    pub(super) fn sockets(&mut self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
         let mut sockets = Vec::new();
         self.channel.send(&Ask::HandBack, &[])?;
         loop {

@@ -6,38 +6,38 @@
 use std::{
     io,
     os::{fd::AsFd as _, unix::net::UnixStream},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use l7_spec::{Channel, MOST_FILES, SocketsGiven, SocketsWanted};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
-/// Starts to answer; gives the end that is for the proxy.
+/// Starts to answer; gives the end that is for the proxy, and the thread, which ends when the proxy gets no more.
 ///
 /// # Errors
 /// When there can be no more threads or files.
-pub(super) fn start() -> io::Result<UnixStream> {
+pub(super) fn start() -> io::Result<(UnixStream, JoinHandle<()>)> {
     let (ours, of_proxy) = UnixStream::pair()?;
     // Between two questions there may be any time; the end of the proxy is the end of it.
     let channel = Channel::new(ours, None)?;
-    thread::Builder::new().name("l7-sockets".into()).spawn(move || {
-        if let Err(error) = answer(channel) {
+    let thread = thread::Builder::new().name("l7-sockets".into()).spawn(move || {
+        // It ended meanwhile, whether or not it has read the last answer.
+        let ended = |kind| matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        if let Err(error) = answer(channel)
+            && !ended(error.kind())
+        {
             warn!("l7-proxy gets no more sockets for source \"client\": {error}");
         }
     })?;
-    Ok(of_proxy)
+    Ok((of_proxy, thread))
 }
 
 fn answer(mut channel: Channel) -> io::Result<()> {
     while let Some((SocketsWanted { ipv6, count }, _)) = channel.receive()? {
         let (sockets, problem) = some(ipv6, count.min(MOST_FILES));
         let files: Vec<_> = sockets.iter().map(Socket::as_fd).collect();
-        match channel.send(&SocketsGiven { problem }, &files) {
-            // It ended meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            sent => sent?,
-        }
+        channel.send(&SocketsGiven { problem }, &files)?;
     }
     Ok(())
 }
