@@ -393,7 +393,10 @@ fn reloads_restarts_kills_and_upgrades_cut_nobody() {
     // The program is replaced: at a reload, and at a restart. The former ones keep their WebSockets.
     install();
     let _ = balancer.lbctl(&["reload"]).expect("reload");
-    wait::until_true(LIMIT, "the new proxy to take over", || proxies(&net.lb.ns).len() == 2);
+    // By then it serves: one that nobody reaches would end with the next.
+    wait::until_true(LIMIT, "the new proxy to take over", || {
+        proxies(&net.lb.ns).len() == 2 && balancer.log().contains("lets its clients finish")
+    });
     tunnels.extend((0..5).map(|_| Tunnel::open(&net.client().ns, target)));
     install();
     balancer = balancer.stop().0.start();
