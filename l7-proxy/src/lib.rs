@@ -19,6 +19,8 @@
 //! | [`files`] | what files contain that specifications name |
 //! | [`io`] | sockets, buffers, timers; no HTTP |
 
+#![deny(unsafe_code)]
+
 pub mod admin;
 pub mod files;
 pub mod front;

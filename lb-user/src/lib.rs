@@ -1,5 +1,7 @@
 //! The load balancer daemon as a library: the rooms of the house, see ARCHITECTURE.md.
 
+#![deny(unsafe_code)]
+
 pub mod admin;
 pub mod app;
 pub mod config;
