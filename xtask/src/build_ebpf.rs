@@ -71,6 +71,9 @@ fn kernel_cargo_into(subcommand: &str, folder: &Path) -> Command {
         "-Ctarget-cpu=v3".into(),
     ];
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env("RUSTC_BOOTSTRAP", "1");
+    // Whatever the caller wants for the rest: in the many parts of an incremental build functions are not inlined across
+    // them, and the verifier refuses what comes of it.
+    cargo.env("CARGO_INCREMENTAL", "0");
     cargo
 }
 

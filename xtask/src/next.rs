@@ -67,14 +67,29 @@ pub(crate) fn build() -> Result<()> {
     copy(&target.join("release/lb-user"), &next.join("lb-user"))
 }
 
-/// Copies files and folders with the changes; leaves alone what is so already, or cargo would build it again.
+/// Folders of what is built, and of what fuzzing found.
+const LEFT_OUT: [&str; 2] = ["target", "fuzz"];
+
+/// Copies files and folders with the changes; leaves alone what is so already, or cargo would build it again, and takes away
+/// what is there no more.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
-        // What is built, and what fuzzing found.
-        if from.ends_with("target") || from.ends_with("fuzz") {
+        if LEFT_OUT.iter().any(|name| from.ends_with(name)) {
             return Ok(());
         }
         fs::create_dir_all(to)?;
+        for entry in fs::read_dir(to)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let (is_folder, now) = (entry.file_type()?.is_dir(), from.join(&name));
+            if LEFT_OUT.iter().any(|left_out| name == *left_out)
+                || (now.exists() && now.is_dir() == is_folder)
+            {
+                continue;
+            }
+            let gone = entry.path();
+            if is_folder { fs::remove_dir_all(gone) } else { fs::remove_file(gone) }?;
+        }
         for entry in fs::read_dir(from)? {
             let name = entry?.file_name();
             copy(&from.join(&name), &to.join(&name))?;
@@ -97,4 +112,31 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to.parent().unwrap_or(to)).with_context(cannot)?;
     fs::write(to, bytes).with_context(cannot)?;
     fs::set_permissions(to, fs::metadata(from)?.permissions()).with_context(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_gone_in_the_copy_and_what_was_built_stays() {
+        let folder = std::env::temp_dir().join(format!("xtask-next-{}", std::process::id()));
+        let (from, to) = (folder.join("from"), folder.join("to"));
+        let put = |file: &Path| {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "text").unwrap();
+        };
+        put(&from.join("src/app.rs"));
+        put(&from.join("src/other/mod.rs"));
+        copy(&from, &to).unwrap();
+        put(&to.join("target/built"));
+        fs::remove_file(from.join("src/app.rs")).unwrap();
+        fs::remove_dir_all(from.join("src/other")).unwrap();
+        put(&from.join("src/app/mod.rs"));
+        put(&from.join("src/other"));
+        copy(&from, &to).unwrap();
+        assert!(to.join("src/app/mod.rs").is_file() && to.join("src/other").is_file());
+        assert!(!to.join("src/app.rs").exists() && to.join("target/built").exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
 }
