@@ -19,7 +19,8 @@ use l7_proxy::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{error, info, level_filters::LevelFilter, warn};
+use tracing_subscriber::EnvFilter;
 
 /// `EX_CONFIG` of sysexits.h: what it was told is wrong.
 const WRONG: u8 = 78;
@@ -53,12 +54,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-                .with_env_var("L7_PROXY_LOG")
-                .from_env_lossy(),
-        )
+        .with_env_filter(filter(&std::env::var("L7_PROXY_LOG").unwrap_or_default()))
         .init();
     // Each connection of a client may take another to a server. Who may not have more goes on with what there is.
     let files = getrlimit(Resource::Nofile);
@@ -67,6 +63,16 @@ fn main() -> ExitCode {
         Some(file) => alone(file, arguments.check),
         None => looked_after(arguments.workers),
     }
+}
+
+/// What is logged: what the user wants. Unless that is said in so many words, not what rustls thinks of clients, who could fill
+/// disks with it: each greeting that names an address where a name belongs is a warning.
+fn filter(wanted: &str) -> EnvFilter {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(wanted);
+    if wanted.contains("rustls") {
+        return filter;
+    }
+    filter.add_directive("rustls=error".parse().expect("a directive"))
 }
 
 /// Serves what a file says.
@@ -158,7 +164,8 @@ fn cannot(what: &str) -> ExitCode {
 }
 
 /// Lets open connections finish. They have the time that the specification gives them, unless told otherwise. Questions are
-/// still answered: who is left, and that some are to go.
+/// still answered: who is left, that some are to go, and that this is the end: an `lb-user` that has not asked for it starts
+/// another process.
 async fn finish(engine: &Engine, how: Option<(Span, Closing)>, mut control: Option<&mut Control>) {
     let (timeout, how) = how.map_or_else(
         || (engine.current().ready().drain.timeout.get(), Closing::Soon),
@@ -265,4 +272,16 @@ fn tell(file: &Path, problems: &[Problem]) -> ExitCode {
         let _ = writeln!(out, "{}: {problem}", file.display());
     }
     ExitCode::from(WRONG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_do_wrong_in_tls_is_not_logged_unless_wanted() {
+        assert_eq!(filter("").to_string(), "rustls=error,info");
+        assert_eq!(filter("debug").to_string(), "rustls=error,debug");
+        assert_eq!(filter("warn,rustls=trace").to_string(), "rustls=trace,warn");
+    }
 }

@@ -93,7 +93,9 @@ fn requests_are_told_line_by_line() {
         let answer = proxy.ask(GET);
         proxy.ask("GET /\"x\" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         let text = || std::fs::read_to_string(&file).unwrap_or_default();
-        eventually("two lines", || text().lines().count() == 2 && text().ends_with('\n'));
+        // What was no request has a line of the same form.
+        proxy.ask("GET\r\n\r\n");
+        eventually("three lines", || text().lines().count() == 3 && text().ends_with('\n'));
         let text = text();
         let line = text.lines().next().unwrap();
         if format == "json" {
@@ -109,6 +111,9 @@ fn requests_are_told_line_by_line() {
             assert!(line.contains("] web web/s0 0/0/"), "{line}");
             assert!(line.ends_with(" - - ---- 0/0/0/0/0 0/0 \"GET /path?q HTTP/1.1\""), "{line}");
             assert!(text.lines().nth(1).unwrap().contains("\"GET /#22x#22 HTTP/1.1\""), "{text}");
+            let none = text.lines().nth(2).unwrap();
+            assert!(none.contains("] web web/<NOSRV> -1/-1/-1/-1/") && none.contains(" 400 "), "{none}");
+            assert!(none.ends_with(" - - PR-- 0/0/0/0/0 0/0 \"<BADREQ>\""), "{none}");
         }
     }
 }

@@ -1,102 +1,21 @@
 //! The proxy as `lb-user` has it: told over a socket what to serve, given listening sockets and files.
 
+mod common;
+
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
-    },
-    process::{Child, Command, Stdio},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use l7_proxy::spec::{
-    Ask, CONTROL_VERSION, Channel, Memory, Mode, Reply, ServerState, Service, Span, Spec, StickyTable,
+use common::{
+    eventually,
+    looked_after::{Proxy, get, nowhere, serve},
 };
-
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// A process that is looked after; killed on drop.
-struct Proxy {
-    child: Child,
-    channel: Channel,
-    path: std::path::PathBuf,
-}
-
-impl Proxy {
-    fn start(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("l7-control-{}-{name}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_l7-proxy"))
-            .arg("--control")
-            .stdin(Stdio::from(OwnedFd::from(listener)))
-            .spawn()
-            .unwrap();
-        let channel = Channel::new(UnixStream::connect(&path).unwrap(), Some(LIMIT)).unwrap();
-        Self { child, channel, path }
-    }
-
-    /// Another lb-user comes.
-    fn reconnect(&mut self) {
-        self.channel = Channel::new(UnixStream::connect(&self.path).unwrap(), Some(LIMIT)).unwrap();
-    }
-
-    fn ask(&mut self, ask: &Ask) -> Reply {
-        self.channel.send(ask, &[]).unwrap();
-        self.channel.receive().unwrap().expect("an answer").0
-    }
-
-    fn give(&mut self, listener: &TcpListener) {
-        let ask = Ask::Listeners(vec![listener.local_addr().unwrap()]);
-        self.channel.send(&ask, &[listener.as_fd()]).unwrap();
-        assert_eq!(self.channel.receive::<Reply>().unwrap().unwrap().0, Reply::Done);
-    }
-
-    fn give_file(&mut self, path: &str, contents: &[u8]) {
-        self.channel
-            .send(&Ask::File { path: path.into(), contents: Ok(contents.len() as u64) }, &[])
-            .unwrap();
-        self.channel.send_bytes(contents).unwrap();
-        assert_eq!(self.channel.receive::<Reply>().unwrap().unwrap().0, Reply::Done);
-    }
-
-    fn ends(&mut self) {
-        let until = Instant::now() + LIMIT;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "it does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// A service that answers every request with 404, for it leads nowhere.
-fn nowhere(address: SocketAddr) -> Spec {
-    Spec { services: vec![Service::new("web", vec![address], Mode::Http)], ..Spec::default() }
-}
-
-fn get(address: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-fn serve(proxy: &mut Proxy, spec: &Spec) -> Reply {
-    proxy.ask(&Ask::Serve(Box::new(spec.clone())))
-}
+use l7_proxy::spec::{Ask, CONTROL_VERSION, Memory, Reply, ServerState, Span, StickyTable};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn it_serves_what_it_is_told_on_sockets_it_is_given() {
@@ -104,6 +23,10 @@ fn it_serves_what_it_is_told_on_sockets_it_is_given() {
     let Reply::Hello { control, pid, workers, .. } = proxy.ask(&Ask::Hello) else { panic!("no greeting") };
     assert_eq!((control, pid), (CONTROL_VERSION, proxy.child.id()));
     assert!(workers > 0);
+    // The kernel says the same, should it ever not answer: not the number of whoever made the socket.
+    let another = UnixStream::connect(&proxy.path).unwrap();
+    let peer = rustix::net::sockopt::socket_peercred(&another).unwrap();
+    assert_eq!(peer.pid.as_raw_nonzero().get().cast_unsigned(), pid);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     proxy.give(&listener);
@@ -243,4 +166,31 @@ fn it_outlives_who_spoke_to_it_and_minds_nobody_who_speaks_nonsense() {
         Command::new(env!("CARGO_BIN_EXE_l7-proxy")).arg("--control").stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(71));
     assert!(String::from_utf8_lossy(&output.stderr).contains("must be a listening Unix socket"));
+}
+
+#[test]
+fn who_is_told_to_end_by_somebody_else_says_so_and_lets_nobody_in() {
+    let mut proxy = Proxy::start("signal");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    proxy.give(&listener);
+    assert_eq!(serve(&mut proxy, &nowhere(address)), Reply::Done);
+    // It may ask for something yet.
+    let _waits = TcpStream::connect(address).unwrap();
+    let asked = std::cell::RefCell::new(proxy);
+    let status = || match asked.borrow_mut().ask(&Ask::Status) {
+        Reply::Status(status) => status,
+        other => panic!("no status but {other:?}"),
+    };
+    eventually("the client is in", || status().services[0].connections == 1);
+    kill_process(Pid::from_child(&asked.borrow().child), Signal::TERM).unwrap();
+    eventually("it says that it ends", || status().is_draining());
+    let mut proxy = asked.into_inner();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = other.local_addr().unwrap();
+    proxy.give(&other);
+    let Reply::Wrong(problems) = serve(&mut proxy, &nowhere(elsewhere)) else { panic!("not refused") };
+    assert!(problems[0].to_string().contains("about to end"), "{problems:?}");
+    drop(other);
+    assert!(TcpStream::connect(elsewhere).is_err(), "a socket that it keeps lets clients in to nobody");
 }

@@ -340,8 +340,7 @@ fn the_end_is_announced_and_waits_for_streams() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let engine = proxy.engine.take().unwrap();
-        let draining =
-            std::thread::spawn(move || engine.drain(common::PATIENCE, l7_proxy::front::Closing::Soon));
+        let draining = std::thread::spawn(move || common::drain(engine, common::PATIENCE));
         assert_eq!(body(answer.await.unwrap()).await.0, "ok");
         drop(send);
         end.await.unwrap().unwrap();
@@ -357,9 +356,7 @@ fn a_connection_without_streams_does_not_hold_up_the_end() {
         let (mut send, _end) = connect(proxy.address).await;
         assert_eq!(get(&mut send, "/").await.status(), 200);
         let engine = proxy.engine.take().unwrap();
-        let draining = tokio::task::spawn_blocking(move || {
-            engine.drain(common::PATIENCE, l7_proxy::front::Closing::Soon)
-        });
+        let draining = tokio::task::spawn_blocking(move || common::drain(engine, common::PATIENCE));
         assert_eq!(draining.await.unwrap(), 0);
     });
 }

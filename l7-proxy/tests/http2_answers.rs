@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Client, Proxy, Server, frames::*, header};
+use common::{Client, Proxy, Server, eventually, frames::*, header};
+use socket2::{Domain, Socket, Type};
 
 const HTTP2: &str = r#", "protocol": "http2""#;
 
@@ -17,7 +18,8 @@ fn speak(client: &mut Client, answer: &[u8]) {
     if client.at_most(PREFACE.len()).is_none() {
         return;
     }
-    client.send(&frame(SETTINGS, 0, 0, &[]));
+    // SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 §3).
+    client.send(&settings(8, 1));
     let mut frames = Frames(Client::of(client.stream.try_clone().unwrap()));
     frames.0.buffer.append(&mut client.buffer);
     while let Some((kind, flags, _, payload)) = frames.next() {
@@ -120,6 +122,39 @@ fn what_servers_may_say_is_passed_on() {
         assert!(head.starts_with("HTTP/1.1 20"), "{name}: {head}");
         assert_eq!(body.as_deref(), Some(expected), "{name}");
     }
+}
+
+#[test]
+fn a_tunnel_whose_server_is_done_and_wants_no_more_ends_without_a_reset() {
+    let said = "last words".repeat(6_000);
+    let pieces = said.as_bytes().chunks(15_000);
+    let data = pieces.map(|piece| frame(DATA, 0, 1, piece)).collect::<Vec<_>>().concat();
+    let frames = [
+        head(1, END_HEADERS, &[OK]),
+        data,
+        frame(DATA, END_STREAM, 1, &[]),
+        // RFC 9113 §8.1.
+        number(RESET, 1, 0),
+    ];
+    let server = server(frames.concat());
+    let proxy = Proxy::start_with(&[server.address], "", HTTP2, "");
+    // Who takes little at a time: the rest is still with the proxy when the server has gone.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&proxy.address.into()).unwrap();
+    let mut client = Client::of(socket.into());
+    client.send(
+        b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    let answer = client.until("\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    eventually("the server is left", || {
+        proxy.engine().current().ready().services[0].pools()[0].servers[0].live.active() == 0
+    });
+    assert!(client.exactly(said.len()) == said.as_bytes());
+    let end = std::io::Read::read(&mut client.stream, &mut [0]);
+    assert!(matches!(end, Ok(0)), "{end:?}");
 }
 
 #[test]

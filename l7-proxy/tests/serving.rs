@@ -5,18 +5,15 @@ mod common;
 
 use std::{
     fs,
-    io::Read as _,
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use common::{Client, Proxy, Server, eventually, header, headers, listener, next_request, spec};
-use l7_proxy::{
-    front::Closing,
-    process::Listeners,
-    spec::{ConnectionFilter, Pool},
+use common::{
+    Client, PATIENCE, Proxy, Server, drain, eventually, header, headers, listener, next_request, spec,
 };
+use l7_proxy::{process::Listeners, spec::Pool};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
 
@@ -458,7 +455,7 @@ fn what_does_not_change_does_not_notice_a_change() {
     assert_eq!(tunnel.exactly(1), b"x");
     drop(tunnel);
     drop(client);
-    assert_eq!(engine.drain(common::PATIENCE, Closing::Soon), 0);
+    assert_eq!(drain(engine, PATIENCE), 0);
 }
 
 #[test]
@@ -472,7 +469,7 @@ fn the_end_waits_for_requests_but_not_for_ever() {
     let mut busy = proxy.connect();
     busy.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the server has the request", || server.count() == 1);
-    assert_eq!(proxy.engine.take().unwrap().drain(common::PATIENCE, Closing::Soon), 0);
+    assert_eq!(drain(proxy.engine.take().unwrap(), PATIENCE), 0);
     let answer = busy.rest();
     assert!(answer.ends_with("ok") && header(&answer, "connection") == Some("close"), "{answer}");
 
@@ -489,7 +486,7 @@ fn the_end_waits_for_requests_but_not_for_ever() {
     assert!(head.contains("200") && body == b"ok");
     let engine = proxy.engine.take().unwrap();
     eventually("both are in", || engine.connections() == 2);
-    let draining = std::thread::spawn(move || engine.drain(common::PATIENCE, Closing::Soon));
+    let draining = std::thread::spawn(move || drain(engine, PATIENCE));
     assert_eq!(idle.rest(), "");
     fresh.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(fresh.rest().ends_with("ok"));
@@ -500,7 +497,7 @@ fn the_end_waits_for_requests_but_not_for_ever() {
     let mut busy = proxy.connect();
     busy.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the server has the request", || never.count() == 1);
-    assert_eq!(proxy.engine.take().unwrap().drain(Duration::from_millis(100), Closing::Soon), 1);
+    assert_eq!(drain(proxy.engine.take().unwrap(), Duration::from_millis(100)), 1);
     assert_eq!(busy.rest(), "");
 }
 
@@ -528,35 +525,4 @@ fn a_halted_server_loses_what_is_open_and_a_draining_one_does_not() {
     assert_eq!(client.exactly(1), b"x", "what is open goes on");
     proxy.engine().apply(&told(l7_proxy::spec::ServerState::Halt), Listeners::none()).unwrap();
     assert_eq!(client.rest(), "");
-}
-
-/// What was sent so far is no whole answer, though nothing says how long it would have been.
-#[test]
-fn who_is_ended_by_an_operator_is_reset_and_written_down() {
-    let server = Server::script(|client, _| {
-        client.until("\n");
-        client.send(b"HTTP/1.1 200 OK\r\n\r\nhalf");
-        client.rest();
-    });
-    for (mode, service) in [("http", ""), ("tcp", r#", "mode": "tcp""#)] {
-        let log = std::env::temp_dir().join(format!("l7-killed-{mode}-{}.log", std::process::id()));
-        let more = format!(r#", "log": {{ "to": {{ "file": "{}" }} }}"#, log.display());
-        let proxy = Proxy::start_with(&[server.address], service, "", &more);
-        let mut client = proxy.connect();
-        client.send(b"GET / HTTP/1.0\r\n\r\n");
-        client.until("half");
-        assert_eq!(proxy.engine().end_clients(&ConnectionFilter::default()), 1, "{mode}");
-        let end = client.stream.read(&mut [0]).map_err(|error| error.kind());
-        assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset), "{mode}");
-        eventually("the line is written", || {
-            fs::read_to_string(&log).is_ok_and(|text| text.contains(r#""ended":"KD""#))
-        });
-        let _ = fs::remove_file(&log);
-        let metrics = l7_proxy::admin::metrics(
-            &proxy.engine().current().ready(),
-            proxy.engine().current().phase(),
-            &proxy.engine().log(),
-        );
-        assert!(metrics.contains(r#"l7_broken_total{service="web",by="operator"} 1"#), "{metrics}");
-    }
 }

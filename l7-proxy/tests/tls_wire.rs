@@ -212,6 +212,23 @@ fn what_nothing_comes_of_is_told_in_words_that_fit() {
 }
 
 #[test]
+fn the_version_at_the_head_of_a_greeting_says_nothing_where_an_extension_does() {
+    // RFC 8446 §4.2.1: legacy_version is not to be used then.
+    let server = Server::echo("a");
+    let secured = Secured::new(&server, "");
+    let config = secured.authority.client(&[b"http/1.1"]);
+    for (version, expected) in [(0, 21), (1, 22), (2, 22), (3, 22)] {
+        let mut client = Careful::new(&config, secured.proxy.address, "a.example");
+        let mut words = client.words();
+        assert_eq!(words[9..11], [3, 3], "where it stands");
+        words[10] = version;
+        client.client.send(&words);
+        // A handshake message, or an alert.
+        assert_eq!(client.client.exactly(1), [expected], "3.{version}");
+    }
+}
+
+#[test]
 fn nothing_early_is_taken() {
     // RFC 8446 §8: what comes early may come twice.
     let server = Server::echo("a");

@@ -47,6 +47,14 @@ impl Channel {
         Ok(Self { stream, lost_files: false })
     }
 
+    /// Waits so long for what comes next; for ever with `None`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn wait_for(&self, patience: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(patience)
+    }
+
     /// Sends a message with copies of `files`, [`MOST_FILES`] at most.
     ///
     /// # Errors

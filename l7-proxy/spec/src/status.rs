@@ -13,6 +13,14 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
 }
 
+impl Status {
+    /// Whether it accepts nothing new: it was told to end.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.phase == "draining"
+    }
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {

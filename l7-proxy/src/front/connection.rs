@@ -14,7 +14,7 @@ use crate::{
     proxy_protocol::{self, Header},
     server::Ends,
     spec::Mode,
-    state::Refusal,
+    state::{By, Refusal},
     tcp,
     tls::Shown,
 };
@@ -85,7 +85,7 @@ pub async fn welcome(door: Door, mut socket: TcpStream, mut ends: Ends) {
         }
     }
     if guest.is_killed() {
-        counters.killed();
+        counters.broke(By::Operator);
     }
 }
 

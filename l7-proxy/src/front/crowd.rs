@@ -58,9 +58,9 @@ impl Guest {
     }
 
     /// Waits until somebody wants it to end, or the server that it is with is `halted`.
-    pub async fn told(&self, halted: &Notify) {
+    pub async fn told(&self, halted: impl Future<Output = ()>) {
         tokio::select! {
-            () = halted.notified() => {}
+            () = halted => {}
             () = self.killed() => {}
         }
     }
@@ -125,20 +125,12 @@ impl Crowd {
 
 impl Inside {
     fn shown(&self) -> ClientConnection {
-        let service = self.entry.service();
-        let live = lock(&self.guest.server).clone();
-        let name = live.and_then(|live| {
-            service.pools().into_iter().find_map(|pool| {
-                let server = pool.servers.iter().find(|server| Arc::ptr_eq(&server.live, &live))?;
-                Some((pool.name.clone(), server.name.clone()))
-            })
-        });
         let since = self.came.max(self.guest.since.load(Relaxed));
         ClientConnection {
-            service: service.name.clone(),
+            service: self.entry.service().name.clone(),
             client: self.ends.client,
             local: self.ends.local,
-            server: name,
+            server: lock(&self.guest.server).as_ref().map(|live| live.name().clone()),
             quiet_ms: now().saturating_sub(since),
         }
     }

@@ -53,10 +53,10 @@ impl Entry {
         self.service.store(service);
     }
 
-    /// Connections are to end.
+    /// Connections are to end; those that are to do so soon are not told to be gentle any more.
     pub fn close(&self, how: Closing) {
         self.closing.store(true, Relaxed);
-        self.told.send_replace(how);
+        self.told.send_modify(|told| *told = how.max(*told));
     }
 
     /// Whether connections are to end.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::{
+    front::Guest,
     model::Service,
     server::{Choice, ConnectError, Connection, Leave, Pool, Slot, Way, Wish, now},
 };
@@ -38,6 +39,20 @@ pub enum Unreached {
     Queue,
     /// No connection could be made.
     Connect(ConnectError),
+    /// An operator has ended the client's connection meanwhile.
+    Killed,
+}
+
+impl Unreached {
+    /// Who is to blame and when it was, as the log has it.
+    #[must_use]
+    pub fn letters(&self) -> [u8; 2] {
+        match self {
+            Self::NoServer | Self::Connect(_) => *b"SC",
+            Self::Queue => *b"sQ",
+            Self::Killed => *b"KD",
+        }
+    }
 }
 
 /// Which connections will do.
@@ -52,11 +67,27 @@ pub enum Which {
 }
 
 /// Chooses a server and connects to it: with a connection that waits if there is one that will do, and to
-/// other servers where one does not answer (R14: nothing of the request was sent).
+/// other servers where one does not answer (R14: nothing of the request was sent). Whose client has been told to end
+/// waits no longer.
 ///
 /// # Errors
 /// Why none was reached.
 pub async fn reach(
+    pool: &Pool,
+    service: &Service,
+    way: &Way<'_>,
+    wish: &mut Wish<'_>,
+    which: Which,
+    guest: &Guest,
+) -> Result<Reached, Unreached> {
+    tokio::select! {
+        biased;
+        reached = try_all(pool, service, way, wish, which) => reached,
+        () = guest.killed() => Err(Unreached::Killed),
+    }
+}
+
+async fn try_all(
     pool: &Pool,
     service: &Service,
     way: &Way<'_>,

@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use super::{
-    Client, End, Exchange, Failure, Intent, Line, Side, Told, Unreached, Which, find_cookie, over2::Over2,
-    reach, write_request,
+    Client, End, Exchange, Failure, Intent, Line, Side, Told, Which, find_cookie, over2::Over2, reach,
+    write_request,
 };
 use crate::{
     io::{Deadline, Stream},
@@ -104,14 +104,11 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         && intent.upgrade.is_none();
     let mut which = if repeats { Which::Any } else { Which::Sure };
     loop {
-        let reached = match reach(pool, service, &way, &mut wish, which).await {
+        let reached = match reach(pool, service, &way, &mut wish, which, &client.guest).await {
             Ok(reached) => reached,
             Err(unreached) => {
-                report.ended = match unreached {
-                    Unreached::NoServer | Unreached::Connect(_) => *b"SC",
-                    Unreached::Queue => *b"sQ",
-                };
-                return report;
+                report.ended = unreached.letters();
+                return report.unless_killed(client);
             }
         };
         let (index, slot, mut line) = (reached.index, reached.slot, reached.line);
@@ -133,7 +130,6 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         let cookie = service.cookie.as_ref().filter(|_| !is_named);
         let cookie = cookie.map(|line| (line, cookie_value(service, pool, wish.cookie, index)));
         let cookie = cookie.as_ref().map(|(line, value)| (*line, value.as_str()));
-        let halted = server.live.halted(worker);
         let mut told = Told::default();
         let (end, was_used) = match &mut line {
             Line::Http1(connection) => {
@@ -143,7 +139,8 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                 let exchange = Exchange {
                     side: &mut *side,
                     connection,
-                    halted,
+                    live: &server.live,
+                    worker,
                     answer: &mut *answer,
                     deadline: &mut *deadline,
                     service,
@@ -159,7 +156,8 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                 write_request(&mut text, intent, client, &service.edits, service.cookie.as_ref());
                 let exchange = Over2 {
                     side: &mut *side,
-                    halted,
+                    live: &server.live,
+                    worker,
                     answer: &mut *answer,
                     deadline: &mut *deadline,
                     service,
@@ -222,7 +220,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         pool.release(slot);
         report.ended = ended(end);
         report.outcome = outcome;
-        return report;
+        return report.unless_killed(client);
     }
 }
 
@@ -324,5 +322,14 @@ impl Report {
             times: Stopwatch::start(),
             ended: *b"--",
         }
+    }
+
+    /// The same, or that an operator has ended the client's connection: it gets nothing more, no answer of ours either.
+    fn unless_killed(mut self, client: &Client) -> Self {
+        let over = matches!(self.outcome, Outcome::Answered { .. } | Outcome::Switched(_));
+        if !over && client.guest.is_killed() {
+            (self.outcome, self.ended) = (Outcome::Gone, *b"KD");
+        }
+        self
     }
 }

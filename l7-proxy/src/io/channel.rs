@@ -30,6 +30,13 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// Ready when the other side has reset the stream, or is gone.
+    pub fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.send.poll_reset(context).map(drop)
+    }
+}
+
 impl Drop for Channel {
     fn drop(&mut self) {
         // A tunnel that is cut is not one that has ended (RFC 9113 §8.5).

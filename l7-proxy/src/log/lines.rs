@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Asked, Record};
-use crate::wire::{Version, put_number};
+use crate::{
+    spec::Mode,
+    wire::{Version, put_number},
+};
 
 /// A JSON object with its line end.
 pub(super) fn json(out: &mut Vec<u8>, record: &Record<'_>) {
@@ -66,9 +69,10 @@ pub(super) fn json(out: &mut Vec<u8>, record: &Record<'_>) {
     out.extend_from_slice(b"\"}\n");
 }
 
-/// HAProxy's `httplog` or `tcplog`, without what syslog puts before it. Counts of connections that HAProxy has
-/// and we do not are 0.
+/// HAProxy's `httplog`, or `tcplog` where the service is of mode `tcp`, without what syslog puts before it. Counts of
+/// connections that HAProxy has and we do not are 0.
 pub(super) fn haproxy(out: &mut Vec<u8>, record: &Record<'_>) {
+    let is_http = record.service.mode == Mode::Http;
     let (reached, answered, whole) = record.milliseconds();
     let or_minus = |out: &mut Vec<u8>, value: Option<u128>| match value {
         Some(value) => put_number(out, u64::try_from(value).unwrap_or(u64::MAX)),
@@ -104,6 +108,7 @@ pub(super) fn haproxy(out: &mut Vec<u8>, record: &Record<'_>) {
             or_minus(out, answered);
             out.push(b'/');
         }
+        None if is_http => out.extend_from_slice(b"-1/-1/-1/-1/"),
         None => {
             out.extend_from_slice(b"0/");
             or_minus(out, reached);
@@ -112,7 +117,7 @@ pub(super) fn haproxy(out: &mut Vec<u8>, record: &Record<'_>) {
     }
     or_minus(out, Some(whole));
     out.push(b' ');
-    if let Some(Asked { method, path, version, .. }) = record.request {
+    if is_http {
         if record.status == 0 {
             out.extend_from_slice(b"-1");
         } else {
@@ -125,11 +130,15 @@ pub(super) fn haproxy(out: &mut Vec<u8>, record: &Record<'_>) {
         out.extend_from_slice(b"-- 0/0/0/0/");
         put_number(out, u64::from(record.retries));
         out.extend_from_slice(b" 0/0 \"");
-        word(out, method);
-        out.push(b' ');
-        word(out, path);
-        out.push(b' ');
-        out.extend_from_slice(version_name(version).as_bytes());
+        if let Some(Asked { method, path, version, .. }) = record.request {
+            word(out, method);
+            out.push(b' ');
+            word(out, path);
+            out.push(b' ');
+            out.extend_from_slice(version_name(version).as_bytes());
+        } else {
+            out.extend_from_slice(b"<BADREQ>");
+        }
         out.push(b'"');
     } else {
         put_number(out, record.sent);

@@ -16,7 +16,7 @@ use std::{
     },
     sync::mpsc as replies,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
@@ -33,6 +33,13 @@ use crate::{
 
 /// How long the other side may take to send the rest of a message, or to take an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Conversations that may wait to begin.
+const MOST_WAITING: i32 = 128;
+
+/// How long nobody is let in who could not be (this process has no file left for it, say), and how often that is told.
+const PAUSE: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Questions that come, to be answered one after the other.
 #[derive(Debug)]
@@ -65,14 +72,25 @@ impl Control {
     /// What the system says.
     pub fn start(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(false)?;
+        // Made by lb-user; whoever connects is told by the kernel (`SO_PEERCRED`, unix(7)) who was the last to listen.
+        rustix::net::listen(&listener, MOST_WAITING)?;
         let (ask, questions) = mpsc::channel(1);
         thread::Builder::new().name("control".into()).spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if let Err(error) = converse(stream, &ask) {
-                    warn!("lb-user: {error}");
-                }
-                if ask.is_closed() {
-                    return;
+            let mut told: Option<Instant> = None;
+            while !ask.is_closed() {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        if let Err(error) = converse(stream, &ask) {
+                            warn!("lb-user: {error}");
+                        }
+                    }
+                    Err(error) => {
+                        if told.is_none_or(|told| told.elapsed() >= QUIET) {
+                            told = Some(Instant::now());
+                            warn!("lb-user cannot be let in: {error}; trying again");
+                        }
+                        thread::sleep(PAUSE);
+                    }
                 }
             }
         })?;
@@ -100,6 +118,8 @@ impl Control {
         let current = engine.current();
         let serves = matches!(ask, Ask::Serve(_) | Ask::Announce | Ask::Remember(_));
         if serves && current.phase() == Phase::Draining {
+            // Sockets that came for it would let clients in to nobody.
+            self.listeners = Listeners::none();
             return Answered::Reply(Reply::Wrong(vec![Problem::new("", "it is about to end")]));
         }
         Answered::Reply(match ask {
@@ -224,13 +244,12 @@ fn remember(engine: &Engine, memory: &Memory) {
 
 /// One conversation, to its end.
 fn converse(stream: UnixStream, ask: &mpsc::Sender<Question>) -> io::Result<()> {
-    let idle = stream.try_clone()?;
     let mut channel = Channel::new(stream, Some(PATIENCE))?;
     loop {
         // Between two questions there may be any time.
-        idle.set_read_timeout(None)?;
+        channel.wait_for(None)?;
         let Some((question, files)) = channel.receive::<Ask>()? else { return Ok(()) };
-        idle.set_read_timeout(Some(PATIENCE))?;
+        channel.wait_for(Some(PATIENCE))?;
         if let Ask::File { path, contents } = &question {
             let contents = match contents {
                 Ok(length) => Ok(channel.receive_bytes(*length)?),

@@ -1,14 +1,13 @@
 //! What is served, and how it changes: object by object, all or nothing.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     io,
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -23,7 +22,7 @@ use crate::{
     front::{Closing, Entry, Sieve},
     log::{Log, Writer},
     model::{Ready, Service, check},
-    server::{Live, now, transparent},
+    server::{Server, now, transparent},
     spec::{ClientConnection, ConnectionFilter, Problem, ServerState, Source, Spec},
 };
 
@@ -140,8 +139,8 @@ impl Engine {
                 }
             }
         }
-        retire(&self.current.ready(), &ready);
         let now = now();
+        retire(&self.current.ready(), &ready, now);
         for server in ready.services.iter().flat_map(|service| service.pools()).flat_map(|pool| &pool.servers)
         {
             server.live.set_state(server.told, now);
@@ -154,7 +153,7 @@ impl Engine {
             }
             stays
         });
-        let most = ready.limits.connections.map_or_else(most_by_files, |most| most as usize);
+        let most = ready.limits.connections.map_or_else(|| most_by_files(&ready), |most| most as usize);
         self.most_connections.store(most.div_ceil(self.workers.len()), Relaxed);
         self.log.set(&ready.log);
         self.writer.reopen();
@@ -340,33 +339,44 @@ impl Engine {
         self.writer.end();
         left
     }
-
-    /// [Closes](Self::close) and [ends](Self::end): connections may last for `timeout` in between.
-    pub fn drain(self, timeout: Duration, how: Closing) -> usize {
-        self.close(how);
-        let until = Instant::now() + timeout;
-        while self.connections() > 0 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        self.end()
-    }
 }
 
 /// Ends connections that wait for requests to servers that are not among those from now on, or are reached in another way.
 /// A WebSocket may know the former ones for hours yet.
-fn retire(before: &Ready, after: &Ready) {
-    let all = |ready: &Ready| -> Vec<Arc<Live>> {
-        let pools = ready.services.iter().flat_map(|service| service.pools());
-        pools.flat_map(|pool| pool.servers.iter().map(|server| Arc::clone(&server.live))).collect()
-    };
-    let stays: HashSet<_> = all(after).iter().map(Arc::as_ptr).collect();
-    all(before).iter().filter(|live| !stays.contains(&Arc::as_ptr(live))).for_each(|live| live.retire());
+fn retire(before: &Ready, after: &Ready, now: u64) {
+    let next: HashMap<_, _> = servers(after).collect();
+    for (name, server) in servers(before) {
+        match next.get(&name) {
+            Some(next) if Arc::ptr_eq(&next.live, &server.live) => {}
+            next => {
+                server.live.retire();
+                // By the same name there may be another machine, whose end is not this one's.
+                let next = next.filter(|next| next.address == server.address);
+                next.inspect(|next| next.live.follows(&server.live, now));
+            }
+        }
+    }
+}
+
+/// All servers, each by the names of its service, its pool and its own.
+fn servers(ready: &Ready) -> impl Iterator<Item = ((&str, &(String, String)), &Server)> {
+    let pools = ready
+        .services
+        .iter()
+        .flat_map(|service| service.pools().into_iter().map(move |pool| (service, pool)));
+    pools.flat_map(|(service, pool)| {
+        pool.servers.iter().map(|server| ((&*service.name, server.live.name()), server))
+    })
+}
+
+/// The first service whose servers are to see the address of each client.
+fn with_clients_addresses(ready: &Ready) -> Option<&Arc<Service>> {
+    ready.services.iter().find(|service| service.source == Source::Client)
 }
 
 /// Whether this process may do what services want: which is seen by trying, and not from a file.
 fn possible(ready: &Ready) -> Result<(), Vec<Problem>> {
-    let wants = |service: &&Arc<Service>| service.source == Source::Client;
-    let Some(service) = ready.services.iter().find(wants) else { return Ok(()) };
+    let Some(service) = with_clients_addresses(ready) else { return Ok(()) };
     transparent::possible()
         .map_err(|problem| vec![Problem::new(format!("service {}", service.name), problem)])
 }
@@ -379,11 +389,11 @@ fn with_copies(sockets: Vec<TcpListener>) -> io::Result<(Vec<TcpListener>, Vec<T
 
 /// Connections of clients that the limit of open files leaves: each may need one to a server, and some files
 /// are needed for everything else.
-fn most_by_files() -> usize {
+fn most_by_files(ready: &Ready) -> usize {
     const OTHERS: usize = 128;
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let files = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
-    let others = OTHERS + transparent::most_kept();
+    let others = OTHERS + with_clients_addresses(ready).map_or(0, |_| transparent::most_kept());
     files.map_or(usize::MAX, |files| (files.saturating_sub(others) / 2).max(16))
 }

@@ -1,7 +1,7 @@
 //! The process: threads that serve, listeners, and the one place where what is served changes.
 //!
 //! Whoever drives it (the command line here, a control socket elsewhere) makes an [`Engine`], gives it
-//! specifications with [`Engine::apply`], and ends it with [`Engine::drain`]. Listeners are opened by
+//! specifications with [`Engine::apply`], and ends it with [`Engine::close`] and [`Engine::end`]. Listeners are opened by
 //! [`Listeners`], or handed over to it by whoever opened them.
 
 mod confine;

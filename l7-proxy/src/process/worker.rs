@@ -27,7 +27,7 @@ use super::Current;
 use crate::{
     front::{Crowd, Door, Entry, welcome},
     log::Log,
-    server::Ends,
+    server::{Ends, shortage},
     state::Refusal,
 };
 
@@ -121,6 +121,8 @@ struct Listening {
 
 impl Inside {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let (current, index) = (Arc::clone(&self.current), self.index);
+        shortage::relieve_by(move || make_room(&current, index));
         let mut listening: HashMap<SocketAddr, Vec<Listening>> = HashMap::new();
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -200,6 +202,17 @@ impl Inside {
     }
 }
 
+/// Ends connections to servers that wait for a next request: those of this worker, and where it has none, all.
+fn make_room(current: &Current, worker: usize) -> bool {
+    let ready = current.ready();
+    let servers = || {
+        let pools = ready.services.iter().flat_map(|service| service.pools());
+        pools.flat_map(|pool| &pool.servers)
+    };
+    let own: usize = servers().map(|server| server.live.make_room(Some(worker))).sum();
+    own > 0 || servers().map(|server| server.live.make_room(None)).sum::<usize>() > 0
+}
+
 /// Serves a connection in a task of its own, unless there are as many as there may be.
 fn serve(door: &Door, socket: TcpStream, client: SocketAddr, connections: &Arc<AtomicUsize>) {
     let Ok(local) = socket.local_addr() else { return };
@@ -220,6 +233,10 @@ async fn accept(listener: Arc<tokio::net::TcpListener>, door: Door, connections:
         match listener.accept().await {
             Ok((socket, client)) => serve(&door, socket, client, &connections),
             Err(error) if of_one_connection(&error) => {}
+            // Those of HTTP/2 are closed by tasks of their own.
+            Err(error) if shortage::is_told_by(&error) && shortage::relieve() => {
+                tokio::task::yield_now().await
+            }
             Err(error) => {
                 // No files or memory left: connections that end bring some back.
                 warn!("service {}: cannot accept: {error}", door.entry.service().name);

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{
             AtomicBool, AtomicU8, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -26,6 +26,10 @@ const IDLE_KEPT: usize = 256;
 /// A server as one service sees it. All methods are given the time in milliseconds, see [`super::now`].
 #[derive(Debug)]
 pub struct Live {
+    /// The names of its pool and its own.
+    name: (String, String),
+    /// Those whose place it has taken, while somebody is still with them.
+    former: Mutex<Vec<Weak<Self>>>,
     /// Requests or connections under way.
     active: AtomicU32,
     state: AtomicU8,
@@ -75,10 +79,12 @@ impl Drop for Slot {
 }
 
 impl Live {
-    /// A server of which nothing is known but its `state`.
+    /// A server of a pool, of which nothing is known but its `state`.
     #[must_use]
-    pub fn new(state: ServerState, workers: usize) -> Self {
+    pub fn new(pool: &str, name: &str, state: ServerState, workers: usize) -> Self {
         Self {
+            name: (pool.to_owned(), name.to_owned()),
+            former: Mutex::default(),
             active: AtomicU32::new(0),
             state: AtomicU8::new(state as u8),
             since: AtomicU64::new(0),
@@ -90,6 +96,12 @@ impl Live {
             retired: AtomicBool::new(false),
             workers: (0..workers).map(|_| OfWorker::default()).collect(),
         }
+    }
+
+    /// The names of its pool and its own.
+    #[must_use]
+    pub fn name(&self) -> &(String, String) {
+        &self.name
     }
 
     /// Whether it may be used.
@@ -114,13 +126,39 @@ impl Live {
         }
         if before != state as u8 && state == ServerState::Halt {
             self.workers.iter().for_each(|worker| worker.halted.notify_waiters());
+            let former: Vec<_> = lock(&self.former).iter().filter_map(Weak::upgrade).collect();
+            former.iter().for_each(|former| former.set_state(state, now));
         }
+    }
+
+    /// It is what `former` was, at the same place but reached in another way: who halts it means those who are with that one
+    /// too.
+    pub fn follows(&self, former: &Arc<Self>, now: u64) {
+        if self.state() == ServerState::Halt {
+            former.set_state(ServerState::Halt, now);
+        }
+        let mut all = lock(&self.former);
+        all.extend(lock(&former.former).drain(..));
+        all.push(Arc::downgrade(former));
+        all.retain(|one| one.strong_count() > 0);
     }
 
     /// Tells those under way on a worker that the server was halted.
     #[must_use]
     pub fn halted(&self, worker: usize) -> &Notify {
         &self.of(worker).halted
+    }
+
+    /// Waits on a worker until the server is halted, from the moment of this call on.
+    pub fn until_halted(&self, worker: usize) -> impl Future<Output = ()> {
+        // In this order nothing is missed.
+        let told = self.halted(worker).notified();
+        let is_halted = self.state() == ServerState::Halt;
+        async move {
+            if !is_halted {
+                told.await;
+            }
+        }
     }
 
     fn of(&self, worker: usize) -> &OfWorker {
@@ -302,7 +340,11 @@ impl Live {
     /// Connections that wait, over all workers, and those of HTTP/2.
     #[must_use]
     pub fn idle(&self) -> usize {
-        let count = |worker: &OfWorker| lock(&worker.idle).len() + lock(&worker.links).len();
+        // One after the other, here as everywhere: who held both could wait for who holds them the other way round.
+        let count = |worker: &OfWorker| {
+            let idle = lock(&worker.idle).len();
+            idle + lock(&worker.links).len()
+        };
         self.workers.iter().map(count).sum()
     }
 
@@ -310,6 +352,20 @@ impl Live {
     pub fn retire(&self) {
         self.retired.store(true, SeqCst);
         self.drop_idle();
+    }
+
+    /// Ends connections that wait for a next request, of one worker or all, and how many.
+    pub fn make_room(&self, worker: Option<usize>) -> usize {
+        let of = |worker: &OfWorker| {
+            // Those in use would not end. They end outside of the lock.
+            let unused: Vec<_> = lock(&worker.links).extract_if(.., |link| !link.last_use().0).collect();
+            let idle = std::mem::take(&mut *lock(&worker.idle));
+            unused.len() + idle.len()
+        };
+        match worker {
+            Some(worker) => of(self.of(worker)),
+            None => self.workers.iter().map(of).sum(),
+        }
     }
 
     fn drop_idle(&self) {
@@ -327,7 +383,7 @@ mod tests {
 
     #[test]
     fn places_are_counted_until_they_are_given_back() {
-        let live = Arc::new(Live::new(ServerState::Up, 1));
+        let live = Arc::new(Live::new("p", "s", ServerState::Up, 1));
         let first = live.take(Some(2)).unwrap();
         let second = live.take(Some(2)).unwrap();
         assert!(live.take(Some(2)).is_none());
@@ -338,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_server_that_fails_in_a_row_is_paused_for_longer_each_time() {
-        let live = Live::new(ServerState::Up, 1);
+        let live = Live::new("p", "s", ServerState::Up, 1);
         let outliers = Outliers { failures: 2, pause: Span::from_secs(1), statuses: false };
         assert!(!live.failed(&outliers, 0));
         live.answered(10);
@@ -356,7 +412,7 @@ mod tests {
     async fn of_too_many_connections_that_wait_the_oldest_goes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = listener.local_addr().unwrap();
-        let live = Live::new(ServerState::Up, 1);
+        let live = Live::new("p", "s", ServerState::Up, 1);
         // They stay open.
         let mut accepted = Vec::new();
         let source = |number| (number == 0).then(|| server.ip());
@@ -372,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_server_that_comes_up_gets_its_share_by_and_by() {
-        let live = Live::new(ServerState::Up, 1);
+        let live = Live::new("p", "s", ServerState::Up, 1);
         assert_eq!(live.warmth(Duration::from_secs(10), 5), 256);
         live.set_state(ServerState::Down, 1);
         live.set_state(ServerState::Up, 1_000);

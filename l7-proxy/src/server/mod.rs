@@ -5,6 +5,7 @@ mod connection;
 mod links;
 mod live;
 mod pool;
+pub mod shortage;
 pub mod transparent;
 
 pub use choose::{Choice, Wish, hash};

@@ -16,6 +16,7 @@ use super::{
     ConnectError, Connection, Leave, Live, Slot, connect,
     connection::{To, source_address},
     links::Link,
+    shortage,
 };
 use crate::spec::{
     Algorithm, HashBy, Outliers, ProxyProtocolVersion, Retries, ServerProtocol, ServerState, ServerTls,
@@ -156,6 +157,18 @@ impl Pool {
     /// # Errors
     /// Why it could not.
     pub async fn connect(&self, index: usize, way: &Way<'_>) -> Result<Connection, ConnectError> {
+        let connected = self.try_to_connect(index, way).await;
+        match &connected {
+            Err(ConnectError::Here(error)) if shortage::is_told_by(error) && shortage::relieve() => {
+                // Those of HTTP/2 are closed by tasks of their own.
+                tokio::task::yield_now().await;
+                self.try_to_connect(index, way).await
+            }
+            _ => connected,
+        }
+    }
+
+    async fn try_to_connect(&self, index: usize, way: &Way<'_>) -> Result<Connection, ConnectError> {
         let at = self.servers[index].at(way.ends.local.port());
         // Rare and large, TLS above all: what every request carries with it stays small.
         let http2 = way.http2;
@@ -297,7 +310,7 @@ pub(super) mod testing {
             cookie: format!("c{index}"),
             seed: hash(format!("s{index}").as_bytes()),
             told: ServerState::Up,
-            live: Arc::new(Live::new(ServerState::Up, 1)),
+            live: Arc::new(Live::new("p", &format!("s{index}"), ServerState::Up, 1)),
         };
         let servers = weights.iter().enumerate().map(server).collect();
         let spec = crate::spec::Pool { name: "p".into(), ..crate::spec::Pool::default() };

@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::shortage;
 use crate::spec::{Channel, MOST_FILES, SocketsGiven, SocketsWanted};
 
 /// Sockets that are kept of each family: what a second of a thousand connections needs twice as long as it takes to ask.
@@ -48,6 +49,8 @@ struct Supply {
     /// Whom it is to ask from now on.
     source: Mutex<Option<UnixStream>>,
     complained: Mutex<Option<Instant>>,
+    /// Whether some were lost on their way, for this process may have no more files open.
+    short: AtomicBool,
 }
 
 /// Sockets of a family.
@@ -129,6 +132,7 @@ impl Supply {
             orders,
             source: Mutex::default(),
             complained: Mutex::default(),
+            short: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&supply);
         thread::Builder::new().name("sockets".into()).spawn(move || of_thread.keep_filled(&told))?;
@@ -155,7 +159,12 @@ impl Supply {
                 }
                 match socket {
                     Some(socket) => return socket,
-                    None => drop(tokio::time::timeout(PAUSE, came).await),
+                    None => {
+                        if self.short.swap(false, Relaxed) && shortage::relieve() {
+                            self.order();
+                        }
+                        let _ = tokio::time::timeout(PAUSE, came).await;
+                    }
                 }
             }
         });
@@ -212,6 +221,7 @@ impl Supply {
                 let (given, files) =
                     channel.receive::<SocketsGiven>()?.ok_or(io::ErrorKind::UnexpectedEof)?;
                 if channel.lost_files() {
+                    self.short.store(true, Relaxed);
                     self.complain("sockets for source \"client\": this process may open no more files");
                 }
                 if let Some(problem) = given.problem {
@@ -270,7 +280,15 @@ mod tests {
     #[tokio::test]
     async fn the_stock_is_filled_again_and_whoever_finds_none_waits_only_for_a_moment() {
         let supply = Supply::start().unwrap();
+        let relieved = std::rc::Rc::new(std::cell::Cell::new(0));
+        let count = std::rc::Rc::clone(&relieved);
+        shortage::relieve_by(move || {
+            count.set(count.get() + 1);
+            true
+        });
+        supply.short.store(true, Relaxed);
         assert!(supply.take(false).await.is_err(), "there is nobody to ask");
+        assert_eq!(relieved.get(), 1, "what was lost for want of files has room made for it, once");
         supply.ask_of(giver(MOST_FILES));
         let mut taken = Vec::new();
         for _ in 0..3 * STOCK {

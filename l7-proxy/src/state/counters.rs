@@ -87,6 +87,29 @@ fn add(counter: &AtomicU64, number: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(number), Relaxed);
 }
 
+/// Who broke an exchange or a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The client, or nobody else: it has gone, was too slow, or sent what makes no sense.
+    Client,
+    /// The server.
+    Server,
+    /// An operator: the server was halted.
+    Operator,
+}
+
+impl By {
+    /// Who it was, by the letters of the log (see [`Record::ended`](crate::log::Record::ended)).
+    #[must_use]
+    pub fn of(ended: [u8; 2]) -> Self {
+        match ended[0] {
+            b'S' | b's' => Self::Server,
+            b'K' => Self::Operator,
+            _ => Self::Client,
+        }
+    }
+}
+
 /// Counters of a service on one worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -101,7 +124,7 @@ pub struct Counters {
     received: AtomicU64,
     sent: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
-    /// Exchanges that broke, by who broke them: client, server; connections that an operator ended.
+    /// Exchanges and connections that broke, by who broke them: see [`By`].
     broken: [AtomicU64; 3],
     /// From the request's head to the last byte of the answer.
     pub whole: Histogram,
@@ -145,14 +168,9 @@ impl Counters {
         add(&self.refusals[refusal as usize], 1);
     }
 
-    /// An answer or connection broke off; whether through the server.
-    pub fn broke(&self, by_server: bool) {
-        add(&self.broken[usize::from(by_server)], 1);
-    }
-
-    /// An operator has ended a connection.
-    pub fn killed(&self) {
-        add(&self.broken[2], 1);
+    /// An answer or connection broke off.
+    pub fn broke(&self, by: By) {
+        add(&self.broken[by as usize], 1);
     }
 
     /// All plain counters: their names, a label with its value, and the count.
@@ -194,6 +212,23 @@ mod tests {
         let counts: Vec<u64> = histogram.buckets().map(|(_, count)| count).collect();
         assert_eq!((counts[0], counts[1], counts[15], counts.len()), (2, 1, 1, 16));
         assert_eq!(histogram.sum(), 20_000_501);
+    }
+
+    #[test]
+    fn whoever_broke_it_is_told_by_the_letters_of_the_log() {
+        let by = |letters: &[u8; 2]| By::of(*letters);
+        for servers in [b"SH", b"sH", b"SD", b"sD", b"SC", b"sQ"] {
+            assert_eq!(by(servers), By::Server);
+        }
+        for clients in [b"CH", b"CD", b"cD", b"PR", b"PD", b"LD"] {
+            assert_eq!(by(clients), By::Client);
+        }
+        assert_eq!((by(b"KD"), by(b"KH")), (By::Operator, By::Operator));
+        let counters = Counters::default();
+        [By::Client, By::Server, By::Operator, By::Operator].into_iter().for_each(|by| counters.broke(by));
+        let counts: Vec<_> = counters.all().filter(|(name, ..)| *name == "broken").collect();
+        let expected = [("client", 1), ("server", 1), ("operator", 2)];
+        assert_eq!(counts, expected.map(|(by, count)| ("broken", Some(("by", by)), count)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod sticky;
 use std::{net::IpAddr, sync::Arc};
 
 pub use clients::{Clients, Connected};
-pub use counters::{Counters, Histogram, Refusal};
+pub use counters::{By, Counters, Histogram, Refusal};
 pub use sticky::Sticky;
 
 use crate::spec::{Limits, Persistence};

@@ -78,8 +78,8 @@ fn number(bytes: &mut &[u8], size: usize) -> Option<usize> {
     take(bytes, size).map(|digits| digits.iter().fold(0, |number, &digit| number << 8 | usize::from(digit)))
 }
 
-/// The name in a whole greeting; the outer `None` where it is malformed.
-fn name(mut hello: &[u8]) -> Option<Option<String>> {
+/// An extension of this kind in a whole greeting; the outer `None` where the greeting is malformed.
+fn extension(mut hello: &[u8], kind: u16) -> Option<Option<&[u8]>> {
     take(&mut hello, 2 + 32)?;
     for size in [1, 2, 1] {
         let length = number(&mut hello, size)?;
@@ -91,25 +91,40 @@ fn name(mut hello: &[u8]) -> Option<Option<String>> {
     let length = number(&mut hello, 2)?;
     let mut extensions = take(&mut hello, length)?;
     while !extensions.is_empty() {
-        let kind = number(&mut extensions, 2)?;
+        let found = number(&mut extensions, 2)?;
         let length = number(&mut extensions, 2)?;
-        let mut extension = take(&mut extensions, length)?;
-        if kind != usize::from(SERVER_NAME) {
-            continue;
-        }
-        let length = number(&mut extension, 2)?;
-        let mut names = take(&mut extension, length)?;
-        while !names.is_empty() {
-            let kind = number(&mut names, 1)?;
-            let length = number(&mut names, 2)?;
-            let name = take(&mut names, length)?;
-            if kind == usize::from(HOST_NAME) {
-                let name = std::str::from_utf8(name).ok()?;
-                return Some(Some(name.trim_end_matches('.').to_ascii_lowercase()));
-            }
+        let extension = take(&mut extensions, length)?;
+        if found == usize::from(kind) {
+            return Some(Some(extension));
         }
     }
     Some(None)
+}
+
+/// The name in a whole greeting; the outer `None` where it is malformed.
+fn name(hello: &[u8]) -> Option<Option<String>> {
+    let Some(mut extension) = extension(hello, SERVER_NAME)? else { return Some(None) };
+    let length = number(&mut extension, 2)?;
+    let mut names = take(&mut extension, length)?;
+    while !names.is_empty() {
+        let kind = number(&mut names, 1)?;
+        let length = number(&mut names, 2)?;
+        let name = take(&mut names, length)?;
+        if kind == usize::from(HOST_NAME) {
+            let name = std::str::from_utf8(name).ok()?;
+            return Some(Some(name.trim_end_matches('.').to_ascii_lowercase()));
+        }
+    }
+    Some(None)
+}
+
+/// Whether a greeting in one record has an extension of this kind; `None` where not all of it is there, or it is malformed.
+#[must_use]
+pub fn has_extension(record: &[u8], kind: u16) -> Option<bool> {
+    let [HANDSHAKE, 3, _, high, low, rest @ ..] = record else { return None };
+    let message = rest.get(..u16::from_be_bytes([*high, *low]).into())?;
+    let hello = message.get(4..4 + message_length(message)?)?;
+    extension(hello, kind).map(|found| found.is_some())
 }
 
 #[cfg(test)]
@@ -148,6 +163,17 @@ mod tests {
         }
         assert_eq!(greeting(&cut), Greeting::Name(Some("web.example".into())));
         assert_eq!(greeting(&hello("192.0.2.1")), Greeting::Name(None), "addresses are no names");
+    }
+
+    #[test]
+    fn extensions_are_found_in_a_whole_greeting() {
+        let bytes = hello("web.example");
+        assert_eq!(has_extension(&bytes, SERVER_NAME), Some(true));
+        assert_eq!(has_extension(&bytes, 43), Some(true), "supported_versions (RFC 8446 §4.2.1)");
+        assert_eq!(has_extension(&bytes, 0xfefe), Some(false));
+        assert_eq!(has_extension(&hello("192.0.2.1"), SERVER_NAME), Some(false));
+        assert_eq!(has_extension(&bytes[..bytes.len() - 1], 43), None);
+        assert_eq!(has_extension(b"GET / HTTP/1.1\r\n", 43), None);
     }
 
     #[test]

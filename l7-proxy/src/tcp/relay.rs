@@ -96,6 +96,11 @@ pub struct Passed {
 pub trait Plain {
     /// The socket, where what it carries is what is said.
     fn plain(&self) -> Option<&TcpStream>;
+
+    /// Ready when who has said all is gone as well: what is seen of sockets only when they are written to is told of streams.
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 impl Plain for Stream {
@@ -105,17 +110,32 @@ impl Plain for Stream {
             _ => None,
         }
     }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Channel(channel) => channel.poll_gone(context),
+            _ => Poll::Pending,
+        }
+    }
 }
 
 impl<T: Plain> Plain for &mut T {
     fn plain(&self) -> Option<&TcpStream> {
         (**self).plain()
     }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_gone(context)
+    }
 }
 
 impl Plain for Channel {
     fn plain(&self) -> Option<&TcpStream> {
         None
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_reset(context)
     }
 }
 
@@ -177,6 +197,15 @@ where
             })?;
         }
         if up.shut && down.shut {
+            return Poll::Ready(Ok(Ended::Both));
+        }
+        if up.shut && client.stream.poll_gone(context).is_ready() {
+            reset = true;
+            return Poll::Ready(Ok(Ended::Client));
+        }
+        // All that it had to say has been passed on, and wants to arrive: a server of HTTP/2 that waits for no more ends its
+        // stream so (RFC 9113 §8.1).
+        if down.shut && server.stream.poll_gone(context).is_ready() {
             return Poll::Ready(Ok(Ended::Both));
         }
         let now = (up.passed, down.passed, client.output.total(), server.output.total(), up.shut, down.shut);

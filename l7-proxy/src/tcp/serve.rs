@@ -17,7 +17,7 @@ use crate::{
     log::{Record, Served, Stopwatch},
     model::Service,
     server::{Pool, Way, Wish, hash, now},
-    state::Refusal,
+    state::{By, Refusal},
 };
 
 /// Serves a connection until it ends. `input` is what was read of it already.
@@ -30,22 +30,34 @@ pub async fn serve(
 ) {
     let times = Stopwatch::start();
     let counters = service.state.counters(door.worker);
+    let mut named = true;
     if !service.sni_routes.is_empty() {
         let timeout = service.timeouts.request_header.get();
-        match read_name(&mut stream, &mut input, timeout).await {
-            Some(name) => client.server_name = name.map(Into::into),
-            None => return counters.refused(Refusal::Slow),
-        }
+        let name = tokio::select! {
+            biased;
+            name = read_name(&mut stream, &mut input, timeout) => name,
+            () = client.guest.killed() => None,
+        };
+        named = name.is_some();
+        client.server_name = name.flatten().map(Into::into);
     }
     let mut served = Connection { door, service, client: &client, times, retries: 0, server: None };
+    if !named && client.guest.is_killed() {
+        stream.break_off();
+        return served.tell(None, Passed::default(), *b"KD");
+    }
+    if !named {
+        return counters.refused(Refusal::Slow);
+    }
     let Some(pool) = service.tcp_pool(client.server_name.as_deref()) else {
         return served.tell(None, Passed::default(), *b"SC");
     };
     let (ended, passed) = served.pass(pool, stream, input).await;
     counters.tunnel();
     counters.bytes(passed.up, passed.down);
-    if ended != *b"--" {
-        counters.broke(matches!(ended[0], b'S' | b's'));
+    // An operator ends the whole connection: that is counted once.
+    if ended != *b"--" && !client.guest.is_killed() {
+        counters.broke(By::of(ended));
     }
     served.tell(Some(pool), passed, ended);
 }
@@ -94,10 +106,14 @@ impl Connection<'_> {
         };
         let timeout = service.timeouts.connect.get();
         let way = Way { source: service.source, ends: &client.ends, timeout, worker, http2: false };
-        let reached = match reach(pool, service, &way, &mut wish, Which::Fresh).await {
+        let reached = match reach(pool, service, &way, &mut wish, Which::Fresh, &client.guest).await {
             Ok(reached) => reached,
-            Err(Unreached::Queue) => return (*b"sQ", Passed::default()),
-            Err(Unreached::NoServer | Unreached::Connect(_)) => return (*b"SC", Passed::default()),
+            Err(unreached) => {
+                if matches!(unreached, Unreached::Killed) {
+                    stream.break_off();
+                }
+                return (unreached.letters(), Passed::default());
+            }
         };
         self.times.reached = Some(std::time::Instant::now());
         self.server = Some(reached.index);
@@ -113,7 +129,7 @@ impl Connection<'_> {
             idle: service.timeouts.tunnel.get(),
             until: service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get()),
         };
-        let told = client.guest.told(server.live.halted(worker));
+        let told = client.guest.told(server.live.until_halted(worker));
         let (ended, passed) =
             relay(&mut client_side, &mut server_side, times, told, &mut Deadline::default()).await;
         pool.release(reached.slot);

@@ -8,8 +8,14 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::tcp::greeting;
+
 /// Bytes of a record's and a handshake message's head, and the version within (RFC 5246 §6.2.1, §7.4.1.2).
 const HEAD: usize = 11;
+
+/// The extension in which a client says which versions it speaks (RFC 8446 §4.2.1). Whatever the head of its greeting says
+/// counts for nothing then.
+const SUPPORTED_VERSIONS: u16 = 43;
 
 /// A fatal `protocol_version` (RFC 5246 §7.2).
 const OLD: &[u8] = &[21, 3, 1, 0, 2, 2, 70];
@@ -42,11 +48,22 @@ pub(super) async fn look(socket: &mut TcpStream, http: bool) -> io::Result<()> {
     let mut bytes = [0; HEAD];
     let seen = socket.peek(&mut bytes).await?;
     let Some(answer) = refusal(&bytes[..seen], http) else { return Ok(()) };
+    // Nobody begins with SSL 3.0 who speaks something newer (RFC 8446 appendix D.5).
+    if answer == OLD && bytes[HEAD - 1] > 0 && says_versions(socket).await? {
+        return Ok(());
+    }
     socket.write_all(answer).await?;
     socket.shutdown().await?;
     // What is not read, now or when it comes, would make of the end a reset, which overtakes the answer.
     let _ = tokio::time::timeout(LINGERING, Box::pin(skip(socket))).await;
     Err(io::ErrorKind::InvalidData.into())
+}
+
+/// Whether a client may say in an extension which versions it speaks: not, if all of its greeting is there without it.
+async fn says_versions(socket: &TcpStream) -> io::Result<bool> {
+    let mut bytes = vec![0; greeting::MOST_BYTES];
+    let seen = socket.peek(&mut bytes).await?;
+    Ok(greeting::has_extension(&bytes[..seen], SUPPORTED_VERSIONS).unwrap_or(true))
 }
 
 /// Reads and throws away what comes until the client ends, or has sent more than is waited for.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub(crate) mod frames;
+pub(crate) mod looked_after;
 pub(crate) mod tls;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 };
 
 use l7_proxy::{
+    front::Closing,
     process::{Engine, Listeners},
     spec::Spec,
 };
@@ -98,6 +100,16 @@ impl Proxy {
         client.send(request.as_bytes());
         client.rest()
     }
+}
+
+/// Has an engine end, with `within` for its connections; gives how many were left then.
+pub(crate) fn drain(engine: Engine, within: Duration) -> usize {
+    engine.close(Closing::Soon);
+    let until = Instant::now() + within;
+    while engine.connections() > 0 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
+    }
+    engine.end()
 }
 
 /// A client's connection.

@@ -16,7 +16,7 @@ use crate::{
     log::{Asked, Stopwatch},
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},
-    state::Refusal,
+    state::{By, Refusal},
     tcp::{Party, Times, relay},
     wire::{Answer, Body, Fault, Framing, Method, Request, Version},
 };
@@ -52,7 +52,8 @@ struct Session {
 }
 
 impl Drop for Session {
-    /// An operator may end it at any moment: then the client must not take what it got for the whole.
+    /// An operator may end it at any moment: then the client must not take what it got for the whole. What was passed to a
+    /// server has been told by then.
     fn drop(&mut self) {
         if !self.client.guest.is_killed() {
             return;
@@ -231,9 +232,12 @@ impl Session {
                 return Box::pin(self.told(Some(intent), &page, &report, Some(pool))).await;
             }
             Outcome::Broken | Outcome::Gone => {
-                let by_server = matches!(report.ended[0], b'S' | b's' | b'P');
-                counters.broke(by_server);
-                if by_server {
+                let by = By::of(report.ended);
+                // An operator ends the whole connection: that is counted once.
+                if !self.client.guest.is_killed() {
+                    counters.broke(by);
+                }
+                if by == By::Server {
                     // The client is shown how far it came.
                     let _ = self.h1.flush(LINGERING, &mut self.deadline).await;
                 }
@@ -322,7 +326,7 @@ impl Session {
         let mut server =
             Party { stream: connection.stream, input: connection.input, output: connection.output };
         let times = Times { idle: service.timeouts.tunnel.get(), until: self.until };
-        let told = self.client.guest.told(pool.servers[index].live.halted(self.door.worker));
+        let told = self.client.guest.told(pool.servers[index].live.until_halted(self.door.worker));
         let (ended, passed) = relay(&mut client, &mut server, times, told, &mut self.deadline).await;
         pool.release(slot);
         if passed.reset || self.client.guest.is_killed() {

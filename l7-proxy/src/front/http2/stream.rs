@@ -14,7 +14,7 @@ use crate::{
     log::{Asked, Stopwatch},
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},
-    state::Refusal,
+    state::{By, Refusal},
     tcp::{Ended, Party, Times, relay},
     wire::{Answer, Fault, Framing, Request},
 };
@@ -136,12 +136,12 @@ impl Stream<'_> {
                 return Box::pin(self.told(Some(intent), &page, &report, Some(pool))).await;
             }
             // For the whole connection that is counted once.
-            Outcome::Broken | Outcome::Gone if self.client.guest.is_killed() => report.ended = *b"KD",
+            Outcome::Broken | Outcome::Gone if self.client.guest.is_killed() => {}
             Outcome::Broken => {
-                counters.broke(matches!(report.ended[0], b'S' | b's' | b'P'));
+                counters.broke(By::of(report.ended));
                 self.side.reset();
             }
-            Outcome::Gone => counters.broke(false),
+            Outcome::Gone => counters.broke(By::Client),
         }
         counters.request(report.told.status, false);
         counters.whole.add(self.times.start.elapsed());
@@ -196,9 +196,10 @@ impl Stream<'_> {
         let mut server_side =
             Party { stream: connection.stream, input: connection.input, output: connection.output };
         let times = Times { idle: service.timeouts.tunnel.get(), until: None };
-        let halted = pool.servers[report.server.unwrap_or_default()].live.halted(door.worker).notified();
+        let halted = pool.servers[report.server.unwrap_or_default()].live.until_halted(door.worker);
+        let told = client.guest.told(halted);
         let (ended, passed) =
-            relay(&mut client_side, &mut server_side, times, halted, &mut self.deadline).await;
+            relay(&mut client_side, &mut server_side, times, told, &mut self.deadline).await;
         pool.release(slot);
         let killed = client.guest.is_killed();
         if passed.reset || killed {

@@ -17,7 +17,7 @@ use super::{Client, Intent, Side};
 use crate::{
     io::Deadline,
     model::{CookieLine, Service},
-    server::Connection,
+    server::{Connection, Live},
     wire::{Answer, Body, Fault, Framing, Scan},
 };
 
@@ -62,7 +62,7 @@ pub enum Failure {
     ServerFault(Fault),
     /// The server did not answer in time.
     ServerSlow,
-    /// The server was halted.
+    /// The server was halted, or an operator has ended the client's connection.
     Halted,
 }
 
@@ -141,8 +141,10 @@ pub struct Exchange<'a, S> {
     pub side: &'a mut S,
     /// The connection to the server, to which the request's head was put.
     pub connection: &'a mut Connection,
-    /// Told when the server is halted.
-    pub halted: &'a tokio::sync::Notify,
+    /// Tells when the server is halted.
+    pub live: &'a Live,
+    /// On which thread this is.
+    pub worker: usize,
     /// Memory for the answer's head.
     pub answer: &'a mut Answer,
     /// The timer of the client's connection.
@@ -177,7 +179,7 @@ pub struct Told {
 impl<S: Side> Exchange<'_, S> {
     /// Runs it to its end.
     pub async fn run(self) -> End {
-        let halted = self.halted.notified();
+        let halted = self.live.until_halted(self.worker);
         let mut halted = std::pin::pin!(halted);
         let up = match self.intent.framing {
             Framing::None => Up::Flush,
@@ -195,7 +197,10 @@ impl<S: Side> Exchange<'_, S> {
         };
         let end = poll_fn(|context| {
             let polled = running.poll(context);
-            if polled.is_pending() && halted.as_mut().poll(context).is_ready() {
+            // Who ends the client's connection has this looked at once more.
+            let told = polled.is_pending()
+                && (running.x.client.guest.is_killed() || halted.as_mut().poll(context).is_ready());
+            if told {
                 return Poll::Ready(running.failure(Failure::Halted));
             }
             polled

@@ -21,13 +21,15 @@ use super::{
 use crate::{
     io::{Channel, Deadline},
     model::{CookieLine, Service},
+    server::Live,
     wire::{Answer, Fault, Framing, Method},
 };
 
 /// One request and its answer.
 pub(super) struct Over2<'a, S> {
     pub(super) side: &'a mut S,
-    pub(super) halted: &'a tokio::sync::Notify,
+    pub(super) live: &'a Live,
+    pub(super) worker: usize,
     pub(super) answer: &'a mut Answer,
     pub(super) deadline: &'a mut Deadline,
     pub(super) service: &'a Service,
@@ -82,7 +84,7 @@ impl<S: Side> Over2<'_, S> {
         secure: bool,
         tunnel: bool,
     ) -> (End, Option<Channel>) {
-        let halted = self.halted.notified();
+        let halted = self.live.until_halted(self.worker);
         let mut halted = std::pin::pin!(halted);
         let timeout = self.service.timeouts.response.get();
         let Some(request) = head::request(text, self.intent, secure, tunnel) else {
@@ -114,7 +116,10 @@ impl<S: Side> Over2<'_, S> {
         };
         let end = poll_fn(|context| {
             let polled = running.poll(context);
-            if polled.is_pending() && halted.as_mut().poll(context).is_ready() {
+            // Who ends the client's connection has this looked at once more.
+            let told = polled.is_pending()
+                && (running.x.client.guest.is_killed() || halted.as_mut().poll(context).is_ready());
+            if told {
                 return Poll::Ready(running.failure(Failure::Halted));
             }
             polled

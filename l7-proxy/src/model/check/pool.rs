@@ -53,8 +53,8 @@ impl Context<'_> {
 
     fn server(&self, pool: &spec::Pool, told: &spec::Server) -> Server {
         let port = told.port.or(self.service.server_port);
-        let live =
-            self.known(pool, told, port).unwrap_or_else(|| Arc::new(Live::new(told.state, self.workers)));
+        let new = || Arc::new(Live::new(&pool.name, &told.name, told.state, self.workers));
+        let live = self.known(pool, told, port).unwrap_or_else(new);
         Server {
             name: told.name.clone(),
             address: told.address,
