@@ -11,6 +11,8 @@ use std::{
     path::Path,
 };
 
+use socket2::{Domain, Socket, Type};
+
 use crate::{
     model::{Config, Protocol},
     premises::Conflict,
@@ -83,11 +85,9 @@ pub fn sockets_of(process: &Path) -> io::Result<HashSet<u64>> {
 
 /// Why `config` cannot be served beside what listens on this host: one for each VIP and listener. The sockets `of_vips`, by
 /// the kernel's number, are those through which proxied VIPs are served.
-///
-/// # Errors
-/// When the kernel's tables cannot be read.
-pub fn conflicts(config: &Config, of_vips: &HashSet<u64>) -> io::Result<Vec<Conflict>> {
-    let mut listeners = listening(Path::new("/proc/net"))?;
+#[must_use]
+pub fn conflicts(config: &Config, listeners: &[Listener], of_vips: &HashSet<u64>) -> Vec<Conflict> {
+    let mut listeners = listeners.to_vec();
     listeners.retain(|listener| !of_vips.contains(&listener.inode));
     let all = find(config, &listeners).into_iter().map(|(vip, listener)| {
         let owner = process(listener.inode).unwrap_or_else(|| "a process".into());
@@ -98,7 +98,7 @@ pub fn conflicts(config: &Config, of_vips: &HashSet<u64>) -> io::Result<Vec<Conf
         );
         Conflict { vip: vip.to_owned(), problem }
     });
-    Ok(all.collect())
+    all.collect()
 }
 
 /// The sockets that listen exactly where VIPs of proxied modes do.
@@ -192,19 +192,33 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
 }
 
 /// Who listens with TCP where `address` is, beside the sockets `ours`, in words.
-///
-/// # Errors
-/// When the kernel's tables cannot be read.
-pub fn taken(address: SocketAddr, ours: &HashSet<u64>) -> io::Result<Option<String>> {
-    let listeners = listening(Path::new("/proc/net"))?;
-    let mut others = listeners.iter().filter(|listener| {
-        let meets = covers(listener.address, address.ip()) || covers(address.ip(), listener.address);
-        listener.protocol == Protocol::Tcp
-            && listener.port == address.port()
-            && meets
-            && !ours.contains(&listener.inode)
+#[must_use]
+pub fn taken(listeners: &[Listener], address: SocketAddr, ours: &HashSet<u64>) -> Option<String> {
+    let there = |listener: &&Listener| listener.protocol == Protocol::Tcp && listener.port == address.port();
+    let is_ours = |listener: &Listener| ours.contains(&listener.inode);
+    if listeners.iter().filter(there).any(|listener| is_ours(listener) && listener.address == address.ip()) {
+        return None;
+    }
+    let same_family = |listener: &Listener| listener.address.is_ipv4() == address.is_ipv4();
+    let mut others = listeners.iter().filter(there).filter(|listener| {
+        // A socket of ours for all addresses of IPv6 is for no others.
+        let meets = covers(listener.address, address.ip())
+            || (same_family(listener) && covers(address.ip(), listener.address));
+        meets && !is_ours(listener) && (same_family(listener) || !is_free(address))
     });
-    Ok(others.next().map(|listener| process(listener.inode).unwrap_or_else(|| "a process".into())))
+    others.next().map(|listener| process(listener.inode).unwrap_or_else(|| "a process".into()))
+}
+
+/// Whether a socket can be had for an address of IPv4: who listens on all of IPv6 may have left IPv4 out, which no table tells.
+fn is_free(address: SocketAddr) -> bool {
+    let bind = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(socket2::Protocol::TCP))?;
+        // Not beside those that listen, but beside connections that are over; and before the address is there.
+        socket.set_reuse_address(true)?;
+        socket.set_freebind_v4(true)?;
+        socket.bind(&address.into())
+    };
+    bind().is_ok()
 }
 
 /// The sockets of all processes that hold a Unix socket which was bound to one of these paths, as far as we may look.
@@ -317,6 +331,37 @@ mod tests {
             let listener = Listener { protocol, address: address.parse().unwrap(), port, inode: 1 };
             assert_eq!(!find(&config, &[listener]).is_empty(), clash, "{what}");
         }
+    }
+
+    #[test]
+    fn who_listens_on_all_of_ipv6_may_have_left_ipv4_out() {
+        let listen = |v6_only| {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+            socket.set_only_v6(v6_only).unwrap();
+            socket.bind(&"[::]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+            socket.listen(1).unwrap();
+            std::net::TcpListener::from(socket)
+        };
+        for (v6_only, is_taken) in [(true, false), (false, true)] {
+            let socket = listen(v6_only);
+            let port = socket.local_addr().unwrap().port();
+            let listeners = listening(Path::new("/proc/net")).unwrap();
+            let taken = |address: &str, ours: &[u64]| {
+                let address = SocketAddr::new(address.parse().unwrap(), port);
+                taken(&listeners, address, &ours.iter().copied().collect()).is_some()
+            };
+            let inode = listeners.iter().find(|listener| listener.port == port).unwrap().inode;
+            assert_eq!(taken("127.0.0.1", &[]), is_taken, "{v6_only}");
+            assert_eq!(taken("0.0.0.0", &[]), is_taken, "{v6_only}");
+            assert!(
+                taken("::", &[]) && taken("::1", &[]) && !taken("::", &[inode]) && !taken("::1", &[inode])
+            );
+        }
+        let of_ipv4 = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), of_ipv4.local_addr().unwrap().port());
+        let listeners = listening(Path::new("/proc/net")).unwrap();
+        let taken = |ip| taken(&listeners, address(ip), &HashSet::new()).is_some();
+        assert!(taken("127.0.0.1") && taken("0.0.0.0") && !taken("::"));
     }
 
     #[test]

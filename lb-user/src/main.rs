@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -179,7 +180,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         keep_forwarding: arguments.keep_forwarding,
     };
     if arguments.cleanup {
-        runtime()?.block_on(takeover::cleanup(&takeover, &l7_options(arguments).socket))?;
+        runtime()?.block_on(takeover::cleanup(
+            &takeover,
+            &arguments.socket,
+            &l7_options(arguments).socket,
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     let history = History::at(&arguments.history);
@@ -202,7 +207,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         api: api(arguments)?,
         audit: arguments.audit.clone(),
         l7: l7_options(arguments),
-        reload: reload::Options { text, written, watch: arguments.watch_config, history },
+        reload: reload::Options { text, written: Arc::new(written), watch: arguments.watch_config, history },
         takeover,
     };
     // A VIP that l7-proxy serves takes sockets for each of its ports. Who may not have more goes on with what there is.
@@ -308,7 +313,8 @@ async fn host_findings(arguments: &Arguments, checked: &Checked) -> Result<Vec<D
     let own_ports = sysctl::ip_local_port_range()?;
     // A running balancer's proxy is where this configuration's would be.
     let of_vips = l7::sockets_at(&l7_options(arguments).socket);
-    let mut findings = premises::conflicts(checked, &netlink, own_ports, &of_vips).await?;
+    let host = premises::Host::look(&netlink, own_ports).await?;
+    let mut findings = premises::conflicts(checked, &host, &of_vips, None);
     findings.extend(premises::unreachable(checked, &netlink, &HashSet::new()).await);
     Ok(findings)
 }

@@ -164,6 +164,8 @@ pub struct Notebook {
     /// What was counted before.
     reasons: Vec<(String, u64)>,
     written: Vec<u8>,
+    /// The edition of the facts that are written.
+    edition: Option<u64>,
     refused: bool,
 }
 
@@ -171,26 +173,32 @@ impl Notebook {
     /// A file about these tables, written with the first [`Self::write`]. `reasons` is what was counted before.
     #[must_use]
     pub fn new(path: &Path, tables: Tables, reasons: Vec<(String, u64)>) -> Self {
-        Self { path: path.to_owned(), tables, reasons, written: Vec::new(), refused: false }
+        Self { path: path.to_owned(), tables, reasons, written: Vec::new(), edition: None, refused: false }
     }
 
     /// Corrects what was counted before; to be written with the next facts.
     pub fn count_from(&mut self, reasons: Vec<(String, u64)>) {
         self.reasons = reasons;
+        self.edition = None;
     }
 
-    /// Makes the file tell these facts, unless it does. One that cannot be written is logged once: the balancer goes on,
+    /// Makes the file tell facts, unless it does: those of the `edition` that it tells are not even asked for. One that cannot be written is logged once: the balancer goes on,
     /// without the file. What it said is behind what the maps are about to contain, and a start that believed it would
     /// give numbers away that are in use.
-    pub fn write(&mut self, facts: Facts<'_>) {
+    pub fn write<'a>(&mut self, edition: u64, facts: impl FnOnce() -> Facts<'a>) {
+        if self.edition == Some(edition) {
+            return;
+        }
+        let facts = facts();
         let (tables, reasons) = (Some(self.tables.clone()), self.reasons.clone());
         let memory = Memory { format: FORMAT, tables, reasons, facts };
         let text = serde_json::to_vec(&memory).expect("plain data becomes JSON");
         if text == self.written {
+            self.edition = Some(edition);
             return;
         }
         match replace(&self.path, &text) {
-            Ok(()) => (self.written, self.refused) = (text, false),
+            Ok(()) => (self.written, self.edition, self.refused) = (text, Some(edition), false),
             Err(error) => {
                 if !self.refused {
                     let path = self.path.display();
@@ -198,7 +206,7 @@ impl Notebook {
                 }
                 forget(&self.path);
                 self.written.clear();
-                self.refused = true;
+                (self.edition, self.refused) = (None, true);
             }
         }
     }
@@ -297,7 +305,7 @@ mod tests {
         let path = folder.path().join("lb/state.json");
         assert_eq!(Memory::read(&path), Memory::default());
         let mut notebook = notebook(&path);
-        notebook.write(facts(&["s1", "s2"]));
+        notebook.write(2, || facts(&["s1", "s2"]));
         let read = Memory::read(&path);
         assert_eq!((&read.facts, read.tables), (&facts(&["s1", "s2"]), Some(notebook.tables)));
         assert_eq!(read.reasons, notebook.reasons);
@@ -312,12 +320,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         let mut notebook = notebook(&path);
-        notebook.write(facts(&["s1"]));
+        notebook.write(1, || facts(&["s1"]));
         fs::create_dir(folder.path().join("state.new")).unwrap();
-        notebook.write(facts(&["s1", "s2"]));
+        notebook.write(2, || facts(&["s1", "s2"]));
         assert!(!path.exists());
         fs::remove_dir(folder.path().join("state.new")).unwrap();
-        notebook.write(facts(&["s1", "s2"]));
+        notebook.write(2, || facts(&["s1", "s2"]));
         assert_eq!(Memory::read(&path).facts, facts(&["s1", "s2"]));
     }
 
@@ -325,7 +333,7 @@ mod tests {
     fn a_file_about_nothing_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        notebook(&path).write(Facts::default());
+        notebook(&path).write(0, Facts::default);
         assert!(path.exists());
         close(&path);
         assert!(!path.exists());
@@ -349,8 +357,8 @@ mod tests {
         let Some(folder) = env::var_os(WRITE_IN) else { return };
         let mut notebook = notebook(&Path::new(&folder).join("state.json"));
         let (small, large) = (facts(&["s1"]), facts(&["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"]));
-        for facts in iter::repeat([small, large]).flatten() {
-            notebook.write(facts);
+        for (edition, facts) in (0..).zip(iter::repeat([small, large]).flatten()) {
+            notebook.write(edition, || facts);
         }
     }
 

@@ -202,7 +202,7 @@ pub struct PoolServer {
     pub backup: bool,
 }
 
-/// Health of all servers of a VIP together (R28).
+/// Health of all servers of a VIP together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolHealth {

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use self::layout::Translation;
 use crate::{
-    app,
+    admin, app,
     datapath::{
         load,
         moving::Changed,
@@ -240,7 +240,7 @@ fn netns() -> io::Result<u64> {
 ///
 /// # Errors
 /// When one is running, or the system refuses.
-pub async fn cleanup(options: &Options, proxy: &Path) -> Result<()> {
+pub async fn cleanup(options: &Options, socket: &Path, proxy: &Path) -> Result<()> {
     app::require_root()?;
     let _lock = Lock::take()?;
     let netlink = Netlink::open()?;
@@ -249,10 +249,14 @@ pub async fn cleanup(options: &Options, proxy: &Path) -> Result<()> {
             info!("removed {}", on.address);
         }
     }
+    // Taking them makes the folder.
+    let were_there = options.pins.exists();
     match Pins::take(&options.pins) {
         Ok(pins) => {
             pins.remove();
-            info!("removed {}", options.pins.display());
+            if were_there {
+                info!("removed {}", options.pins.display());
+            }
         }
         Err(error) if error.is_fatal() => bail!("{error}"),
         Err(_) => {}
@@ -266,5 +270,8 @@ pub async fn cleanup(options: &Options, proxy: &Path) -> Result<()> {
         info!("removed {ways} routing rules");
     }
     memory::forget(&options.state);
+    if admin::socket::remove_left(socket).await? {
+        info!("removed {}", socket.display());
+    }
     Ok(())
 }

@@ -105,12 +105,18 @@ where
     }
 }
 
+/// What the loader of the kernel program says where only a level is given.
+const LOADER: &str = "aya=info,aya_obj=info";
+
 /// The filter of the option, the variable or the default, in this order. An empty one counts as absent.
 fn filter(option: Option<&str>, variable: Option<&str>) -> Result<EnvFilter, Error> {
     let given = [("--log", option), (VARIABLE, variable)];
     let mut given = given.into_iter().filter_map(|(source, text)| Some((source, text?.trim())));
     let (source, text) = given.find(|(_, text)| !text.is_empty()).unwrap_or(("the default", DEFAULT));
-    EnvFilter::try_new(text).map_err(|error| {
+    // Who wants to know more of us does not want to read every instruction that is loaded.
+    let quiet = ["debug", "trace"].contains(&text.to_lowercase().as_str());
+    let whole = if quiet { format!("{text},{LOADER}") } else { text.to_owned() };
+    EnvFilter::try_new(whole).map_err(|error| {
         Error(format!("{source} {text:?} is not a log filter ({error}); try \"info\" or \"debug\""))
     })
 }
@@ -123,9 +129,10 @@ mod tests {
     fn the_option_wins_over_the_variable_and_that_over_the_default() {
         for (option, variable, chosen) in [
             (None, None, "info"),
-            (None, Some("debug"), "debug"),
+            (None, Some("debug"), "aya_obj=info,aya=info,debug"),
             (Some("warn"), Some("debug"), "warn"),
-            (Some(""), Some("debug"), "debug"),
+            (Some(""), Some("TRACE"), "aya_obj=info,aya=info,trace"),
+            (Some("debug,aya=debug"), None, "aya=debug,debug"),
             (Some(" "), None, "info"),
             (Some("lb_user::health=trace,info"), None, "lb_user::health=trace,info"),
         ] {

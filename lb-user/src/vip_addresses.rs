@@ -193,7 +193,8 @@ fn wanted(config: &Config) -> Vec<IpAddr> {
 /// own packets would be taken for clients of such a VIP.
 #[must_use]
 pub fn conflicts(config: &Config, present: &[HostAddress], own_ports: PortRange) -> Vec<Conflict> {
-    let is_own = |address| present.iter().any(|on| on.address == address && !on.ours);
+    let own: HashSet<_> = present.iter().filter(|on| !on.ours).map(|on| on.address).collect();
+    let is_own = |address| own.contains(&address);
     let clash =
         |vip: &&Vip| is_own(vip.address) && vip.ports.ranges().iter().any(|range| range.overlaps(own_ports));
     let vips = config.vips.iter().filter(clash);
@@ -243,21 +244,19 @@ fn source_of(vip: &Vip) -> Option<IpAddr> {
 #[must_use]
 pub fn unfit_sources(config: &Config, present: &[HostAddress]) -> Vec<Conflict> {
     let vips: HashSet<_> = config.vips.iter().map(|vip| vip.address).collect();
+    let here: HashSet<_> = present.iter().map(|on| on.address).collect();
     let mut all = Vec::new();
     for (vip, leads) in config.services().filter(|(vip, _)| !vip.mode.is_layer4()) {
         let mut tell = |problem: String| all.push(Conflict { vip: vip.name.clone(), problem });
         match vip.proxied.source {
             None | Some(Source::Auto) => continue,
-            Some(Source::Address(address))
-                if !vips.contains(&address) && !present.iter().any(|on| on.address == address) =>
-            {
+            Some(Source::Address(address)) if !vips.contains(&address) && !here.contains(&address) => {
                 tell(format!(
                     "source: {address} is no address of this host; until it is, no server is reached"
                 ));
             }
             _ => {}
         }
-        let is_client = vip.proxied.source == Some(Source::Client);
         let from = source_of(vip).unwrap_or(vip.address);
         // One server is enough to see what is wrong.
         let servers = || leads.iter().flat_map(|lead| &lead.pool.servers).filter_map(Server::address);
@@ -266,24 +265,21 @@ pub fn unfit_sources(config: &Config, present: &[HostAddress]) -> Vec<Conflict> 
                 "source: {server} is of the other IP version, so it sees an address of the balancer"
             ));
         }
-        let is_here =
-            |server: &IpAddr| server.is_loopback() || present.iter().any(|on| on.address == *server);
-        if let Some(server) = servers().find(is_here).filter(|_| is_client) {
+        if vip.proxied.source != Some(Source::Client) {
+            continue;
+        }
+        let is_here = |server: &IpAddr| server.is_loopback() || here.contains(server);
+        if let Some(server) = servers().find(is_here) {
             tell(format!(
                 "source = \"client\": the server {server} is an address of this host; all others who connect to its port \
                  there get no answers, so take an address of another host"
             ));
         }
-        let shared = |server: &IpAddr| {
-            let covers = |on: &HostAddress| {
-                contains(on.address, on.prefix_len, *server)
-                    && contains(on.address, on.prefix_len, vip.address)
-            };
-            present.iter().filter(|on| !on.ours).any(covers)
-        };
-        if let Some(server) =
-            servers().find(|server| shared(server) && !is_here(server)).filter(|_| is_client)
-        {
+        let with_vip =
+            present.iter().filter(|on| !on.ours && contains(on.address, on.prefix_len, vip.address));
+        let with_vip: Vec<_> = with_vip.collect();
+        let shared = |server: &IpAddr| with_vip.iter().any(|on| contains(on.address, on.prefix_len, *server));
+        if let Some(server) = servers().find(|server| shared(server) && !is_here(server)) {
             tell(format!(
                 "source = \"client\": {server} and the VIP are on one network; clients of that network get its answers past the \
                  balancer, and do not know them"

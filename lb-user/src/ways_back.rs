@@ -1,14 +1,14 @@
 //! Ways back for the answers of servers that see the client's own address (`source = "client"`): rules of this host's
 //! routing, made at a start and taken away at the end, as VIP addresses are.
 //!
-//! What a reload has no use for stays while connections need it: without the rule their servers' answers would go on to the
-//! clients, who know nothing of them.
+//! What a reload has no use for stays while connections need it, and while a proxy may still make such: without the rule their
+//! servers' answers would go on to the clients, who know nothing of them.
 
 use std::{
     collections::{BTreeSet, HashSet},
     convert::Infallible,
     io::{self, BufRead as _, BufReader},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use tokio::{sync::Mutex, time::sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
-    listeners,
+    l7, listeners,
     model::{Config, PortRange},
     netlink::{self, Netlink, rules::WayBack},
 };
@@ -40,7 +40,7 @@ pub struct WaysBack {
     left: BTreeSet<WayBack>,
     /// What was there before this process.
     found: BTreeSet<WayBack>,
-    /// Since when this is so, as far as has been seen. Before, the proxy may not have heard of it.
+    /// Since when nobody but open connections may need those, as far as has been seen.
     since: Option<Instant>,
     /// When it was last looked which of them are in use.
     looked: Option<Instant>,
@@ -118,8 +118,14 @@ impl WaysBack {
         remove(netlink, &made, &self.found).await;
     }
 
-    /// Puts back what somebody took away, and takes away what no connection needs any more.
-    async fn tend(&mut self, netlink: &Netlink, now: Instant) -> Result<(), netlink::Error> {
+    /// Puts back what somebody took away, and takes away what no connection needs any more. Proxies may connect to the servers
+    /// in `by_proxies`, where that is known.
+    async fn tend(
+        &mut self,
+        netlink: &Netlink,
+        now: Instant,
+        by_proxies: Option<&BTreeSet<SocketAddr>>,
+    ) -> Result<(), netlink::Error> {
         if self.wanted.is_empty() && self.left.is_empty() {
             return Ok(());
         }
@@ -138,48 +144,66 @@ impl WaysBack {
             }
             outcome = outcome.and(added);
         }
-        if !self.left.is_empty() && self.is_time_to_look(now) {
-            self.drop_idle(netlink).await?;
+        if !self.left.is_empty()
+            && let Some(by_proxies) = self.time_to_look(now, by_proxies)
+        {
+            self.drop_idle(netlink, by_proxies).await?;
         }
         outcome
     }
 
-    /// Whether it is to be looked now which of those that are left are in use.
-    fn is_time_to_look(&mut self, now: Instant) -> bool {
+    /// What proxies need, if it is to be looked now which of those that are left are in use.
+    fn time_to_look<'a>(
+        &mut self,
+        now: Instant,
+        by_proxies: Option<&'a BTreeSet<SocketAddr>>,
+    ) -> Option<&'a BTreeSet<SocketAddr>> {
+        let Some(by_proxies) = by_proxies else {
+            // One that has not heard of another configuration makes connections by the one before, or by any before that.
+            self.since = None;
+            return None;
+        };
         let Some(since) = self.since else {
             (self.since, self.looked) = (Some(now), None);
-            return false;
+            return None;
         };
         let at_first = now.duration_since(since) < AT_FIRST;
         let due = at_first || self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_LATER);
-        if due {
-            self.looked = Some(now);
+        if !due {
+            return None;
         }
-        due
+        self.looked = Some(now);
+        Some(by_proxies)
     }
 
     /// Takes away what is left and no connection needs any more.
-    async fn drop_idle(&mut self, netlink: &Netlink) -> Result<(), netlink::Error> {
+    async fn drop_idle(
+        &mut self,
+        netlink: &Netlink,
+        by_proxies: &BTreeSet<SocketAddr>,
+    ) -> Result<(), netlink::Error> {
         let own: HashSet<_> = netlink.addresses().await?.into_iter().map(|on| on.address).collect();
         // Tens of thousands of lines on a busy host.
-        let used = tokio::task::spawn_blocking(move || in_use(&own)).await.unwrap_or_else(|_| Ok(Vec::new()));
-        let used = match used {
+        let used = tokio::task::spawn_blocking(move || in_use(&own)).await;
+        let used = match used.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
             Ok(used) => used,
             Err(error) => {
                 debug!("cannot see which connections there are: {error}");
                 return Ok(());
             }
         };
-        let needed = |way: &WayBack| {
-            used.iter().any(|(address, port)| {
-                *address == way.server && (way.ports.first..=way.ports.last).contains(port)
-            })
-        };
-        let (needed, idle): (BTreeSet<_>, BTreeSet<_>) = self.left.iter().copied().partition(needed);
+        let is_needed = |way: &WayBack| leads_to_any(way, &used) || leads_to_any(way, by_proxies);
+        let (needed, idle): (BTreeSet<_>, BTreeSet<_>) = self.left.iter().copied().partition(is_needed);
         remove(netlink, &idle, &self.wanted.union(&needed).copied().collect()).await;
         self.left = needed;
         Ok(())
     }
+}
+
+/// Whether answers of one of these servers take this way.
+fn leads_to_any(way: &WayBack, servers: &BTreeSet<SocketAddr>) -> bool {
+    let at = |port| SocketAddr::new(way.server, port);
+    servers.range(at(way.ports.first)..=at(way.ports.last)).next().is_some()
 }
 
 /// Takes ways away, and empties the table of a family that has none left.
@@ -211,11 +235,13 @@ pub async fn clean_up(netlink: &Netlink) -> Result<usize, netlink::Error> {
 }
 
 /// Looks after them for as long as it is polled: other programs may remove rules that they do not know (systemd-networkd does).
-pub async fn keep_up(ways: &Mutex<WaysBack>, netlink: &Netlink) -> Infallible {
+pub async fn keep_up(ways: &Mutex<WaysBack>, netlink: &Netlink, proxy: &l7::Handle) -> Infallible {
     let mut complained = false;
     loop {
         sleep(LOOK_EVERY).await;
-        match ways.lock().await.tend(netlink, Instant::now()).await {
+        let mut ways = ways.lock().await;
+        let report = proxy.report();
+        match ways.tend(netlink, Instant::now(), report.seen_clients.as_deref()).await {
             Ok(()) => complained = false,
             Err(error) if complained => debug!("{error}"),
             Err(error) => {
@@ -226,9 +252,9 @@ pub async fn keep_up(ways: &Mutex<WaysBack>, netlink: &Netlink) -> Infallible {
     }
 }
 
-/// Addresses and ports that connections lead to whose own address is none of this host's (`own`).
-fn in_use(own: &HashSet<IpAddr>) -> io::Result<Vec<(IpAddr, u16)>> {
-    let mut used = Vec::new();
+/// Where connections lead to whose own address is none of this host's (`own`).
+fn in_use(own: &HashSet<IpAddr>) -> io::Result<BTreeSet<SocketAddr>> {
+    let mut used = BTreeSet::new();
     for table in ["tcp", "tcp6"] {
         let file = match std::fs::File::open(format!("/proc/net/{table}")) {
             // A host without IPv6 has no such table.
@@ -239,12 +265,10 @@ fn in_use(own: &HashSet<IpAddr>) -> io::Result<Vec<(IpAddr, u16)>> {
             used.extend(
                 listeners::connection(&line?)
                     .filter(|(local, _)| !own.contains(&local.ip()))
-                    .map(|(_, remote)| (remote.ip(), remote.port())),
+                    .map(|(_, remote)| SocketAddr::new(remote.ip(), remote.port())),
             );
         }
     }
-    used.sort_unstable();
-    used.dedup();
     Ok(used)
 }
 
@@ -267,14 +291,34 @@ mod tests {
     fn what_is_left_is_looked_at_often_only_at_first() {
         let mut ways = WaysBack::default();
         let start = Instant::now();
-        let mut at = |seconds| ways.is_time_to_look(start + Duration::from_secs(seconds));
+        let none = BTreeSet::new();
+        let mut at = |seconds| ways.time_to_look(start + Duration::from_secs(seconds), Some(&none)).is_some();
         assert_eq!(
             [0, 2, 4, 59, 60, 62, 88, 89, 118, 119].map(&mut at),
             [false, true, true, true, false, false, false, true, false, true]
         );
         ways.since = None;
-        let mut at = |seconds| ways.is_time_to_look(start + Duration::from_secs(seconds));
+        let mut at = |seconds| ways.time_to_look(start + Duration::from_secs(seconds), Some(&none)).is_some();
         assert_eq!([120, 122, 124].map(&mut at), [false, true, true], "another configuration");
+    }
+
+    #[test]
+    fn nothing_is_taken_away_while_a_proxy_may_go_by_another_configuration() {
+        let (mut ways, start, none) = (WaysBack::default(), Instant::now(), BTreeSet::new());
+        let mut at = |seconds, known: bool| {
+            ways.time_to_look(start + Duration::from_secs(seconds), known.then_some(&none)).is_some()
+        };
+        assert_eq!(
+            [(0, true), (2, true), (4, false), (600, false)].map(|(s, known)| at(s, known)),
+            [false, true, false, false]
+        );
+        assert_eq!([(602, true), (604, true)].map(|(s, known)| at(s, known)), [false, true]);
+        let way =
+            |first, last| WayBack { server: IpAddr::from([10, 0, 0, 1]), ports: PortRange { first, last } };
+        let servers = ["10.0.0.1:80", "10.0.0.2:443", "[2001:db8::1]:81"];
+        let servers: BTreeSet<SocketAddr> = servers.iter().map(|server| server.parse().unwrap()).collect();
+        let leads = |first, last| leads_to_any(&way(first, last), &servers);
+        assert!(leads(80, 80) && leads(1, 65_535) && leads(79, 81) && !leads(81, 65_535) && !leads(443, 443));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is left out, what is inherited and what is overridden: small configurations and what they mean.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use l7_spec::{CookiePersistence, Span, Timeouts};
 use lb_common::quic::lb::{Encoding, Key};
@@ -101,6 +101,7 @@ fn every_key_at_once() {
         port = 443
         mode = "http"
         pool = "web"
+        server_port = 80
         persistence = { type = "cookie", name = "__Host-id" }
         tls.certificates = ["a.pem", "/etc/b.pem"]
         trusted_proxies = ["10.0.0.0/8", "fd00::/8"]
@@ -481,7 +482,7 @@ fn servers_may_be_known_by_name() {
     let fixed = Some("10.0.0.2".parse().unwrap());
     assert_eq!(addresses(&config), [None, fixed, None]);
     let found = [(v4, Found::At("10.0.0.9".parse().unwrap())), (any, Found::Nowhere("…".into()))];
-    let placed = config.with_addresses(&found.into());
+    let placed = Arc::new(config).with_addresses(&found.into());
     assert_eq!(addresses(&placed), [Some("10.0.0.9".parse().unwrap()), fixed, None]);
 }
 

@@ -6,7 +6,7 @@ use l7_spec::{
 };
 use lb_user::{
     config::check,
-    health::TargetId,
+    health::{Pair, TargetId},
     model::{Check, Config},
     plan::{
         Admin, Steering,
@@ -61,7 +61,11 @@ fn planned(
     health: &dyn Fn(&TargetId) -> Health,
     open: &mut Open,
 ) -> Spec {
-    spec(&Inputs { config, steering, health }, &mut Settled::new(), open)
+    let health = |id: &dyn Pair| {
+        let (vip, server) = id.names();
+        health(&TargetId::new(vip, server))
+    };
+    spec(&Inputs { config, steering, health: &health }, &mut Settled::new(), open)
 }
 
 fn states(spec: &Spec, pool: &str) -> Vec<ServerState> {

@@ -148,7 +148,7 @@ pub enum Command {
     Vip(VipRequest, Terms, Answer<Done<Vec<VipChange>>>),
     /// Another configuration, that can be used; without an adoption only names stand for other addresses. It is answered
     /// as soon as it is in use.
-    Configure(Box<Config>, Option<Adoption>, Answer<Done<Told>>),
+    Configure(Arc<Config>, Option<Adoption>, Answer<Done<Told>>),
     /// What is in use, if that is what the terms name.
     InUse(Terms, Answer<Done<InUse>>),
 }
@@ -328,9 +328,13 @@ impl Handle {
     ///
     /// # Errors
     /// When it does not fit into the kernel's tables, or the terms of its adoption do not hold; or the loop is gone.
-    pub async fn configure(&self, config: Config, adoption: Option<Adoption>) -> Result<Done<Told>, Denial> {
+    pub async fn configure(
+        &self,
+        config: Arc<Config>,
+        adoption: Option<Adoption>,
+    ) -> Result<Done<Told>, Denial> {
         let (answer, outcome) = oneshot::channel();
-        ask(&self.commands, Command::Configure(Box::new(config), adoption, answer), outcome).await
+        ask(&self.commands, Command::Configure(config, adoption, answer), outcome).await
     }
 
     /// The configuration in use.

@@ -162,7 +162,10 @@ async fn lock(folder: &Path) -> io::Result<File> {
 }
 
 /// Whether the path is free or holds a socket that nobody listens on.
-async fn check_free(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// When somebody answers there, something else is in the way or the system refuses.
+pub async fn check_free(path: &Path) -> Result<(), Error> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err(Error::NotASocket(path.to_owned())),
         Ok(_) => {}
@@ -175,6 +178,19 @@ async fn check_free(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Error::Taken(path.to_owned())),
         Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(()),
         Err(cause) => Err(Error::Io { attempt: "try", path: path.to_owned(), cause }),
+    }
+}
+
+/// Removes what one that was killed has left; tells whether there was anything.
+///
+/// # Errors
+/// When somebody answers there, something else is in the way or the system refuses.
+pub async fn remove_left(path: &Path) -> Result<bool, Error> {
+    check_free(path).await?;
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(Error::Io { attempt: "remove", path: path.to_owned(), cause }),
     }
 }
 
@@ -218,6 +234,21 @@ mod tests {
         UnixStream::connect(&path).await.unwrap();
         drop(socket);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_what_nobody_answers_on_is_removed() {
+        let (folder, path) = place();
+        assert!(!remove_left(&path).await.unwrap());
+        let socket = Socket::bind(&path).await.unwrap();
+        assert!(matches!(remove_left(&path).await, Err(Error::Taken(_))));
+        let left = folder.path().join("left");
+        drop(UnixListener::bind(&left).unwrap());
+        assert!(remove_left(&left).await.unwrap() && !left.exists());
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(remove_left(&file).await, Err(Error::NotASocket(_))));
+        drop(socket);
     }
 
     #[tokio::test]

@@ -23,25 +23,24 @@ pub struct Written {
 
 impl Written {
     /// Of a document. What is the same in the file `before` is taken from there.
-    pub(super) fn of(document: DeTable<'_>, before: &Self) -> Self {
+    pub(super) fn of(document: &DeTable<'_>, before: &Self) -> Self {
         let mut written = Self::default();
         for (key, value) in document {
-            let key = key.into_inner();
+            let (key, value) = (key.get_ref(), value.get_ref());
             let group = GROUPS.into_iter().find(|group| *group == key);
-            match (group, value.into_inner()) {
+            match (group, value) {
                 (Some(group), DeValue::Table(entries)) => {
                     let before = before.groups.get(group);
-                    let entries = entries.into_iter().map(|(name, value)| {
-                        let name = name.into_inner().into_owned();
-                        let known = before.and_then(|group| group.get(&name));
-                        let known = known.filter(|known| is_same(value.get_ref(), known));
-                        let value = known.map_or_else(|| Arc::new(plain(value.into_inner())), Arc::clone);
-                        (name, value)
+                    let entries = entries.iter().map(|(name, value)| {
+                        let (name, value) = (name.get_ref(), value.get_ref());
+                        let known = before.and_then(|group| group.get(&**name));
+                        let known = known.filter(|known| is_same(value, known));
+                        (name.to_string(), known.map_or_else(|| Arc::new(plain(value)), Arc::clone))
                     });
                     written.groups.insert(group, entries.collect());
                 }
-                (_, value) => {
-                    written.others.insert(key.into_owned(), plain(value));
+                _ => {
+                    written.others.insert(key.to_string(), plain(value));
                 }
             }
         }
@@ -86,30 +85,27 @@ fn is_same(value: &DeValue<'_>, known: &Value) -> bool {
             entries.len() == known.len() && entries.iter().zip(known).all(same)
         }
         (DeValue::Array(_) | DeValue::Table(_), _) => false,
-        (scalar, known) => plain(scalar.clone()) == *known,
+        (scalar, known) => plain(scalar) == *known,
     }
 }
 
 /// A value without places.
-fn plain(value: DeValue<'_>) -> Value {
+fn plain(value: &DeValue<'_>) -> Value {
     match value {
-        DeValue::String(text) => Value::String(text.into_owned()),
+        DeValue::String(text) => Value::String(text.to_string()),
         // What does not fit is refused by whoever reads the key.
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or_else(|_| Value::String(number.to_string()), Value::Integer),
         DeValue::Float(number) => {
             number.as_str().parse().map_or_else(|_| Value::String(number.to_string()), Value::Float)
         }
-        DeValue::Boolean(yes) => Value::Boolean(yes),
-        DeValue::Datetime(time) => Value::Datetime(time),
-        DeValue::Array(items) => {
-            Value::Array(items.into_iter().map(|item| plain(item.into_inner())).collect())
-        }
+        DeValue::Boolean(yes) => Value::Boolean(*yes),
+        DeValue::Datetime(time) => Value::Datetime(*time),
+        DeValue::Array(items) => Value::Array(items.iter().map(|item| plain(item.get_ref())).collect()),
         DeValue::Table(entries) => {
-            let entry = |(key, value): (Spanned<std::borrow::Cow<'_, str>>, Spanned<DeValue<'_>>)| {
-                (key.into_inner().into_owned(), plain(value.into_inner()))
-            };
-            Value::Table(entries.into_iter().map(entry).collect())
+            let entries = entries.iter();
+            let entries = entries.map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref())));
+            Value::Table(entries.collect())
         }
     }
 }
@@ -119,7 +115,7 @@ mod tests {
     use super::*;
 
     fn written(text: &str, before: &Written) -> Written {
-        Written::of(DeTable::parse(text).unwrap().into_inner(), before)
+        Written::of(DeTable::parse(text).unwrap().get_ref(), before)
     }
 
     const TEXT: &str = r#"

@@ -10,6 +10,7 @@ pub mod probe;
 mod runner;
 pub mod schedule;
 pub mod state;
+mod target_id;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,10 +23,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-pub use self::state::{Outcome, Transition};
 use self::{
     probe::{Network, Prober},
     runner::Runner,
+};
+pub use self::{
+    state::{Outcome, Transition},
+    target_id::{Pair, TargetId},
 };
 use crate::{
     model::{Check, HealthCheck},
@@ -35,24 +39,6 @@ use crate::{
 /// How many probes may run at once, each with one file descriptor, if this process may open enough files. Even if
 /// this many servers hang, the others are probed on time; beyond it probes wait for each other.
 const MAX_AT_ONCE: usize = 4_096;
-
-/// Names what is probed: a server in the eyes of one VIP.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TargetId {
-    /// Name of the VIP.
-    pub vip: String,
-    /// The name by which the VIP knows the server: with its pool where that is not the VIP's own
-    /// ([`Lead::name_of`](crate::model::Lead::name_of)).
-    pub server: String,
-}
-
-impl TargetId {
-    /// A server of a VIP, by the names of both.
-    #[must_use]
-    pub fn new(vip: &str, server: impl Into<String>) -> Self {
-        Self { vip: vip.to_owned(), server: server.into() }
-    }
-}
 
 /// What is probed, where and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

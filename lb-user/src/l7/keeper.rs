@@ -10,15 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use l7_spec::{Ask, Memory, Persistence, Reply, Source, Span, Spec};
+use l7_spec::{Ask, Memory, Persistence, Reply, ServerChange, Source, Span, Spec};
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::{
-    Found, Handle, Objection, Options, Report, Wish,
-    files::Files,
-    lines, objections,
-    proxy::{Proxy, left_sockets},
+    Found, Handle, Objection, Options, Report, Wish, files::Files, found, lines, objections, proxy::Proxy,
     sockets::Sockets,
 };
 use crate::plan::{proxied::server_changes, select::vip_in};
@@ -46,6 +43,10 @@ pub struct Keeper {
     pub(super) proxy: Option<Proxy>,
     /// What it serves; `None` where that is not known.
     pub(super) served: Option<Spec>,
+    /// Servers that it may connect to from addresses of clients by that.
+    pub(super) seen_clients: Option<Arc<BTreeSet<SocketAddr>>>,
+    /// Whether another is to take its place, if there is a better one.
+    pub(super) renewed: bool,
     /// What was wanted when it was told so: more than it serves, where it objects to a VIP.
     pub(super) asked: Option<Spec>,
     /// Whether that is all that is wanted, so that nothing has to be looked at.
@@ -60,8 +61,6 @@ pub struct Keeper {
     pub(super) objected: BTreeMap<String, String>,
     /// Addresses whose sockets it has.
     pub(super) handed: BTreeSet<SocketAddr>,
-    /// Whether it has whom to ask for sockets that may have a client's address.
-    pub(super) supplied: bool,
     /// Former ones that let their last clients finish.
     pub(super) leaving: Vec<Proxy>,
     pub(super) sockets: Sockets,
@@ -90,10 +89,11 @@ impl Keeper {
         let (wishes, told) = mpsc::channel();
         let (report, reported) = watch::channel(Arc::default());
         let mut keeper = Self::new(options, report);
-        if let Some(Found { proxy, sockets }) = found {
+        if let Some(Found { mut proxy, sockets, .. }) = found {
             info!("l7-proxy (pid {}) goes on serving", proxy.pid);
             keeper.handed = sockets.iter().map(|(address, _)| *address).collect();
             keeper.sockets.adopt(sockets);
+            supply_found(&mut proxy);
             keeper.proxy = Some(proxy);
             keeper.remembers = true;
             // What it remembers of clients is to be known here as soon as there is somebody to ask for.
@@ -102,13 +102,10 @@ impl Keeper {
             }
         }
         // Clients of former ones are still there, or a former lb-user was killed while it put one in another's place.
-        for socket in left_sockets(&keeper.options.socket) {
-            match super::find(&socket) {
+        for socket in found::left_sockets(&keeper.options.socket) {
+            match found::at(&socket) {
                 Ok(Some(Found { mut proxy, .. })) => {
-                    // Whoever made sockets for it is gone, and its clients may need more.
-                    if proxy.understands {
-                        let _ = proxy.give_supply();
-                    }
+                    supply_found(&mut proxy);
                     keeper.part_with(proxy, &socket);
                 }
                 _ => drop(fs::remove_file(socket)),
@@ -128,6 +125,8 @@ impl Keeper {
             workers: None,
             proxy: None,
             served: None,
+            seen_clients: None,
+            renewed: true,
             asked: None,
             settled: false,
             news: true,
@@ -135,7 +134,6 @@ impl Keeper {
             remembers: false,
             objected: BTreeMap::new(),
             handed: BTreeSet::new(),
-            supplied: false,
             leaving: Vec::new(),
             sockets: Sockets::default(),
             memory: Memory::default(),
@@ -189,11 +187,7 @@ impl Keeper {
             Wish::Renew => {
                 self.failures = 0;
                 self.not_before = None;
-                if let Some(proxy) = &self.proxy
-                    && self.is_outdated(proxy)
-                {
-                    self.served = None;
-                }
+                self.renewed = true;
             }
             Wish::Metrics(answer) => {
                 let metrics = self.ask(&Ask::Metrics);
@@ -222,9 +216,7 @@ impl Keeper {
     fn want(&mut self, mut spec: Spec) {
         self.workers = spec.workers.take();
         (self.wanted, self.settled) = (spec, false);
-        if self.proxy.as_ref().is_some_and(|proxy| self.has_other_workers(proxy)) {
-            self.served = None;
-        }
+        self.renewed |= self.proxy.as_ref().is_some_and(|proxy| self.has_other_workers(proxy));
     }
 
     /// What would be wrong with `spec`.
@@ -262,7 +254,7 @@ impl Keeper {
         if self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
-        if self.served.is_none()
+        if std::mem::take(&mut self.renewed)
             && let Some(proxy) = &self.proxy
             && self.is_outdated(proxy)
         {
@@ -330,27 +322,43 @@ impl Keeper {
         }
         self.busy = Instant::now();
         let changes = self.asked.as_ref().and_then(|asked| server_changes(asked, &spec));
-        let done = match changes {
-            // VIPs that are left out have no servers there.
-            Some(changes) => self.ask(&Ask::Servers(changes)).map(|_| spec.clone()),
+        let answered = match changes {
+            Some(changes) => self.change_servers(changes),
             None => self.serve_anew(&spec),
         };
-        let Some(done) = done else { return };
-        (self.served, self.asked) = (Some(done), Some(spec));
+        if answered.is_none() {
+            return;
+        }
+        self.asked = Some(spec);
         if !self.remembers {
             self.remembers = self.ask(&Ask::Remember(self.memory.clone())).is_some();
         }
     }
 
-    /// Has the proxy serve `spec`, or as much of it as it can; gives what it then serves. VIPs that it objects to stay as
-    /// they are, or are left out if they were not served.
-    fn serve_anew(&mut self, spec: &Spec) -> Option<Spec> {
+    /// Has servers used otherwise. `None` where the proxy does not answer.
+    fn change_servers(&mut self, changes: Vec<ServerChange>) -> Option<()> {
+        // VIPs that are left out have no servers there.
+        self.ask(&Ask::Servers(changes.clone()))?;
+        let states: BTreeMap<_, _> =
+            changes.iter().map(|change| ((&change.pool, &change.server), change.state)).collect();
+        for pool in self.served.iter_mut().flat_map(|served| &mut served.pools) {
+            for server in &mut pool.servers {
+                server.state = states.get(&(&pool.name, &server.name)).copied().unwrap_or(server.state);
+            }
+        }
+        Some(())
+    }
+
+    /// Has the proxy serve `spec`, or as much of it as it can. VIPs that it objects to stay as they are, or are left out if
+    /// they were not served. `None` where the proxy does not answer.
+    fn serve_anew(&mut self, spec: &Spec) -> Option<()> {
         self.give_files(&spec.files());
         let (reply, mut problem) = (self.try_to_serve(spec)?, None);
         let Err(objections) = reply else {
             self.objected.clear();
             self.problem = None;
-            return Some(spec.clone());
+            self.now_serves(Some(spec.clone()));
+            return Some(());
         };
         let by_vip: BTreeMap<_, _> = objections
             .iter()
@@ -369,10 +377,11 @@ impl Keeper {
             self.complain(problem);
             // Sockets that it has not taken would let clients in to nobody.
             self.sockets.keep(&self.handed);
-            return self.served.clone().or_else(|| Some(Spec::default()));
+            return Some(());
         }
         self.problem = None;
-        Some(rest)
+        self.now_serves(Some(rest));
+        Some(())
     }
 
     /// Has the proxy serve exactly this; gives what it has against it. `None` where it does not answer.
@@ -382,20 +391,15 @@ impl Keeper {
             open.flat_map(|service| service.listen.iter().copied()).chain(spec.admin).collect();
         let new: BTreeSet<_> = wanted.difference(&self.handed).copied().collect();
         let sockets: Vec<_> = self.sockets.of(&new).collect();
-        let wants_supply =
-            !self.supplied && spec.services.iter().any(|service| service.source == Source::Client);
         let proxy = self.proxy.as_mut()?;
-        let given = proxy.give_sockets(&sockets).and_then(|()| {
-            if wants_supply {
-                proxy.give_supply()?;
-            }
-            Ok(())
-        });
+        if spec.services.iter().any(|service| service.source == Source::Client) {
+            proxy.supply.want();
+        }
+        let given = proxy.give_sockets(&sockets).and_then(|()| proxy.keep_supplied(Instant::now()));
         if let Err(error) = given {
             self.give_up(&error);
             return None;
         }
-        self.supplied |= wants_supply;
         match self.ask(&Ask::Serve(Box::new(spec.clone())))? {
             Reply::Wrong(problems) => Some(Err(objections(&problems))),
             _ => {
@@ -428,8 +432,12 @@ impl Keeper {
             if self.remembers
                 && let Some(Reply::Status(status)) = self.ask(&Ask::Status)
             {
+                let is_draining = status.is_draining();
                 self.news |= self.memory.counted.as_ref() != Some(&status);
                 self.memory.counted = Some(status);
+                if is_draining {
+                    return self.follow();
+                }
             }
         }
         let persists = |service: &l7_spec::Service| {
@@ -467,6 +475,19 @@ impl Keeper {
         self.problem = Some(problem);
     }
 
+    /// From now on the proxy serves this.
+    pub(super) fn now_serves(&mut self, spec: Option<Spec>) {
+        self.seen_clients = spec.as_ref().map(|spec| Arc::new(servers_that_see_clients(spec)));
+        self.served = spec;
+    }
+
+    /// Servers that any proxy may connect to from addresses of clients, where that is known.
+    fn seen_clients(&self) -> Option<Arc<BTreeSet<SocketAddr>>> {
+        let nobody_serves = self.proxy.is_none() && self.wanted.services.is_empty();
+        if nobody_serves { Some(Arc::default()) } else { self.seen_clients.clone() }
+            .filter(|_| self.leaving.is_empty())
+    }
+
     fn tell(&self) {
         let report = Report {
             pid: self.proxy.as_ref().map(|proxy| proxy.pid),
@@ -478,6 +499,7 @@ impl Keeper {
                 .map(|(vip, why)| (vip.clone(), why.clone()))
                 .collect(),
             sockets: self.sockets.numbers(),
+            seen_clients: self.seen_clients(),
             status: self.memory.counted.clone().unwrap_or_default(),
         };
         self.report.send_if_modified(|before| {
@@ -487,6 +509,33 @@ impl Keeper {
             }
             changed
         });
+    }
+}
+
+/// The servers that connections from addresses of clients may lead to.
+fn servers_that_see_clients(spec: &Spec) -> BTreeSet<SocketAddr> {
+    let services = spec.services.iter().filter(|service| service.source == Source::Client);
+    let services: BTreeMap<_, _> = services.map(|service| (service.name.as_str(), service)).collect();
+    let mut all = BTreeSet::new();
+    for pool in &spec.pools {
+        let Some(service) = services.get(vip_in(&pool.name)) else { continue };
+        for server in &pool.servers {
+            let at = |port| SocketAddr::new(server.address, port);
+            match server.port.or(service.server_port) {
+                Some(port) => all.extend([at(port)]),
+                None => all.extend(service.listen.iter().map(|listen| at(listen.port()))),
+            }
+        }
+    }
+    all
+}
+
+/// Whoever made sockets for a proxy that was found is gone, and its clients may need more before anything else is wanted of it.
+fn supply_found(proxy: &mut Proxy) {
+    if proxy.understands {
+        proxy.supply.want();
+        // One that does not answer is noticed by the next question.
+        let _ = proxy.keep_supplied(Instant::now());
     }
 }
 
@@ -511,3 +560,6 @@ fn without(spec: &Spec, served: Option<&Spec>, objected: &BTreeMap<String, Strin
     }
     rest
 }
+
+#[cfg(test)]
+mod tests;

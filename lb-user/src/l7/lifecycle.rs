@@ -12,8 +12,10 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::{
-    Ending, Keeper, Options, process,
-    proxy::{Proxy, leaving_socket, other_sockets},
+    Ending, Keeper, Options,
+    found::{leaving_socket, other_sockets},
+    process,
+    proxy::Proxy,
 };
 
 /// After a proxy has ended by itself, another is started at once; if that ends too, after this time, doubled each time.
@@ -28,20 +30,22 @@ const FAREWELL: Span = Span::from_secs(3_600);
 impl Keeper {
     /// Sees whether the proxy is still there, and those that are leaving.
     pub(super) fn look(&mut self) {
+        let now = Instant::now();
         self.leaving.retain_mut(|proxy| {
             let stays = proxy.ended().is_none();
             if stays {
                 // One that does not take it is not asked again, and ends in its time.
-                let _ = proxy.renew_supply();
+                let _ = proxy.keep_supplied(now);
             } else {
                 let _ = fs::remove_file(leaving_socket(&self.options.socket, proxy.pid));
+                self.news = true;
             }
             stays
         });
         if let Some(how) = self.proxy.as_mut().and_then(Proxy::ended) {
             error!("l7-proxy has ended ({how}); clients wait until the next one is there");
             self.lose();
-        } else if let Some(Err(error)) = self.proxy.as_mut().map(Proxy::renew_supply) {
+        } else if let Some(Err(error)) = self.proxy.as_mut().map(|proxy| proxy.keep_supplied(now)) {
             self.give_up(&error);
         }
     }
@@ -64,7 +68,8 @@ impl Keeper {
     }
 
     pub(super) fn forget_proxy(&mut self) {
-        (self.served, self.asked, self.remembers, self.supplied) = (None, None, false, false);
+        self.now_serves(None);
+        (self.asked, self.remembers) = (None, false);
         self.handed.clear();
         self.files.forget();
     }
@@ -87,6 +92,7 @@ impl Keeper {
         let proxy = self.begin_at(socket)?;
         self.proxy = Some(proxy);
         self.forget_proxy();
+        self.now_serves(Some(Spec::default()));
         Ok(())
     }
 
@@ -105,15 +111,16 @@ impl Keeper {
 
     /// Has another proxy take the place of the one that serves; it lets its clients finish.
     pub(super) fn replace(&mut self) {
+        let [next_socket, _] = other_sockets(&self.options.socket);
+        match self.begin_at(next_socket) {
+            Ok(next) => self.put_in_place(next),
+            Err(problem) => warn!("l7-proxy stays as it is: {problem}"),
+        }
+    }
+
+    /// Has `next` serve what is wanted, and the proxy that serves let its clients finish; if it does not, that one stays.
+    pub(super) fn put_in_place(&mut self, next: Proxy) {
         let [next_socket, former_socket] = other_sockets(&self.options.socket);
-        let next = match self.begin_at(next_socket.clone()) {
-            Ok(next) => next,
-            Err(problem) => {
-                warn!("l7-proxy stays as it is: {problem}");
-                self.served = Some(Spec::default());
-                return;
-            }
-        };
         let (memory, status) = (self.ask(&Ask::Memory), self.ask(&Ask::Status));
         if let (Some(Reply::Memory(memory)), Some(Reply::Status(status))) = (memory, status) {
             self.memory = Memory { counted: Some(status), ..memory };
@@ -121,7 +128,8 @@ impl Keeper {
         let former = self.proxy.replace(next);
         let (asked, served) = (self.asked.take(), self.served.take());
         self.forget_proxy();
-        // Whoever is killed between these steps leaves both to be found.
+        self.now_serves(Some(Spec::default()));
+        // Whoever is killed between these steps leaves both to be found (`found`).
         let _ = fs::rename(&self.options.socket, &former_socket);
         self.serve();
         let serves = self.proxy.is_some() && self.problem.is_none();
@@ -131,7 +139,8 @@ impl Keeper {
                 next.kill();
             }
             self.forget_proxy();
-            (self.asked, self.served, self.remembers) = (asked, Some(served.unwrap_or_default()), true);
+            self.now_serves(served);
+            (self.asked, self.remembers) = (asked, true);
             let _ = fs::rename(&former_socket, &self.options.socket);
             let _ = fs::remove_file(&next_socket);
             return self.go_on_with_former();
@@ -169,12 +178,30 @@ impl Keeper {
 
     /// Nothing is to be served: the proxy may go.
     pub(super) fn dismiss(&mut self) {
+        if self.proxy.is_some() {
+            self.leave();
+            self.sockets.keep(&BTreeSet::new());
+        }
+    }
+
+    /// Somebody else has told the proxy to end, and it lets nobody in any more: another one is to.
+    pub(super) fn follow(&mut self) {
+        if let Some(Reply::Memory(memory)) = self.ask(&Ask::Memory) {
+            self.memory.sticky = memory.sticky;
+        }
+        if let Some(proxy) = &self.proxy {
+            warn!("l7-proxy (pid {}) was told to end, and not by lb-user; another one is started", proxy.pid);
+            self.leave();
+        }
+    }
+
+    /// Parts with the proxy; there is no other yet.
+    fn leave(&mut self) {
         if let Some(proxy) = self.proxy.take() {
             let socket = self.options.socket.clone();
             self.part_with(proxy, &socket);
             self.news = true;
             self.forget_proxy();
-            self.sockets.keep(&BTreeSet::new());
         }
     }
 
@@ -186,15 +213,17 @@ impl Keeper {
             Ending::Now => Some(Span::ZERO),
         };
         if let Some(within) = within {
-            // A start that was refused has found them, and leaves them.
-            let found = if ending == Ending::Soon { std::mem::take(&mut self.leaving) } else { Vec::new() };
-            let mut all = found;
-            if let Some(mut proxy) = self.proxy.take() {
+            let mut all: Vec<_> = self.proxy.take().into_iter().collect();
+            // A start that was refused has found those that are leaving, and leaves them.
+            if ending == Ending::Soon {
+                all.append(&mut self.leaving);
+            }
+            let until = Instant::now() + within.get() + Duration::from_secs(1);
+            // Those that are leaving were given far longer.
+            for proxy in &mut all {
                 let _ = proxy.ask(&Ask::End { within, gently: false });
-                all.push(proxy);
             }
             self.sockets.keep(&BTreeSet::new());
-            let until = Instant::now() + within.get() + Duration::from_secs(1);
             for proxy in &mut all {
                 if !proxy.wait(until) {
                     proxy.kill();

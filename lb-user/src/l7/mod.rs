@@ -11,7 +11,10 @@
 //! ```
 
 mod check;
+#[cfg(test)]
+mod fake;
 mod files;
+mod found;
 mod keeper;
 mod lifecycle;
 mod process;
@@ -20,8 +23,9 @@ mod sockets;
 mod supply;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
 };
@@ -35,8 +39,8 @@ use crate::{
 };
 
 pub use check::check;
+pub use found::{Found, end_left, find, kill_holders, sockets_at};
 pub use keeper::Keeper;
-pub use proxy::{Found, end_left, find, kill_holders, sockets_at};
 
 /// Where the proxy is found, and how it is started.
 #[derive(Clone, Debug)]
@@ -110,6 +114,9 @@ pub struct Report {
     pub problems: BTreeMap<String, String>,
     /// The kernel's numbers of the sockets through which VIPs are served.
     pub sockets: HashSet<u64>,
+    /// Servers that proxies may connect to from addresses of clients (`source = "client"`); `None` while that is not known: one
+    /// has yet to hear what is wanted, or lets its last clients finish by what was wanted before.
+    pub seen_clients: Option<Arc<BTreeSet<SocketAddr>>>,
     /// How everything is; as of the last time it was asked.
     pub status: Status,
 }
@@ -243,8 +250,8 @@ impl Objection {
     #[must_use]
     pub fn about(&self, checked: &Checked) -> Diagnostic {
         match &self.vip {
-            Some(vip) => checked.places.about_vip(Severity::Error, vip, &self.problem),
-            None => checked.places.about_file(Severity::Error, &self.problem),
+            Some(vip) => checked.about_vip(Severity::Error, vip, &self.problem),
+            None => checked.about_file(Severity::Error, &self.problem),
         }
     }
 }

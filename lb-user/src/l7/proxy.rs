@@ -1,34 +1,27 @@
 //! A proxy that runs: what it is asked, over its socket.
 
 use std::{
-    collections::HashSet,
     io,
     net::{SocketAddr, TcpListener},
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::Child,
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use l7_spec::{Ask, CONTROL_VERSION, Channel, MOST_FILES, Reply, Span};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
-use tracing::warn;
+use l7_spec::{Ask, CONTROL_VERSION, Channel, MOST_FILES, Reply};
+use rustix::process::{Signal, pidfd_send_signal};
 
-use super::supply;
-use crate::listeners;
+use super::{
+    found::has_ended,
+    supply::{self, Supply},
+};
 
 /// An answer that takes longer does not come any more.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// No two supplies of sockets are given to a proxy within this time.
-const BETWEEN_SUPPLIES: Duration = Duration::from_secs(1);
 
 /// A proxy that runs.
 #[derive(Debug)]
@@ -36,12 +29,12 @@ pub(super) struct Proxy {
     channel: Channel,
     /// Whether an answer of its did not come: those that come later would be taken for others.
     is_lost: bool,
-    /// What answers it when it asks for sockets, and since when.
-    supply: Option<(JoinHandle<()>, Instant)>,
+    /// Whom it asks for sockets that may have the address of a client, where it has to.
+    pub(super) supply: Supply,
     /// `None` where another process has started it.
-    child: Option<Child>,
+    pub(super) child: Option<Child>,
     /// Refers to the process, whoever may have its number later; of those that another process has started.
-    process: Option<OwnedFd>,
+    pub(super) process: Option<OwnedFd>,
     /// Its number among the system's processes.
     pub(super) pid: u32,
     /// Device and inode of its program.
@@ -50,136 +43,6 @@ pub(super) struct Proxy {
     pub(super) workers: usize,
     /// Whether it understands what it is told.
     pub(super) understands: bool,
-}
-
-/// A proxy that a former lb-user has left, with its listening sockets.
-#[derive(Debug)]
-pub struct Found {
-    pub(super) proxy: Proxy,
-    pub(super) sockets: Vec<(SocketAddr, TcpListener)>,
-}
-
-impl Found {
-    /// The kernel's numbers of its listening sockets.
-    #[must_use]
-    pub fn sockets(&self) -> HashSet<u64> {
-        self.sockets.iter().filter_map(|(_, socket)| super::sockets::number(socket)).collect()
-    }
-}
-
-/// Looks for a proxy that a former lb-user has left.
-///
-/// # Errors
-/// When there is one that cannot be spoken to.
-pub fn find(socket: &Path) -> io::Result<Option<Found>> {
-    let stream = match UnixStream::connect(socket) {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let mut proxy = Proxy::greet(stream)?;
-    proxy.process = Some(process(proxy.pid)?);
-    let sockets = proxy.sockets()?;
-    Ok(Some(Found { proxy, sockets }))
-}
-
-/// Where else a proxy may be spoken to, if a former lb-user was killed while it put one in another's place: the next one, and
-/// the former one.
-pub(super) fn other_sockets(socket: &Path) -> [PathBuf; 2] {
-    [socket.with_extension("next.sock"), socket.with_extension("former.sock")]
-}
-
-/// Where one that lets its last clients finish is spoken to.
-pub(super) fn leaving_socket(socket: &Path, pid: u32) -> PathBuf {
-    socket.with_extension(format!("{LEAVING}{pid}.sock"))
-}
-
-const LEAVING: &str = "leaving-";
-
-/// All sockets beside the usual one that there are: of those that take a place or have left one.
-pub(super) fn left_sockets(socket: &Path) -> Vec<PathBuf> {
-    let stem = socket.file_stem().unwrap_or_default().to_string_lossy();
-    let prefix = format!("{stem}.{LEAVING}");
-    let folder = std::fs::read_dir(socket.parent().unwrap_or(Path::new("."))).into_iter().flatten().flatten();
-    let leaving = folder.filter(|file| file.file_name().to_string_lossy().starts_with(&prefix));
-    let others = other_sockets(socket).into_iter().filter(|path| path.exists());
-    others.chain(leaving.map(|file| file.path())).collect()
-}
-
-/// Refers to the process with this number, if it can be a proxy: what has no privileges says which it is.
-fn process(pid: u32) -> io::Result<OwnedFd> {
-    let wrong = || io::Error::other(format!("process {pid} is no l7-proxy"));
-    let id = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(wrong)?;
-    let process = pidfd_open(id, PidfdFlags::empty())?;
-    // Looked at once it is certain whose number it is.
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
-    let can_be = value("Name:") == Some("l7-proxy") && value("Uid:").is_some_and(|uid| uid != "0");
-    if can_be { Ok(process) } else { Err(wrong()) }
-}
-
-/// The sockets of the proxies that are spoken to at `socket` or were begun beside it, by the kernel's numbers: without
-/// disturbing whoever speaks to them.
-#[must_use]
-pub fn sockets_at(socket: &Path) -> HashSet<u64> {
-    let [next, _] = other_sockets(socket);
-    // The kernel keeps the name that a socket was made with.
-    listeners::held_beside(&[socket, &next])
-}
-
-/// Ends at once every proxy that holds one of these sockets and cannot be spoken to any more.
-pub fn kill_holders(sockets: &HashSet<u64>) {
-    if sockets.is_empty() {
-        return;
-    }
-    for pid in holders(sockets) {
-        if let Ok(process) = process(pid) {
-            warn!("l7-proxy (pid {pid}) cannot be spoken to and is ended, with its connections");
-            let _ = pidfd_send_signal(&process, Signal::KILL);
-            // Its sockets go with it, a moment later.
-            let _ = has_ended(&process, Duration::from_secs(2));
-        }
-    }
-}
-
-/// Whether a process has ended, or does within this time.
-fn has_ended(process: &OwnedFd, within: Duration) -> bool {
-    let mut wait = [PollFd::new(process, PollFlags::IN)];
-    let within = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: 0 };
-    poll(&mut wait, Some(&within)).is_ok_and(|ended| ended > 0)
-}
-
-/// The numbers of processes that hold one of these sockets, as far as we may look.
-fn holders(sockets: &HashSet<u64>) -> Vec<u32> {
-    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let number = |folder: &std::fs::DirEntry| folder.file_name().to_str()?.parse::<u32>().ok();
-    let holds = |folder: &std::fs::DirEntry| {
-        listeners::sockets_of(&folder.path()).is_ok_and(|held| !held.is_disjoint(sockets))
-    };
-    folders.filter(holds).filter_map(|folder| number(&folder)).collect()
-}
-
-/// Ends a proxy that a former lb-user has left; gives its number.
-///
-/// # Errors
-/// When there is one that cannot be spoken to.
-pub fn end_left(socket: &Path) -> io::Result<Option<u32>> {
-    let mut ended = None;
-    for socket in [socket.to_owned()].into_iter().chain(left_sockets(socket)) {
-        if let Some(Found { mut proxy, sockets }) = find(&socket)? {
-            drop(sockets);
-            let within = Span::from_secs(10);
-            let _ = proxy.ask(&Ask::End { within, gently: false });
-            if !proxy.wait(Instant::now() + within.get() + Duration::from_secs(1)) {
-                proxy.kill();
-            }
-            ended = Some(proxy.pid);
-        }
-        let _ = std::fs::remove_file(socket);
-    }
-    Ok(ended)
 }
 
 impl Proxy {
@@ -196,12 +59,12 @@ impl Proxy {
         }
     }
 
-    fn greet(stream: UnixStream) -> io::Result<Self> {
+    pub(super) fn greet(stream: UnixStream) -> io::Result<Self> {
         let channel = Channel::new(stream, Some(PATIENCE))?;
         let mut proxy = Self {
             channel,
             is_lost: false,
-            supply: None,
+            supply: Supply::default(),
             child: None,
             process: None,
             pid: 0,
@@ -263,23 +126,18 @@ impl Proxy {
         Ok(())
     }
 
-    /// Has it ask for sockets that may have the address of a client.
-    pub(super) fn give_supply(&mut self) -> io::Result<()> {
-        let (of_proxy, thread) = supply::start()?;
-        self.supply = Some((thread, Instant::now()));
-        self.ask_with(&Ask::Supply, &[of_proxy.as_fd()]).map(drop)
-    }
-
-    /// Does so again where it has nobody any more whom it could ask.
-    pub(super) fn renew_supply(&mut self) -> io::Result<()> {
-        let is_over = |(thread, since): &(JoinHandle<()>, Instant)| {
-            thread.is_finished() && since.elapsed() >= BETWEEN_SUPPLIES
-        };
-        if self.is_lost || !self.supply.as_ref().is_some_and(is_over) {
+    /// Sees to it that it has whom to ask for sockets that may have the address of a client, where it needs such.
+    ///
+    /// # Errors
+    /// When it does not answer. What this process is short of is no fault of the proxy: it is tried again.
+    pub(super) fn keep_supplied(&mut self, now: Instant) -> io::Result<()> {
+        if self.is_lost {
             return Ok(());
         }
-        warn!("l7-proxy (pid {}) has lost whom it asks for sockets; it gets somebody else", self.pid);
-        self.give_supply()
+        match self.supply.renewed(now, self.pid, supply::start) {
+            Some(of_proxy) => self.ask_with(&Ask::Supply, &[of_proxy.as_fd()]).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Copies of its listening sockets.

@@ -85,7 +85,14 @@ impl Api {
     }
 
     pub(super) async fn connect(&self) -> Result<TlsStream<TcpStream>, Failure> {
-        let failed = |error: io::Error| Failure::Reach(format!("{self}: {error}"));
+        let failed = |error: io::Error| {
+            let advice = if error.to_string().contains("UnknownIssuer") {
+                "; if it signed its certificate itself, name that with --ca"
+            } else {
+                ""
+            };
+            Failure::Reach(format!("{self}: {error}{advice}"))
+        };
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((bare, self.port)).await.map_err(failed)?;
         self.connector.connect(self.name.clone(), stream).await.map_err(failed)

@@ -38,6 +38,8 @@ const MAX_ANSWER: usize = 64 << 20;
 pub enum Failure {
     /// lb-user cannot be reached.
     Reach(String),
+    /// It does not let this user or token in, or not that far.
+    NotAllowed(String),
     /// It was not asked: the command makes no sense.
     Usage(String),
     /// It answered, but with a refusal or something that is not understood.
@@ -52,7 +54,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reach(why) => write!(f, "cannot reach lb-user: {why}"),
-            Self::Usage(why) | Self::Answer(why) | Self::TimeUp(why) | Self::Unwell(why) => f.write_str(why),
+            Self::NotAllowed(why)
+            | Self::Usage(why)
+            | Self::Answer(why)
+            | Self::TimeUp(why)
+            | Self::Unwell(why) => f.write_str(why),
         }
     }
 }
@@ -203,7 +209,7 @@ fn refusal(status: StatusCode, body: &str) -> Failure {
     };
     match status {
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => {
-            Failure::Reach(why)
+            Failure::NotAllowed(why)
         }
         _ => Failure::Answer(why),
     }
@@ -299,7 +305,7 @@ mod tests {
             ),
             (
                 "HTTP/1.1 403 No\r\n\r\n{\"error\":{\"code\":\"forbidden\",\"message\":\"you may not\"}}",
-                Failure::Reach("lb-user refused: you may not".into()),
+                Failure::NotAllowed("lb-user refused: you may not".into()),
             ),
             (
                 "HTTP/1.1 500 No\r\n\r\noops",

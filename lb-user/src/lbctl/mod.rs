@@ -51,7 +51,7 @@ use crate::{admin::DEFAULT_SOCKET, snapshot::Snapshot};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 lb-user answered; 1 it refused, or its answer was not understood;
-2 wrong usage; 3 lb-user cannot be reached (not running, or no permission);
+2 wrong usage; 3 lb-user cannot be reached (not running), or the user or token may not;
 4 what was waited for has not come in time; 5 something does not answer (verify, probe).";
 
 /// Asks a running lb-user, the load balancer daemon, over its admin socket.
@@ -187,7 +187,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(match failure {
                 Failure::Answer(_) => 1,
                 Failure::Usage(_) => 2,
-                Failure::Reach(_) => 3,
+                Failure::Reach(_) | Failure::NotAllowed(_) => 3,
                 Failure::TimeUp(_) => 4,
                 Failure::Unwell(_) => 5,
             })

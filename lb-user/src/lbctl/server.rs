@@ -123,14 +123,13 @@ fn line(change: &ServerChange) -> String {
 /// Waits until the servers have no connections any more.
 fn wait(at: &At, changes: &[ServerChange], patience: Option<Duration>) -> Result<(), Failure> {
     let begin = Instant::now();
-    let mut count = Count::since(&status_of(at)?);
-    let (mut seen, mut gone): (Option<Vec<String>>, Option<Instant>) = (None, None);
+    let (mut count, mut seen, mut gone) = (None::<Count>, None::<Vec<String>>, None::<Instant>);
     loop {
         match status_of(at) {
             Ok(snapshot) => {
                 gone = None;
                 let left = left(&snapshot, changes);
-                let counted = count.is_fresh(&snapshot);
+                let counted = count.get_or_insert_with(|| Count::since(&snapshot)).is_fresh(&snapshot);
                 if counted && left.is_empty() {
                     return print("no connections are left\n");
                 }

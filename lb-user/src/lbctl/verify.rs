@@ -1,5 +1,7 @@
 //! `lbctl verify`: opens every VIP as a client would, and says which answer (R77).
 
+mod ask;
+
 use std::{
     collections::HashSet,
     fmt,
@@ -65,6 +67,8 @@ struct Attempt {
     protocol: String,
     /// What is asked; or why nothing is.
     ask: Result<Check, String>,
+    /// Why a connection that opens is not enough.
+    not_enough: Option<String>,
 }
 
 /// What came of it. Field names and meanings are part of the interface.
@@ -143,15 +147,19 @@ fn plan(snapshot: &Snapshot, config: Option<&Config>, names: &[String]) -> Resul
     let wanted = |vip: &&VipStatus| names.is_empty() || names.contains(&vip.name);
     let attempts = snapshot.vips.iter().filter(wanted).flat_map(|vip| {
         let configured = config.and_then(|config| config.vips.iter().find(|other| is_same(vip, other)));
-        ports(vip).into_iter().map(move |port| Attempt {
-            vip: vip.name.clone(),
-            address: SocketAddr::new(vip.address, port),
-            protocol: vip.protocol.clone(),
-            ask: match vip {
+        ports(vip).into_iter().map(move |port| {
+            let ask = match vip {
                 VipStatus { served: false, .. } => Err("it is not served yet".into()),
                 VipStatus { enabled: false, .. } => Err("it is disabled".into()),
-                _ => Ok(ask(vip, configured, port)),
-            },
+                _ => Ok(ask::ask(vip, configured, port)),
+            };
+            Attempt {
+                vip: vip.name.clone(),
+                address: SocketAddr::new(vip.address, port),
+                protocol: vip.protocol.clone(),
+                not_enough: ask.as_ref().ok().and_then(|check| ask::nobody_behind(vip, check)),
+                ask,
+            }
         })
     });
     Ok(attempts.collect())
@@ -167,18 +175,6 @@ fn ports(vip: &VipStatus) -> Vec<u16> {
     let first = |range: &str| range.split('-').next()?.trim().parse().ok();
     let ports: Vec<u16> = vip.ports.split(',').filter_map(first).collect();
     if ports.is_empty() { vip.check_port.into_iter().collect() } else { ports }
-}
-
-/// The VIP's own health check where it is about this port; else as little as shows that somebody is there.
-fn ask(vip: &VipStatus, configured: Option<&Vip>, port: u16) -> Check {
-    let of_port = configured.filter(|_| vip.check_port == Some(port)).map(|vip| &vip.health);
-    let check = of_port.filter(|health| health.address.is_none()).map(|health| &health.check);
-    match (vip.protocol.as_str(), check) {
-        ("udp", Some(check @ Check::Udp { .. })) => check.clone(),
-        ("udp", _) => Check::Udp { send: Vec::new(), reply: None },
-        (_, None | Some(Check::Udp { .. } | Check::Icmp | Check::None)) => Check::Tcp,
-        (_, Some(check)) => check.clone(),
-    }
 }
 
 /// Carries out all attempts, many at once; what came of them, in their order.
@@ -212,7 +208,7 @@ async fn own_addresses() -> HashSet<IpAddr> {
 impl Attempt {
     /// Does it. What this host sends to its own address never leaves it: that the VIP does not answer then says nothing.
     async fn carry_out(self, network: &Network, limit: Duration, is_own: bool) -> Row {
-        let Self { vip, address, protocol, ask } = self;
+        let Self { vip, address, protocol, ask, not_enough } = self;
         let row = |attempt, result, detail, milliseconds| Row {
             vip,
             address,
@@ -234,7 +230,7 @@ impl Attempt {
         }
         let begin = Instant::now();
         let (result, detail) = match network.once(address, &check, limit).await {
-            Outcome::Success(found) => (Answer::Ok, found),
+            Outcome::Success(found) => not_enough.map_or((Answer::Ok, found), |why| (Answer::Failed, why)),
             Outcome::Failure(why) | Outcome::Inconclusive(why) => (Answer::Failed, why),
         };
         row(words, result, detail, begin.elapsed().as_millis().try_into().unwrap_or(u64::MAX))
@@ -333,7 +329,7 @@ mod tests {
         vip.check_port = Some(7);
         vip.protocol = "udp".into();
         assert_eq!(ports(&vip), [7]);
-        assert_eq!(ask(&vip, None, 7), Check::Udp { send: Vec::new(), reply: None });
+        assert_eq!(ask::ask(&vip, None, 7), Check::Udp { send: Vec::new(), reply: None });
     }
 
     #[tokio::test]
@@ -341,10 +337,19 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let attempt = |address, ask| Attempt { vip: "v".into(), address, protocol: "tcp".into(), ask };
+        let attempt = |address, ask| Attempt {
+            vip: "v".into(),
+            address,
+            protocol: "tcp".into(),
+            ask,
+            not_enough: None,
+        };
         let (network, limit) = (Network::default(), Duration::from_secs(5));
         let row = attempt(open, Ok(Check::Tcp)).carry_out(&network, limit, false).await;
         assert_eq!((row.result, row.detail.as_str()), (Answer::Ok, "connected"));
+        let nobody = Attempt { not_enough: Some("nobody".into()), ..attempt(open, Ok(Check::Tcp)) };
+        let row = nobody.carry_out(&network, limit, false).await;
+        assert_eq!((row.result, row.detail.as_str()), (Answer::Failed, "nobody"));
         let row = attempt(closed, Ok(Check::Tcp)).carry_out(&network, limit, false).await;
         assert_eq!((row.result, row.detail.as_str()), (Answer::Failed, "connection refused"));
         let row = attempt(open, Ok(Check::Tcp)).carry_out(&network, limit, true).await;
@@ -353,7 +358,8 @@ mod tests {
         assert_eq!(row.result, Answer::Skipped);
         let from = Network::default().with_source(Some(IpAddr::from([127, 0, 0, 77])));
         let (outcome, accepted) = tokio::join!(from.once(open, &Check::Tcp, limit), async {
-            // The first one is that of above.
+            // The first two are those of above.
+            let _ = listener.accept().await.unwrap();
             let _ = listener.accept().await.unwrap();
             listener.accept().await.unwrap().1
         });

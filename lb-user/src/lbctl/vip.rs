@@ -106,7 +106,7 @@ pub struct Keys {
     /// tcp or udp.
     #[arg(long)]
     protocol: Option<String>,
-    /// How traffic reaches the servers: snat, nat, dr, ipip or gue.
+    /// How traffic reaches the servers: snat, nat, dr, ipip, gue, http or tcp.
     #[arg(long)]
     mode: Option<String>,
     /// The pool that serves.

@@ -14,6 +14,7 @@ mod vip;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -81,14 +82,17 @@ impl Config {
 
     /// The same configuration with what was found of the names of servers.
     #[must_use]
-    pub fn with_addresses(&self, findings: &HashMap<Name, Found>) -> Self {
-        let mut config = self.clone();
+    pub fn with_addresses(self: &Arc<Self>, findings: &HashMap<Name, Found>) -> Arc<Self> {
+        if self.names().is_empty() {
+            return Arc::clone(self);
+        }
+        let mut config = Self::clone(self);
         for server in config.pools.iter_mut().flat_map(|pool| &mut pool.servers) {
             if let Address::Named(name, found) = &mut server.address {
                 *found = findings.get(name).cloned().unwrap_or(Found::NotYet);
             }
         }
-        config
+        Arc::new(config)
     }
 
     /// The own pool of a VIP, if it has one: of layer 4 modes the only one.

@@ -2,7 +2,7 @@
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
 };
 use rtnetlink::packet_core::NLM_F_DUMP;
 
@@ -23,6 +23,8 @@ pub struct Link {
     pub up: bool,
     /// Whether there is somebody at the other end of the cable.
     pub carrier: bool,
+    /// Whether it is one end of a pair of virtual interfaces.
+    pub veth: bool,
     /// The XDP program on it, if any.
     pub xdp: Option<Xdp>,
 }
@@ -122,6 +124,7 @@ fn read(message: &LinkMessage) -> Link {
         mtu: 0,
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::LowerUp),
+        veth: false,
         xdp: None,
     };
     for attribute in &message.attributes {
@@ -131,6 +134,7 @@ fn read(message: &LinkMessage) -> Link {
                 link.mac = mac.as_slice().try_into().ok();
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             LinkAttribute::Xdp(attributes) => link.xdp = read_xdp(attributes),
             _ => {}
         }

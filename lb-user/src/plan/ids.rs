@@ -14,7 +14,10 @@ use lb_common::abi::{MAX_SERVERS, MAX_VIPS, ServerRef};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Census;
-use crate::{health::TargetId, model::Config};
+use crate::{
+    health::{Pair, TargetId},
+    model::{Config, Member, Vip},
+};
 
 /// The numbers given out so far.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -155,11 +158,12 @@ impl Ids {
     #[must_use]
     pub fn fit(&self, config: &Config) -> bool {
         let mut servers = 0;
-        let has_number = |(id, address): (TargetId, Option<IpAddr>)| {
+        let has_number = |(vip, member): (&Vip, Member<'_>)| {
             servers += 1;
-            self.servers.get(&id).is_some_and(|(_, known)| *known == address)
+            let id: &dyn Pair = &(&*vip.name, &*member.name);
+            self.servers.get(id).is_some_and(|(_, known)| *known == member.server.address())
         };
-        targets(config).all(has_number)
+        config.pairs().all(has_number)
             && servers == self.servers.len()
             && config.vips.len() == self.vips.len()
             && config.vips.iter().all(|vip| self.vips.contains_key(&vip.name))
@@ -199,13 +203,13 @@ impl Ids {
 
     /// The address that a server in a VIP had last, if it had one.
     #[must_use]
-    pub fn address(&self, id: &TargetId) -> Option<IpAddr> {
+    pub fn address(&self, id: &dyn Pair) -> Option<IpAddr> {
         self.servers.get(id)?.1
     }
 
     /// The number of a server in a VIP.
     #[must_use]
-    pub fn server(&self, id: &TargetId) -> Option<ServerRef> {
+    pub fn server(&self, id: &dyn Pair) -> Option<ServerRef> {
         self.servers.get(id).map(|(server, _)| *server)
     }
 }

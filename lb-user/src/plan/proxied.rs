@@ -16,7 +16,7 @@ use super::{
     steering::{Admin, Steering},
 };
 use crate::{
-    health::TargetId,
+    health::Pair,
     model::{Algorithm, Config, Lead, Mode, OnDown, Persistence, Proxy, Server, Tls, Vip},
     snapshot::Health,
 };
@@ -29,7 +29,13 @@ pub struct Inputs<'a> {
     /// What the operator has said for the time being.
     pub steering: &'a Steering,
     /// Which servers are well.
-    pub health: &'a dyn Fn(&TargetId) -> Health,
+    pub health: &'a dyn Fn(&dyn Pair) -> Health,
+}
+
+impl Inputs<'_> {
+    fn health_of(&self, vip: &Vip, lead: &Lead<'_>, server: &Server) -> Health {
+        (self.health)(&(&*vip.name, &*lead.name_of(&server.name)))
+    }
 }
 
 /// VIPs that clients were let into before.
@@ -85,12 +91,8 @@ pub fn of_config(config: &Config) -> spec::Spec {
 
 /// Whether nothing is known of the servers of a pool. One without servers has nobody to wait for.
 fn all_unknown(inputs: &Inputs<'_>, vip: &Vip, lead: &Lead<'_>) -> bool {
-    let unknown = |server: &Server| (inputs.health)(&id(vip, lead, server)) == Health::Unknown;
+    let unknown = |server: &Server| inputs.health_of(vip, lead, server) == Health::Unknown;
     !lead.pool.servers.is_empty() && lead.pool.servers.iter().all(unknown)
-}
-
-fn id(vip: &Vip, lead: &Lead<'_>, server: &Server) -> TargetId {
-    TargetId::new(&vip.name, lead.name_of(&server.name))
 }
 
 fn service(vip: &Vip, leads: &[Lead<'_>], closed: bool) -> spec::Service {
@@ -204,11 +206,11 @@ fn pool_of(
     // Clients are in already, so they cannot wait for the first checks of a pool that was just added: to try it is better
     // than to refuse them for certain.
     let is_new = is_open && all_unknown(inputs, vip, &lead);
-    let health = |server: &Server| match (inputs.health)(&id(vip, &lead, server)) {
+    let health = |server: &Server| match inputs.health_of(vip, &lead, server) {
         Health::Unknown if is_new && !rule.one_for_all => Health::Up,
         health => health,
     };
-    let admin = |server: &Server| inputs.steering.state(&id(vip, &lead, server));
+    let admin = |server: &Server| inputs.steering.state(&(&*vip.name, &*lead.name_of(&server.name)));
     let condition = |server: &Server| match (admin(server), health(server)) {
         (Admin::Ready, Health::Up) => Condition::Usable,
         (Admin::Ready, Health::Unknown) => Condition::Pending,
@@ -248,6 +250,14 @@ fn pool_of(
         slow_start: own.slow_start,
         outliers: own.outliers,
     }
+}
+
+/// Which servers of a pool get what is new: those that are up and have a weight, backups while there is no other.
+pub fn takers(pool: &spec::Pool) -> impl Iterator<Item = &str> {
+    let takes = |server: &&spec::Server| server.state == spec::ServerState::Up && server.weight > 0;
+    let regular = pool.servers.iter().filter(takes).any(|server| !server.backup);
+    let takers = pool.servers.iter().filter(takes).filter(move |server| !(regular && server.backup));
+    takers.map(|server| server.name.as_str())
 }
 
 /// What differs between two specifications, if it is only in which state servers are.

@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    health::TargetId,
+    health::{Pair, TargetId},
     model::{Lead, Server, Vip},
 };
 
-/// What the operator wants of a server for the time being (R26).
+/// What the operator wants of a server for the time being.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Admin {
@@ -77,13 +77,13 @@ impl Steering {
 
     /// What is wanted of a server.
     #[must_use]
-    pub fn state(&self, id: &TargetId) -> Admin {
+    pub fn state(&self, id: &dyn Pair) -> Admin {
         self.states.get(id).copied().unwrap_or_default()
     }
 
     /// The weight that a server has instead of the one in the configuration.
     #[must_use]
-    pub fn weight(&self, id: &TargetId) -> Option<u16> {
+    pub fn weight(&self, id: &dyn Pair) -> Option<u16> {
         self.weights.get(id).copied()
     }
 

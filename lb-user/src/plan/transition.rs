@@ -71,7 +71,7 @@ impl Wanted {
     /// The picture when nothing is there yet and nothing has to be waited for.
     #[must_use]
     pub fn at_once(self) -> Desired {
-        Rings::new(Duration::ZERO).advance(&self, Duration::ZERO)
+        Rings::new(Duration::ZERO).advance(self, Duration::ZERO)
     }
 }
 
@@ -142,21 +142,21 @@ impl Rings {
 
     /// Goes as far towards `wanted` as can be now: what the maps are to contain. To be followed by
     /// [`Self::carried_out`] once they do.
-    pub fn advance(&mut self, wanted: &Wanted, now: Duration) -> Desired {
+    pub fn advance(&mut self, wanted: Wanted, now: Duration) -> Desired {
         self.step += 1;
         self.vips.retain(|vip, _| wanted.rings.contains_key(vip));
-        let mut desired = wanted.maps.clone();
+        let mut desired = wanted.maps;
         let mut willing = HashSet::new();
-        for (&vip, goal) in &wanted.rings {
+        for (vip, goal) in wanted.rings {
             let clock = Clock { step: self.step, learn: self.learn, carried_out: &self.carried_out, now };
             let passage = self.vips.entry(vip).or_insert_with(|| {
                 self.changed = true;
                 match self.before.remove(&vip) {
-                    Some(live) => Passage::resume(goal, live, clock.step),
-                    None => Passage::begin(goal),
+                    Some(live) => Passage::resume(&goal, live, clock.step),
+                    None => Passage::begin(&goal),
                 }
             });
-            self.changed |= passage.advance(goal, &clock);
+            self.changed |= passage.advance(&goal, &clock);
             willing.extend(passage.staying.intersection(&goal.willing).copied());
             desired.rings.insert(vip, passage.live.clone());
         }

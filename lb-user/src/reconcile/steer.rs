@@ -31,16 +31,17 @@ impl<D: Datapath> Reconciler<D> {
             let of = if wanted == "*" { "any VIP".into() } else { format!("VIP {wanted:?}") };
             return Err(format!("there is no server {name:?} in {of}; lbctl status lists them"));
         }
+        let steering = self.steering.edit();
         let change = |id: TargetId| {
             if let Some(state) = state {
-                self.steering.set_state(id.clone(), *state);
+                steering.set_state(id.clone(), *state);
             }
             if let Some(weight) = weight {
-                self.steering.set_weight(id.clone(), weight.now());
+                steering.set_weight(id.clone(), weight.now());
             }
             ServerChange {
-                state: self.steering.state(&id),
-                weight: self.steering.weight(&id),
+                state: steering.state(&id),
+                weight: steering.weight(&id),
                 vip: id.vip,
                 server: id.server,
                 effects: Vec::new(),
@@ -57,7 +58,7 @@ impl<D: Datapath> Reconciler<D> {
         let VipRequest { vip: wanted, enabled } = request;
         let names: Vec<_> = self.vips_named(wanted)?.into_iter().map(|vip| vip.name.clone()).collect();
         let change = |vip: String| {
-            self.steering.set_enabled(&vip, *enabled);
+            self.steering.edit().set_enabled(&vip, *enabled);
             VipChange { vip, enabled: *enabled, effects: Vec::new() }
         };
         Ok(names.into_iter().map(change).collect())
@@ -89,13 +90,13 @@ impl<D: Datapath> Reconciler<D> {
                 turned.insert(TargetId::new(&vip.name, member.name), name);
             }
         }
-        self.steering.rename(|id| turned.get(&id).cloned().unwrap_or(Some(id)));
+        self.steering.edit().rename(|id| turned.get(&id).cloned().unwrap_or(Some(id)));
     }
 
     /// Forgets what was said about servers and VIPs that are not configured any more.
     pub(super) fn forget_what_is_gone(&mut self) {
         let ids = &self.ids;
-        self.steering.retain(|id| ids.server(id).is_some(), |vip| ids.vip(vip).is_some());
+        self.steering.edit().retain(|id| ids.server(id).is_some(), |vip| ids.vip(vip).is_some());
     }
 
     /// The VIP of this name; all of them for `*`.

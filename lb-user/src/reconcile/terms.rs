@@ -1,5 +1,7 @@
 //! Under which conditions the operator's word is taken, and what it would bring: asked of the plan itself.
 
+use std::{collections::HashSet, sync::Arc};
+
 use lb_common::abi::{ServerRef, server_flags};
 use tracing::info;
 
@@ -10,9 +12,12 @@ use crate::{
         version::{Denial, Terms, Version},
     },
     datapath::Datapath,
-    health::TargetId,
+    health::{Pair, TargetId},
     model::{Config, Empty, Vip},
-    plan::{Admin, Desired, Steering},
+    plan::{
+        Admin, Steering, proxied,
+        select::{self, Settled},
+    },
 };
 
 impl<D: Datapath> Reconciler<D> {
@@ -34,7 +39,11 @@ impl<D: Datapath> Reconciler<D> {
     ///
     /// # Errors
     /// When it does not fit into the maps, or something else is in use than who wants it has seen.
-    pub fn adopt(&mut self, config: Config, adoption: Option<Adoption>) -> Result<Done<()>, Denial> {
+    pub fn adopt(
+        &mut self,
+        config: impl Into<Arc<Config>>,
+        adoption: Option<Adoption>,
+    ) -> Result<Done<()>, Denial> {
         let before = self.version();
         if let Some(adoption) = &adoption {
             self.ledger.agree(&adoption.terms, &self.steering)?;
@@ -92,8 +101,7 @@ impl<D: Datapath> Reconciler<D> {
 
     /// Tells of each change what would become of its VIP.
     fn foresee<T: Steered>(&self, said: &Steering, changes: &mut [T]) {
-        let outlook = |steering| self.wanted(steering, &mut self.settled.clone()).maps;
-        let (now, then) = (outlook(&self.steering), outlook(said));
+        let (now, then) = (self.takers(&self.steering), self.takers(said));
         for change in changes {
             let vip = self.config.vips.iter().find(|vip| vip.name == change.vip());
             let effects = vip.map(|vip| self.effects(vip, said, &now, &then)).unwrap_or_default();
@@ -101,23 +109,53 @@ impl<D: Datapath> Reconciler<D> {
         }
     }
 
+    /// Which servers take new flows if the operator says this: by the kernel's tables, or by what l7-proxy is told.
+    fn takers(&self, steering: &Steering) -> HashSet<TargetId> {
+        let maps = self.wanted(steering, &mut Settled::clone(&self.settled)).maps;
+        let health = |id: &dyn Pair| self.health_of(id);
+        let inputs = proxied::Inputs { config: &self.config, steering, health: &health };
+        let spec = proxied::spec(&inputs, &mut Settled::clone(&self.settled), &mut self.proxied.1.clone());
+        let mut takers = HashSet::new();
+        for (vip, leads) in self.config.services().filter(|(vip, _)| steering.is_enabled(&vip.name)) {
+            for lead in leads {
+                let key = select::key(&vip.name, &lead);
+                let told = spec.pools.iter().find(|pool| pool.name == key).into_iter();
+                let of_proxy = told.flat_map(proxied::takers);
+                takers.extend(of_proxy.map(|server| TargetId::new(&vip.name, lead.name_of(server))));
+                let of_kernel = lead.members().map(|member| TargetId::new(&vip.name, member.name));
+                takers.extend(of_kernel.filter(|id| {
+                    let entry = self.ids.server(id).and_then(|server| maps.servers.get(&server.index()));
+                    entry.is_some_and(|entry| entry.flags & server_flags::ACCEPTS_NEW != 0)
+                }));
+            }
+        }
+        takers
+    }
+
     /// What would become of a VIP: the servers' part in it, then its own.
-    fn effects(&self, vip: &Vip, said: &Steering, now: &Desired, then: &Desired) -> Vec<String> {
+    fn effects(
+        &self,
+        vip: &Vip,
+        said: &Steering,
+        now: &HashSet<TargetId>,
+        then: &HashSet<TargetId>,
+    ) -> Vec<String> {
         let mut effects = Vec::new();
         let enabled = (self.steering.is_enabled(&vip.name), said.is_enabled(&vip.name));
         let mut takes = (false, false);
         for member in self.config.members_of(vip) {
             let name = &member.name;
             let id = TargetId::new(&vip.name, name.as_ref());
-            let index = self.ids.server(&id).map(ServerRef::index).unwrap_or_default();
-            let takes_flows = |maps: &Desired| {
-                maps.servers.get(&index).is_some_and(|entry| entry.flags & server_flags::ACCEPTS_NEW != 0)
-            };
-            let (before, after) = (takes_flows(now), takes_flows(then));
+            let (before, after) = (now.contains(&id), then.contains(&id));
             takes = (takes.0 || before, takes.1 || after);
-            let open = self.census.by_server.get(&index).copied().unwrap_or(0);
             if said.state(&id) == Admin::Halt && self.steering.state(&id) != Admin::Halt {
-                effects.push(format!("{name}: its {open} open flows are reset"));
+                effects.push(if vip.mode.is_layer4() {
+                    let index = self.ids.server(&id).map(ServerRef::index).unwrap_or_default();
+                    let open = self.census.by_server.get(&index).copied().unwrap_or(0);
+                    format!("{name}: its {open} open flows are reset")
+                } else {
+                    format!("{name}: its open connections are reset")
+                });
             }
             let (was, is) = (self.steering.state(&id), said.state(&id));
             match (before, after) {
@@ -184,10 +222,10 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        super::tests::{all_up, reconciler, with},
+        super::tests::{all_up, health, reconciler, with},
         *,
     };
-    use crate::{admin::Weight, datapath::fake::Fake};
+    use crate::{admin::Weight, datapath::fake::Fake, snapshot::Health};
 
     fn request(vip: &str, state: Option<Admin>, weight: Option<Weight>) -> ServerRequest {
         ServerRequest { vip: vip.into(), server: "s1".into(), state, weight }
@@ -225,6 +263,33 @@ mod tests {
         assert!(told[0].effects.iter().any(|line| line.starts_with("new flows are refused")), "{told:?}");
         assert_eq!((reconciler.version(), reconciler.facts().admin), before);
         assert_eq!(reconciler.step(Duration::ZERO), Ok(0));
+    }
+
+    #[test]
+    fn a_dry_run_is_right_about_servers_behind_the_proxy() {
+        let mut reconciler = ready();
+        for server in ["s1", "s2"] {
+            reconciler.on_health(health("proxied", server, Health::Up));
+        }
+        reconciler.step(Duration::ZERO).unwrap();
+        let dry = Terms::default().with_dry_run(true);
+        let mut effects = |state| {
+            reconciler
+                .on_server_request(&request("proxied", Some(state), None), &dry)
+                .unwrap()
+                .what
+                .remove(0)
+                .effects
+        };
+        assert_eq!(effects(Admin::Drain), ["s1 takes no new flows any more"]);
+        assert_eq!(
+            effects(Admin::Halt),
+            ["s1: its open connections are reset", "s1 takes no new flows any more"]
+        );
+        assert_eq!(effects(Admin::Ready), ["nothing is different"]);
+        let disable = VipRequest { vip: "proxied".into(), enabled: false };
+        let told = reconciler.on_vip_request(&disable, &dry).unwrap().what.remove(0).effects;
+        assert_eq!(told.first().map(String::as_str), Some("s1 takes no new flows any more"), "{told:?}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub enum Edit {
         /// Its name.
         name: String,
     },
-    /// A VIP like another one (R23).
+    /// A VIP like another one.
     CloneVip {
         /// The name of the other.
         from: String,

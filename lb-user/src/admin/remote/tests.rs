@@ -113,7 +113,7 @@ async fn a_role_may_what_it_may_and_everything_else_is_written_down() {
     ] {
         match (bench.ask(token, path, body).await, fits) {
             (Ok(_), Ok(())) => {}
-            (Err(Failure::Reach(why)), Err(expected)) => assert!(why.contains(expected), "{why}"),
+            (Err(Failure::NotAllowed(why)), Err(expected)) => assert!(why.contains(expected), "{why}"),
             (other, _) => panic!("{token} {path}: {other:?}"),
         }
     }
@@ -147,7 +147,7 @@ async fn a_token_is_revoked_while_everything_runs() {
     let text = fs::read_to_string(bench.file("tokens")).unwrap();
     write(&bench.file("tokens"), text.lines().next().unwrap());
     assert!(bench.handle.read_access_again().is_empty());
-    assert!(matches!(bench.ask("admin", "/v1/status", None).await, Err(Failure::Reach(_))));
+    assert!(matches!(bench.ask("admin", "/v1/status", None).await, Err(Failure::NotAllowed(_))));
     assert!(bench.ask("viewer", "/v1/status", None).await.is_ok());
 }
 

@@ -47,38 +47,49 @@ pub struct Spot {
     pub column: u32,
 }
 
-/// Where things stand in a configuration.
+/// Where a file begins.
+const BEGIN: Spot = Spot { line: 1, column: 1 };
+
+/// Where things stand in a configuration, in its order: mostly nobody asks, so nothing is made of it before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
     pub(super) file: Arc<str>,
     /// Each VIP's port, or whatever says best what it listens on.
-    pub(super) vips: HashMap<String, Spot>,
+    pub(super) vips: Vec<Spot>,
     /// The address of each pool's servers.
-    pub(super) servers: HashMap<(String, String), Spot>,
+    pub(super) servers: Vec<Vec<Spot>>,
 }
 
-impl Places {
+impl Checked {
     /// A finding about what a VIP listens on.
     #[must_use]
     pub fn about_vip(&self, severity: Severity, vip: &str, problem: &str) -> Diagnostic {
-        let spot = self.vips.get(vip).copied().unwrap_or(Spot { line: 1, column: 1 });
-        self.diagnostic(severity, spot, format!("VIP {vip:?}: {problem}"))
+        let at = self.config.vips.iter().position(|known| known.name == vip);
+        let spot = at.and_then(|at| self.places.vips.get(at)).copied().unwrap_or(BEGIN);
+        self.places.diagnostic(severity, spot, format!("VIP {vip:?}: {problem}"))
     }
 
     /// A finding about the file as a whole.
     #[must_use]
     pub fn about_file(&self, severity: Severity, problem: &str) -> Diagnostic {
-        self.diagnostic(severity, Spot { line: 1, column: 1 }, problem.to_owned())
+        self.places.diagnostic(severity, BEGIN, problem.to_owned())
     }
 
     /// A finding about where a server is.
     #[must_use]
     pub fn about_server(&self, severity: Severity, pool: &str, server: &str, problem: &str) -> Diagnostic {
-        let key = (pool.to_owned(), server.to_owned());
-        let spot = self.servers.get(&key).copied().unwrap_or(Spot { line: 1, column: 1 });
-        self.diagnostic(severity, spot, format!("pool {pool:?}: server {server:?}: {problem}"))
+        let spot = || {
+            let at = self.config.pools.iter().position(|known| known.name == pool)?;
+            let servers = &self.config.pools[at].servers;
+            let place = servers.iter().position(|known| known.name == server)?;
+            self.places.servers.get(at)?.get(place).copied()
+        };
+        let problem = format!("pool {pool:?}: server {server:?}: {problem}");
+        self.places.diagnostic(severity, spot().unwrap_or(BEGIN), problem)
     }
+}
 
+impl Places {
     fn diagnostic(&self, severity: Severity, spot: Spot, message: String) -> Diagnostic {
         Diagnostic { file: Arc::clone(&self.file), severity, line: spot.line, column: spot.column, message }
     }

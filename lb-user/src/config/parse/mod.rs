@@ -6,6 +6,7 @@
 mod across;
 mod health;
 mod names;
+mod odd;
 mod options;
 mod pools;
 mod proxy;
@@ -54,13 +55,12 @@ fn flows(raw: &RawConfig) -> FlowTables {
 
 /// Where VIPs and servers stand.
 pub(super) fn places(report: &Report<'_>, raw: &RawConfig, file: &str) -> Places {
-    let vip =
-        |vip: &RawNamedVip| (vip.name.value.clone(), report.spot(across::own_place(&vip.own, vip.name.at)));
-    let servers = raw.pools.iter().flat_map(|pool| {
-        pools::servers_of(pool).iter().filter_map(|server| {
-            let key = (pool.name.value.clone(), server.name.value()?.clone());
-            Some((key, report.spot(server.address.get()?.at)))
-        })
+    let vip = |vip: &RawNamedVip| report.spot(across::own_place(&vip.own, vip.name.at));
+    let servers = raw.pools.iter().map(|pool| {
+        let places =
+            pools::servers_of(pool).iter().map(|server| server.address.get().map(|address| address.at));
+        // Who has none makes the configuration one that cannot be used.
+        places.map(|place| report.spot(place.unwrap_or_default())).collect()
     });
     Places { file: file.into(), vips: raw.vips.iter().map(vip).collect(), servers: servers.collect() }
 }

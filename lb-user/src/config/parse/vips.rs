@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    health, options,
+    health, odd, options,
     pools::{Index, PoolFacts, servers_of},
     proxy::span,
     quic,
@@ -15,10 +15,9 @@ use crate::{
         raw::{RawConfig, RawHealth, RawNamedVip, RawTimeouts, RawTls, RawVip},
         reader::{Broken, Field, Located},
         report::{Place, Report},
-        values::show,
         words::{choices, names, nearest, quote},
     },
-    model::{Algorithm, Check, HealthCheck, Mode, Persistence, Ports, Protocol, ProxiedVip, Tls, Vip},
+    model::{Algorithm, HealthCheck, Mode, Persistence, Ports, Protocol, ProxiedVip, Tls, Vip},
 };
 
 pub(super) const LAYER4: [Mode; 5] = [Mode::Snat, Mode::Nat, Mode::Dr, Mode::Ipip, Mode::Gue];
@@ -129,9 +128,7 @@ pub(super) fn build(
 
     let health = health_of(report, raw, vip, pool.ok().flatten(), &error);
     options::check_probed_port(vip, &health, &error);
-    warn_of_udp(report, vip, &health);
-    warn_of_slow_checks(report, vip, pool.ok().flatten(), &health);
-    warn_of_short_keep_alive(report, vip);
+    odd::of_vip(report, vip, pool.ok().flatten(), &health);
     mention_files(report, vip);
 
     Some(Vip {
@@ -401,74 +398,6 @@ fn check_ports_of_servers(vip: &Inherited<'_>, pool: &PoolFacts<'_>, error: &imp
                 "port of a server in pool {} needs mode \"http\" or \"tcp\", but the mode is \"{mode}\"; write server_port \
                  in the VIP",
                 quote(&pool.raw.name.value)
-            ),
-        );
-    }
-}
-
-/// A UDP service that is probed over TCP: that needs somebody who listens.
-fn warn_of_udp(report: &Report<'_>, vip: &Inherited<'_>, health: &HealthCheck) {
-    let (Some(protocol), Some(ports)) = (vip.protocol.get(), vip.port.value()) else { return };
-    // In other modes UDP is a mistake that was reported.
-    let layer4 = vip.mode.value().is_some_and(|mode| mode.is_layer4());
-    let over_tcp = !matches!(health.check, Check::Udp { .. } | Check::Icmp | Check::None);
-    if !layer4 || protocol.value != Protocol::Udp || health.port.is_some() || !over_tcp {
-        return;
-    }
-    let port = vip.key(|keys| &keys.server_port).value().copied().unwrap_or(ports.first());
-    report.vip_warning(
-        protocol.at,
-        vip.name(),
-        format!(
-            "health is judged by a TCP connection to port {port} of the servers although the service is UDP; if \
-             nothing listens there, set check = \"udp\" or a port in health"
-        ),
-    );
-}
-
-/// A server that drains must be found down while it still serves, or new flows reach one that has stopped (E2).
-fn warn_of_slow_checks(
-    report: &Report<'_>,
-    vip: &Inherited<'_>,
-    pool: Option<&PoolFacts<'_>>,
-    health: &HealthCheck,
-) {
-    let Some(drain) = pool.and_then(|pool| pool.raw.drain_wait.get()) else { return };
-    let needed = health.time_to_fall();
-    if health.check == Check::None {
-        report.vip_warning(drain.at, vip.name(), "nobody sees servers drain: the health check is \"none\"");
-    } else if needed >= drain.value {
-        report.vip_warning(
-            drain.at,
-            vip.name(),
-            format!(
-                "servers stop {} after they begin to drain, but are found down only after up to {} ({} failures); \
-                 make interval or fall smaller, or set fast_interval",
-                show(drain.value),
-                show(needed),
-                health.fall
-            ),
-        );
-    }
-}
-
-/// Routers of platforms keep idle connections for some seconds: of a side that closes first, requests get lost (R32).
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
-fn warn_of_short_keep_alive(report: &Report<'_>, vip: &Inherited<'_>) {
-    let own = vip.key(|keys| &keys.timeouts).value().map(|own| &own.client_idle);
-    let Some(idle) = own.and_then(Field::get).filter(|_| vip.mode.value() == Some(&Mode::Http)) else {
-        return;
-    };
-    if idle.value <= KEEP_ALIVE {
-        report.vip_warning(
-            idle.at,
-            vip.name(),
-            format!(
-                "idle connections of clients are closed after {}; clients that keep them for 5s, as many do, lose \
-                 requests; make client_idle longer than {}",
-                show(idle.value),
-                show(KEEP_ALIVE)
             ),
         );
     }

@@ -21,8 +21,8 @@ pub(super) struct Table<'d, 'r> {
     entries: &'d DeTable<'d>,
     /// The path that names the table in TOML, `vip.web`; empty for the top level.
     path: String,
-    /// How messages name it, `[vip.web]`.
-    label: String,
+    /// How messages name it.
+    label: Label<'d>,
     /// Where it starts.
     at: Place,
     asked: Vec<&'static str>,
@@ -36,6 +36,15 @@ pub(super) struct Table<'d, 'r> {
     named: bool,
 }
 
+/// How messages name a table.
+#[derive(Clone, Copy)]
+enum Label<'d> {
+    /// By its path, `[vip.web]`.
+    Path,
+    /// One of a list: what it is, its name, and its place from 1 on.
+    Item(&'static str, Option<&'d str>, usize),
+}
+
 impl<'d, 'r> Table<'d, 'r> {
     /// Reads the whole document.
     pub(super) fn root<T>(
@@ -43,14 +52,14 @@ impl<'d, 'r> Table<'d, 'r> {
         entries: &'d DeTable<'d>,
         read: impl FnOnce(&mut Self) -> T,
     ) -> T {
-        Self::enter(report, entries, String::new(), String::new(), Place(0), read)
+        Self::enter(report, entries, String::new(), Label::Path, Place(0), read)
     }
 
     fn enter<T>(
         report: &'r Report<'d>,
         entries: &'d DeTable<'d>,
         path: String,
-        label: String,
+        label: Label<'d>,
         at: Place,
         read: impl FnOnce(&mut Self) -> T,
     ) -> T {
@@ -92,7 +101,7 @@ impl<'d, 'r> Table<'d, 'r> {
     ) -> Field<T> {
         let field = self.get(key, read);
         if field.is_absent() {
-            self.missing.push((key, format!("{} needs {key:?}; add {example}", self.label)));
+            self.missing.push((key, format!("{} needs {key:?}; add {example}", self.label())));
             return Field::Broken;
         }
         field
@@ -142,9 +151,7 @@ impl<'d, 'r> Table<'d, 'r> {
             self.wrong(key, value_at, &format!("expected a table such as {example}, found {}", found(value)));
             return Field::Broken;
         };
-        let path = self.path_of(key);
-        let label = format!("[{path}]");
-        let value = Self::enter(self.report, entries, path, label, value_at, read);
+        let value = Self::enter(self.report, entries, self.path_of(key), Label::Path, value_at, read);
         Field::Set(Located { value, key: key_at, at: value_at })
     }
 
@@ -153,7 +160,7 @@ impl<'d, 'r> Table<'d, 'r> {
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
-        kind: &str,
+        kind: &'static str,
         example: &str,
         mut read: impl FnMut(&mut Self) -> T,
     ) -> Field<Vec<T>> {
@@ -171,6 +178,7 @@ impl<'d, 'r> Table<'d, 'r> {
             return Field::Broken;
         };
         let mut all = Vec::with_capacity(items.len());
+        let path = self.path_of(key);
         for (index, item) in items.iter().enumerate() {
             let at = Place(item.span().start);
             let DeValue::Table(entries) = item.get_ref() else {
@@ -179,11 +187,11 @@ impl<'d, 'r> Table<'d, 'r> {
                 continue;
             };
             let name = match entries.get("name").map(|name| name.get_ref()) {
-                Some(DeValue::String(name)) => quote(name),
-                _ => (index + 1).to_string(),
+                Some(DeValue::String(name)) => Some(&**name),
+                _ => None,
             };
-            let label = format!("{kind} {name} of [{}]", self.path);
-            all.push(Self::enter(self.report, entries, self.path_of(key), label, at, &mut read));
+            let label = Label::Item(kind, name, index + 1);
+            all.push(Self::enter(self.report, entries, path.clone(), label, at, &mut read));
         }
         Field::Set(Located { value: all, key: key_at, at: value_at })
     }
@@ -192,7 +200,7 @@ impl<'d, 'r> Table<'d, 'r> {
     pub(super) fn table_or_tables<T>(
         &mut self,
         key: &'static str,
-        kind: &str,
+        kind: &'static str,
         example: &str,
         read: impl FnMut(&mut Self) -> T,
     ) -> Field<Vec<T>> {
@@ -226,8 +234,7 @@ impl<'d, 'r> Table<'d, 'r> {
                 self.report.error(key_at, problem);
             }
             let located = Located { value: name.to_owned(), key: key_at, at: key_at };
-            let label = format!("[{path}]");
-            all.push(Self::enter(self.report, entries, path, label, at, |table| {
+            all.push(Self::enter(self.report, entries, path, Label::Path, at, |table| {
                 table.named = true;
                 read(located, table)
             }));
@@ -259,8 +266,16 @@ impl<'d, 'r> Table<'d, 'r> {
     }
 
     /// How messages name this table.
-    pub(super) fn label(&self) -> &str {
-        &self.label
+    pub(super) fn label(&self) -> String {
+        match self.label {
+            Label::Path => format!("[{}]", self.path),
+            Label::Item(kind, name, number) => {
+                // The path ends with the key of the list.
+                let of = self.path.rsplit_once('.').map_or("", |(of, _)| of);
+                let name = name.map_or_else(|| number.to_string(), quote);
+                format!("{kind} {name} of [{of}]")
+            }
+        }
     }
 
     /// Where this table starts.
@@ -293,7 +308,7 @@ impl<'d, 'r> Table<'d, 'r> {
 
     fn wrong(&self, key: &str, at: Place, problem: &str) {
         let key = plain(key);
-        let key = if self.path.is_empty() { key } else { format!("{key} in {}", self.label) };
+        let key = if self.path.is_empty() { key } else { format!("{key} in {}", self.label()) };
         self.report.error(at, format!("{key}: {problem}"));
     }
 

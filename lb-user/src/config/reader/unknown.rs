@@ -57,7 +57,7 @@ impl Table<'_, '_> {
             } else if self.path.is_empty() {
                 format!("unknown key {} at the top level", quote(key))
             } else {
-                format!("unknown key {} in {}", quote(key), self.label)
+                format!("unknown key {} in {}", quote(key), self.label())
             };
             let hint = match (self.place_of(key), nearest(key, self.asked.iter().copied())) {
                 (Some(place), _) => place.into(),

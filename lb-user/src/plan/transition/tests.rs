@@ -54,7 +54,7 @@ impl Play {
     }
 
     fn step(&mut self) -> Image {
-        let desired = self.rings.advance(&self.wanted, self.now);
+        let desired = self.rings.advance(self.wanted.clone(), self.now);
         self.rings.carried_out(self.now);
         desired.rings[&1].clone()
     }
@@ -208,7 +208,7 @@ fn a_backup_that_is_relieved_takes_new_flows_until_it_is() {
     play.wanted.maps.servers.insert(9, Default::default());
     play.wanted.rings.insert(1, relieved);
     let accepts = |play: &mut Play| {
-        let desired = play.rings.advance(&play.wanted, play.now);
+        let desired = play.rings.advance(play.wanted.clone(), play.now);
         play.rings.carried_out(play.now);
         desired.servers[&9].flags & server_flags::ACCEPTS_NEW != 0
     };
@@ -253,7 +253,7 @@ fn changes_that_follow_each_other_do_not_keep_the_first_from_moving() {
 fn what_was_refused_by_the_kernel_is_not_learned() {
     let mut play = Play::new(goal(Memory::Changes, &[1, 2], &[]));
     play.wanted.rings.insert(1, goal(Memory::Changes, &[1, 2, 3], &[]));
-    let _ = play.rings.advance(&play.wanted, play.now);
+    let _ = play.rings.advance(play.wanted.clone(), play.now);
     // Not carried out; and again, later.
     play.now += LEARN;
     let _ = play.step();

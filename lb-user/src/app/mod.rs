@@ -10,58 +10,50 @@
 //! The maps know the VIPs before the first client can: a connection that comes early is dropped until a server
 //! is known to be up, and tried again by the client. Left to the host it would be refused.
 
+mod interfaces;
+mod serve;
+
 use std::{
-    net::SocketAddr,
-    panic::AssertUnwindSafe,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    collections::HashSet, net::SocketAddr, panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use futures_util::FutureExt as _;
 use l7_spec::Span;
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, Notify, mpsc, watch},
-};
+use tokio::sync::{Mutex, Notify, watch};
 use tracing::{info, warn};
 
+pub(crate) use self::interfaces::{attach_all, confirm, find_links, lost};
+use self::{
+    interfaces::warn_of_veth,
+    serve::{Reload, serve},
+};
 use crate::{
     admin,
-    connections::Connections,
     datapath::{
-        attach::{self, Attached, Program, Wanted},
+        attach::{Program, Wanted},
         events::Events,
         flows::FlowTables,
         load::{Loaded, Sizes, load_onto},
         maps::Maps,
-        pins::Pins,
     },
-    health::Checker,
-    hops::{self, Scout},
+    hops::Scout,
     l7, listeners,
     lock::Lock,
     memory::{self, Notebook},
     metrics,
     model::{Config, PortRange},
     names::{self, Findings},
-    netlink::{
-        Netlink,
-        links::{Link, XdpMode},
-        sysctl,
-        watch::Watch,
-    },
-    notify::{Manager, Worker},
+    netlink::{Netlink, links::Link, sysctl, watch::Watch},
+    notify::Manager,
     picture::{self, About},
     plan::{proxied, snat},
-    reconcile::{self, Inbox, Reconciler, apart::Apart},
-    reload::{self, Followers, Reloader},
+    premises::Host,
+    reconcile::Reconciler,
+    reload::{self},
     signals::Signals,
-    snapshot::{Interface, LastReload, Snapshot},
-    sweep,
+    snapshot::Interface,
     takeover::{self, Found},
-    trace::Eyes,
     vip_addresses::{self, VipAddresses},
     ways_back::{self, WaysBack},
 };
@@ -94,9 +86,6 @@ pub struct Options {
 /// How long a start that takes over looks for the ways to the servers.
 const FIND_SERVERS: Duration = Duration::from_secs(2);
 
-/// Messages that may wait for the loop, of each kind.
-const BACKLOG: usize = 1_024;
-
 /// Runs the balancer until it is told to stop.
 ///
 /// # Errors
@@ -107,11 +96,13 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     let (notices, link_notices) = (Watch::start()?, Watch::start()?);
 
     require_root()?;
-    let own_ports = sysctl::ip_local_port_range()?;
+    let (config, own_ports) = (Arc::new(config), sysctl::ip_local_port_range()?);
     let snat_ports = snat::ports(config.snat_ports, own_ports).map_err(|problem| anyhow!(problem))?;
     let netlink = Netlink::open()?;
     let _lock = Lock::take()?;
     // With its sockets, which then are ours and no others' on the VIPs' ports.
+    // Whoever answers there, in another network namespace perhaps, has the l7-proxy whose sockets are beside it.
+    admin::socket::check_free(&options.socket).await?;
     let proxy_before = l7::find(&options.l7.socket);
     let proxy_before = proxy_before.unwrap_or_else(|error| {
         warn!("the l7-proxy that was left does not answer ({error}); another one is started");
@@ -122,12 +113,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         l7::kill_holders(&listeners::of_proxied(&config)?);
     }
     let of_vips = proxy_before.as_ref().map(l7::Found::sockets).unwrap_or_default();
-    let mut conflicts = listeners::conflicts(&config, &of_vips)?;
-    conflicts.extend(vip_addresses::conflicts(&config, &netlink.addresses().await?, own_ports));
-    if !conflicts.is_empty() {
-        let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
-        bail!("{}", conflicts.join("; "));
-    }
+    refuse_conflicts(&netlink, own_ports, &config, &of_vips).await?;
     let socket = admin::Socket::bind(&options.socket).await?;
     let metrics = match options.metrics {
         Some(address) => {
@@ -138,11 +124,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     };
     let api = options.api.as_ref().map(admin::remote::Api::open).transpose().map_err(|why| anyhow!(why))?;
     // A VIP must not take their packets away from them.
-    let conflicts = listeners::conflicts(&config, &of_vips)?;
-    if !conflicts.is_empty() {
-        let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
-        bail!("{}", conflicts.join("; "));
-    }
+    refuse_conflicts(&netlink, own_ports, &config, &of_vips).await?;
     let if_refused = if proxy_before.is_some() { l7::Ending::GoesOn } else { l7::Ending::Now };
     let (proxy, proxy_thread) = l7::Keeper::start(options.l7.clone(), proxy_before)?;
     // What is wrong with one VIP keeps no other from being served: it is said, and tried again when files change.
@@ -236,7 +218,7 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
         tokio::select! {
             outcome = serving => outcome.unwrap_or_else(|_| bail!("a bug in lb-user ended it; see above")),
             never = vip_addresses::keep_up(&addresses, &netlink, notices) => match never {},
-            never = ways_back::keep_up(&ways, &netlink) => match never {},
+            never = ways_back::keep_up(&ways, &netlink, &proxy) => match never {},
             error = lost(&netlink, &links, link_notices) => Err(error),
             () = told_to_stop(&mut signals, &hangup, &manager, (!keep_forwarding).then_some(&proxy)) => Ok(()),
         }
@@ -260,6 +242,19 @@ pub async fn run(options: &Options, config: Config) -> Result<()> {
     outcome
 }
 
+/// Refuses a configuration that cannot be beside what this host has.
+async fn refuse_conflicts(
+    netlink: &Netlink,
+    own_ports: PortRange,
+    config: &Config,
+    of_vips: &HashSet<u64>,
+) -> Result<()> {
+    let conflicts = Host::look(netlink, own_ports).await?.conflicts(config, of_vips);
+    let conflicts: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
+    ensure!(conflicts.is_empty(), "{}", conflicts.join("; "));
+    Ok(())
+}
+
 /// Waits until it is time to stop: told to, and what is in front of a proxy that ends too has had the time to go elsewhere.
 /// Meanwhile everything goes on.
 async fn told_to_stop(signals: &mut Signals, hangup: &Notify, manager: &Manager, proxy: Option<&l7::Handle>) {
@@ -268,10 +263,10 @@ async fn told_to_stop(signals: &mut Signals, hangup: &Notify, manager: &Manager,
     let Some(proxy) = proxy else { return };
     let grace = proxy.announce().await;
     if grace > Span::ZERO {
-        info!("in {grace}; /health says so already");
+        info!("stopping in {grace}; /health says so already");
         tokio::select! {
             () = tokio::time::sleep(grace.get()) => {}
-            name = signals.stop(hangup) => info!("at once: {name}"),
+            name = signals.stop(hangup) => info!("stopping at once: {name}"),
         }
     }
 }
@@ -296,7 +291,7 @@ struct Started {
 async fn start(
     found: &mut Found,
     options: &Options,
-    config: &Config,
+    config: &Arc<Config>,
     netlink: &Netlink,
     links: &[Link],
     snat_ports: PortRange,
@@ -316,7 +311,7 @@ async fn start(
     let operations = reconciler.plan(Duration::ZERO);
     let mut notebook = found.notebook(&options.takeover, shape.seed)?;
     if let Some(notebook) = &mut notebook {
-        notebook.write(reconciler.facts());
+        notebook.write(reconciler.edition(), || reconciler.facts());
     }
     reconciler.carry_out(operations, Duration::ZERO)?;
     if let Some(moving) = moving {
@@ -324,6 +319,10 @@ async fn start(
     }
     let interfaces = attach_all(&mut program, links, options.xdp_mode, found.pins.as_ref())?;
     confirm(netlink, &interfaces).await?;
+    // What works is not warned of again.
+    if found.kept.is_none() {
+        warn_of_veth(links, &interfaces);
+    }
     if let Some(notebook) = &mut notebook {
         // The program before has counted to the end.
         notebook.count_from(picture::carried_over(&found.reasons(), &[]));
@@ -365,240 +364,6 @@ pub(crate) fn require_root() -> Result<()> {
         return Ok(());
     }
     bail!("lb-user must run as root: it loads a kernel program and changes interfaces (try sudo)")
-}
-
-/// The interfaces by name. Refuses what does not exist, cannot carry our frames, or is taken.
-///
-/// A program that is attached by a link in `pins` is ours.
-pub(crate) async fn find_links(
-    netlink: &Netlink,
-    names: &[String],
-    pins: Option<&Pins>,
-) -> Result<Vec<Link>> {
-    let mut links: Vec<Link> = Vec::new();
-    for name in names {
-        let Some(link) = netlink.link_by_name(name).await? else {
-            let known: Vec<_> = netlink.links().await?.into_iter().map(|link| link.name).collect();
-            bail!("there is no interface {name:?}; this host has {}", known.join(", "));
-        };
-        if links.iter().any(|other| other.index == link.index) {
-            bail!("--iface {name} is given twice");
-        }
-        if link.mac.is_none() {
-            bail!("{name} is not an Ethernet interface; lb-user works on Ethernet only");
-        }
-        if let Some(xdp) = link.xdp
-            && !is_ours(&link, pins)
-        {
-            let id = xdp.program_id;
-            let program = attach::program_name(id).map_or_else(String::new, |name| format!(" {name:?}"));
-            bail!(
-                "{name} already runs the XDP program{program} with id {id}; lb-user does not replace it. \
-                 If it is another lb-user, stop that one; else detach it: ip link set dev {name} xdp off"
-            );
-        }
-        links.push(link);
-    }
-    Ok(links)
-}
-
-/// Whether the program on an interface is attached by a link in `pins`.
-fn is_ours(link: &Link, pins: Option<&Pins>) -> bool {
-    let ours = pins.and_then(|pins| pins.program_on(link.index));
-    ours.is_some() && ours == link.xdp.map(|xdp| xdp.program_id)
-}
-
-pub(crate) fn attach_all(
-    program: &mut Program,
-    links: &[Link],
-    wanted: Wanted,
-    pins: Option<&Pins>,
-) -> Result<Vec<Interface>> {
-    let program_id = program.id()?;
-    let mut interfaces = Vec::new();
-    for link in links {
-        let Attached { native, note } = attach_to(program, link, wanted, pins)?;
-        let xdp_mode = if native { "native" } else { "generic" };
-        if let Some(note) = &note {
-            warn!("{note}; using generic XDP there, which is slower");
-        }
-        interfaces.push(Interface {
-            name: link.name.clone(),
-            index: link.index,
-            xdp_mode: xdp_mode.into(),
-            program_id,
-            note,
-        });
-    }
-    Ok(interfaces)
-}
-
-/// Attaches to one interface, in the place of a program of ours if there is one.
-fn attach_to(program: &mut Program, link: &Link, wanted: Wanted, pins: Option<&Pins>) -> Result<Attached> {
-    let Some(pins) = pins else { return Ok(program.attach(&link.name, link.index, wanted)?) };
-    if is_ours(link, Some(pins)) {
-        let native = link.xdp.is_some_and(|xdp| xdp.mode == XdpMode::Native);
-        if wanted == Wanted::Auto || native == (wanted == Wanted::Native) {
-            program.take_over(link.index, pins)?;
-            return Ok(Attached { native, note: None });
-        }
-        warn!("{}: another XDP mode is wanted; packets pass by the program for a moment", link.name);
-        pins.unpin(link.index);
-    }
-    let attached = program.attach(&link.name, link.index, wanted)?;
-    program.pin(link.index, pins)?;
-    Ok(attached)
-}
-
-/// Asks the kernel whether what was attached is what is there: older kernels attach over netlink, which
-/// does not refuse to replace a program that came a moment before.
-pub(crate) async fn confirm(netlink: &Netlink, interfaces: &[Interface]) -> Result<()> {
-    for interface in interfaces {
-        let link = netlink.link_by_index(interface.index).await?;
-        let xdp = link.and_then(|link| link.xdp);
-        let xdp = xdp.with_context(|| format!("no XDP program on {} after attaching it", interface.name))?;
-        if xdp.program_id != interface.program_id || xdp.mode.to_string() != interface.xdp_mode {
-            bail!(
-                "{} runs the XDP program with id {} in {} mode, not ours with id {} in {} mode",
-                interface.name,
-                xdp.program_id,
-                xdp.mode,
-                interface.program_id,
-                interface.xdp_mode
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Says so when an interface goes away, and gives up when the last one has.
-pub(crate) async fn lost(netlink: &Netlink, links: &[Link], mut notices: Watch) -> anyhow::Error {
-    let mut left: Vec<_> = links.iter().collect();
-    loop {
-        let _ = notices.changed().await;
-        let Ok(present) = netlink.links().await else { continue };
-        left.retain(|link| {
-            let there = present.iter().any(|other| other.index == link.index);
-            if !there {
-                warn!("interface {} is gone; nothing is done there until lb-user is started anew", link.name);
-            }
-            there
-        });
-        if left.is_empty() {
-            return anyhow!("all interfaces are gone");
-        }
-    }
-}
-
-/// Starts everything that runs beside the loop, then the loop.
-#[expect(clippy::too_many_arguments, reason = "each goes to another of those who run")]
-async fn serve(
-    reconciler: Reconciler<Maps>,
-    scout: Scout,
-    flow_tables: FlowTables,
-    events: Events,
-    socket: admin::Socket,
-    about: About,
-    notebook: Option<Notebook>,
-    reload: Reload<'_>,
-) -> Result<()> {
-    let (health_news, health) = mpsc::channel(BACKLOG);
-    let (surroundings_news, surroundings) = mpsc::channel(1);
-    let (census_news, census) = mpsc::channel(1);
-    let (publish, last) = watch::channel(Arc::new(Snapshot::default()));
-    let (handle, requests) = admin::Handle::new(last);
-    let flow_tables = Arc::new(flow_tables);
-    let (eyes, eyes_inbox) = Eyes::new(events, Arc::clone(&flow_tables));
-    let handle = handle
-        .with_eyes(eyes)
-        .with_connections(Connections::of(Arc::clone(&flow_tables), about.proxy.clone()));
-    let handle = handle.with_proxy(about.proxy.clone());
-
-    let Reload {
-        config,
-        findings,
-        options,
-        file,
-        outcome,
-        own_ports,
-        addresses,
-        ways,
-        netlink,
-        links,
-        hangup,
-        metrics,
-        api,
-        manager,
-        audit,
-        proxy,
-    } = reload;
-    let reload::Options { text, written, watch, history } = options.clone();
-    let handle = handle.with_history(history.clone()).with_audit(admin::Audit::new(audit));
-    let handle = handle.with_access(api.as_ref().map(admin::remote::Api::access));
-    let placed = config.with_addresses(&findings);
-    let (names, names_wanted) = watch::channel(Arc::new(names::Wanted::of(&config)));
-    let (findings_news, findings) = watch::channel(Arc::new(findings));
-    let (servers_news, servers) = watch::channel(reload::servers(&placed));
-    // Where relative paths in the configuration start.
-    let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-    let checker = Checker::spawn(reconciler.known_health(), health_news, &folder);
-    let followers = Followers { checker, servers: servers_news, addresses, ways, netlink, links };
-    followers.follow(&placed);
-    let handle_of_reloader = handle.clone();
-    let reloader = Reloader {
-        file,
-        config,
-        placed,
-        names,
-        findings,
-        text,
-        written,
-        watch,
-        history,
-        outcome,
-        own_ports,
-        handle: handle_of_reloader,
-        proxy,
-        followers,
-    };
-    let orders = sweep::start(flow_tables, census_news)?;
-
-    let admin::Requests { status, commands, reloads } = requests;
-    let inbox = Inbox { health, surroundings, census, status, commands, eyes: eyes_inbox };
-    let reconciling =
-        reconcile::run(reconciler, about, notebook, Arc::clone(&manager), inbox, orders, publish);
-    let reconciling = Apart::run("reconcile", reconciling).context("cannot start a thread")?;
-    tokio::select! {
-        () = reconciling.ended() => bail!("the reconcile loop ended"),
-        never = manager.watch(Worker::Others) => match never {},
-        () = hops::run(scout, Watch::start()?, servers, surroundings_news) =>
-            bail!("the watch over the network ended"),
-        () = names::run(names_wanted, findings_news) => bail!("the search for servers' addresses ended"),
-        () = reloader.run(reloads, hangup) => bail!("the reader of the configuration ended"),
-        () = metrics::serve::serve(metrics, handle.clone()) => bail!("the metrics' server ended"),
-        () = admin::remote::serve(api, handle.clone()) => bail!("the API ended"),
-        () = admin::serve(socket, handle) => bail!("the admin interface ended"),
-    }
-}
-
-/// What it takes to go over to another configuration.
-struct Reload<'a> {
-    config: Config,
-    findings: Findings,
-    options: &'a reload::Options,
-    file: Option<PathBuf>,
-    outcome: watch::Sender<Option<LastReload>>,
-    own_ports: PortRange,
-    addresses: &'a Mutex<VipAddresses>,
-    ways: &'a Mutex<WaysBack>,
-    netlink: &'a Netlink,
-    links: &'a [Link],
-    hangup: &'a Notify,
-    metrics: Option<TcpListener>,
-    api: Option<admin::remote::Api>,
-    manager: Arc<Manager>,
-    audit: &'a Path,
-    proxy: l7::Handle,
 }
 
 /// How large the flow tables are to be.
