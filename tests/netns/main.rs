@@ -20,6 +20,7 @@ mod failover;
 mod forwarding;
 mod harness;
 mod health;
+mod left;
 mod lifecycle;
 mod metrics;
 mod names;

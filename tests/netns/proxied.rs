@@ -321,7 +321,7 @@ fn the_tas_example_serves_in_full() {
 }
 
 /// A small configuration with a proxied VIP.
-fn one_vip(net: &Topology, more: &str) -> String {
+pub(crate) fn one_vip(net: &Topology, more: &str) -> String {
     let servers: Vec<_> = net
         .servers
         .iter()
@@ -335,7 +335,7 @@ fn one_vip(net: &Topology, more: &str) -> String {
     )
 }
 
-fn webs(net: &Topology) -> Vec<Web> {
+pub(crate) fn webs(net: &Topology) -> Vec<Web> {
     net.servers.iter().map(|host| Web::start(&host.ns, &host.name, host.address.of(Family::V4), 80)).collect()
 }
 
@@ -583,26 +583,4 @@ fn a_bad_certificate_is_the_affair_of_its_vip_alone() {
     let _ = balancer.installation().put("a.pem", &good);
     wait::until_true(LIMIT, "it to be served again", || over_tls() == 200);
     assert!(balancer.status().vips.iter().all(|vip| vip.served));
-}
-
-#[test]
-fn a_proxy_that_hangs_does_not_keep_the_next_start_from_serving() {
-    needs_balancer!();
-    let net = Topology::build(Layout::default());
-    let _servers = webs(&net);
-    let target = net.vip(200).at(Family::V4, 80);
-    let installation = Installation::new(&net.lb.ns, &["eth0"], &one_vip(&net, "")).xdp_mode("native");
-    let balancer = installation.start();
-    let _ = balancer.wait_all_up();
-    wait::until(LIMIT, "the first answer", || net.client().ns.run(|| ask(target)));
-    let [hangs] = proxies(&net.lb.ns)[..] else { panic!("one proxy") };
-    // Nothing of the socket is left to speak to it by.
-    let installation = balancer.kill();
-    fs::remove_file(installation.socket().with_extension("l7.sock")).expect("the control socket");
-    let balancer = installation.start();
-    let _ = balancer.wait_all_up();
-    wait::until(LIMIT, "an answer", || net.client().ns.run(|| ask(target)));
-    let [next] = proxies(&net.lb.ns)[..] else { panic!("one proxy") };
-    assert_ne!(hangs, next);
-    assert!(balancer.log().contains("cannot be spoken to"), "{}", balancer.log());
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::{
         fs::PermissionsExt as _,
         net::{UnixListener, UnixStream},
@@ -15,13 +16,19 @@ use lb_tests::{
     client,
     daemon::{Installation, attached_program, binary},
     folder::Folder,
+    http::curl,
     needs_balancer,
     process::{self, Running},
     server::Server,
-    topology::{Layout, Servers},
+    topology::{Layout, Servers, Topology},
+    wait,
 };
 
-use crate::{bed::Bed, l7::certificate};
+use crate::{
+    bed::Bed,
+    l7::certificate,
+    proxied::{one_vip, webs},
+};
 
 /// Starts `lb-user`, which must refuse: the last line it says names every one of `words`.
 #[track_caller]
@@ -338,4 +345,29 @@ fn a_configuration_file_that_does_not_exist() {
     let (status, log) = Running::start("lb-user", &mut command).wait(Duration::from_secs(20));
     assert!(!status.success(), "{log}");
     complaint(&log, &["/nonexistent/lb.toml"]);
+}
+
+#[test]
+fn a_place_for_health_that_somebody_has_keeps_nothing_else_from_being_changed() {
+    needs_balancer!();
+    let net = Topology::build(Layout::default());
+    let _servers = webs(&net);
+    let own = net.lb.address.of(Family::V4);
+    let config = |port: u16, more: &str| one_vip(&net, &format!("{more}[proxy]\nadmin = \"{own}:{port}\"\n"));
+    let take = |port: u16| net.lb.ns.run(|| TcpListener::bind((own, port))).expect("a port");
+    let taken = [take(901), take(902)];
+    let balancer = Installation::new(&net.lb.ns, &["eth0"], &config(901, "")).xdp_mode("native").start();
+    let _ = balancer.wait_all_up();
+    let other = "timeouts = { client_idle = \"60s\" }\n";
+    let _ = balancer.reload(&config(901, other)).expect("a reload");
+    assert!(balancer.log().contains("warning: admin in [proxy]"), "{}", balancer.log());
+    let refused = balancer.reload(&config(902, other)).expect_err("another place that is taken");
+    assert!(refused.contains("take another port"), "{refused}");
+    balancer.installation().configure(&config(901, other));
+    let _ = balancer.lbctl(&["rollback", "1"]).expect("the way back");
+    drop(taken);
+    let url = format!("http://{own}:901/health");
+    wait::until_true(Duration::from_secs(20), "it to tell of health", || {
+        curl(&net.client().ns, &[&url]).status == 200
+    });
 }

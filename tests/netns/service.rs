@@ -16,7 +16,7 @@ use lb_tests::{
 use crate::bed::Bed;
 
 /// What `setpriv` takes for the unit's `CapabilityBoundingSet`.
-fn bounding_set(unit: &str) -> String {
+pub(crate) fn bounding_set(unit: &str) -> String {
     let names =
         unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("a bounding set");
     let names = names.split(' ').map(|name| name.strip_prefix("CAP_").expect("a capability").to_lowercase());

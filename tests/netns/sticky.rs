@@ -143,6 +143,35 @@ fn clients_stay_with_their_servers_over_everything_that_happens_to_the_proxy() {
     tunnel.echoes();
 }
 
+/// For how long nobody says anything: `LB_TEST_FULL` is for the ten minutes of R18.
+fn silence() -> Duration {
+    Duration::from_secs(if std::env::var_os("LB_TEST_FULL").is_some() { 600 } else { 3 })
+}
+
+#[test]
+fn what_is_open_and_silent_goes_on() {
+    needs_balancer!();
+    let net = Topology::build(Layout { clients: 3, ..Layout::default() });
+    let web = |host: &Host| Web::start(&host.ns, &host.name, host.address.of(Family::V4), 80);
+    let _webs: Vec<_> = net.servers.iter().map(web).collect();
+    // As nova_novncproxy is: layer 4 in the example, and by the proxy.
+    let of_kernel = net.vip(200).at(Family::V4, 6080);
+    let config = format!(
+        "{}[vip.by_kernel]\naddress = \"{}\"\nport = 6080\nserver_port = 80\nmode = \"snat\"\npool = \"web\"\n\
+         persistence = {{ type = \"source-ip\" }}\n",
+        config(&net, 3),
+        of_kernel.ip()
+    );
+    let balancer = Installation::new(&net.lb.ns, &["eth0"], &config).xdp_mode("native").start();
+    let _ = balancer.wait_all_up();
+    let open =
+        |host: &Host| [of_kernel, target(&net, 0), target(&net, 1)].map(|to| Tunnel::open(&host.ns, to));
+    let mut tunnels: Vec<_> = net.clients.iter().flat_map(open).collect();
+    // That nothing happens is what this is about.
+    std::thread::sleep(silence());
+    tunnels.iter_mut().for_each(Tunnel::echoes);
+}
+
 #[track_caller]
 fn wait_for_another(ns: &Netns, before: &[i32]) {
     wait::until(LIMIT, "another process", || {
