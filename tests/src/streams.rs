@@ -28,6 +28,9 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// A steady request without an answer after this time has failed.
 const STEADY: Duration = Duration::from_secs(1);
 
+/// Time for as many requests as a test wants to have seen.
+const ENOUGH: Duration = Duration::from_secs(60);
+
 /// A long stream's life so far.
 #[derive(Clone, Debug, Default)]
 pub struct StreamReport {
@@ -229,6 +232,18 @@ impl Steady {
         outcomes
     }
 
+    /// Goes on until at least `count` requests have had their answers, however little time what it ran beside took.
+    ///
+    /// # Panics
+    /// When they have not within [`ENOUGH`].
+    #[track_caller]
+    pub fn wait_for_outcomes(&self, count: usize) {
+        wait::until(ENOUGH, "enough requests", || {
+            let done = self.outcomes.lock().expect("outcomes").len();
+            if done >= count { Ok(()) } else { Err(format!("{done} of {count}")) }
+        });
+    }
+
     /// Stops and waits for the last answers.
     #[must_use]
     pub fn finish(mut self) -> Vec<Outcome> {
@@ -257,7 +272,9 @@ const LOST: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Chat {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, usize)>,
+    /// Answered and lost so far.
+    counts: Arc<[AtomicUsize; 2]>,
+    thread: JoinHandle<()>,
 }
 
 impl Chat {
@@ -265,33 +282,37 @@ impl Chat {
     #[must_use]
     pub fn start(ns: &Netns, target: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&stop);
+        let counts = Arc::<[AtomicUsize; 2]>::default();
+        let (until, count) = (Arc::clone(&stop), Arc::clone(&counts));
         let thread = ns.spawn(move || {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
             socket.connect(target).expect("a way to the VIP");
             socket.set_read_timeout(Some(LOST)).expect("a time limit");
-            let (mut answered, mut lost) = (0, 0);
             let mut answer = [0; 64];
             while !until.load(Ordering::Relaxed) {
-                match socket.send(b"who\n").and_then(|_| socket.recv(&mut answer)) {
-                    Ok(_) => answered += 1,
-                    Err(_) => lost += 1,
-                }
+                let fate = socket.send(b"who\n").and_then(|_| socket.recv(&mut answer));
+                count[usize::from(fate.is_err())].fetch_add(1, Ordering::Relaxed);
                 // Some thousand in a second are enough.
                 thread::sleep(Duration::from_micros(500));
             }
-            (answered, lost)
         });
-        Self { stop, thread }
+        Self { stop, counts, thread }
     }
 
-    /// Datagrams that were answered, and that were not.
+    /// Goes on until at least `count` datagrams were answered, then ends it and tells how many were lost.
     ///
     /// # Panics
-    /// When it could not begin.
+    /// When they were not within [`ENOUGH`], or it could not begin.
+    #[track_caller]
     #[must_use]
-    pub fn finish(self) -> (usize, usize) {
+    pub fn finish_after(self, count: usize) -> usize {
+        let [answered, lost] = &*self.counts;
+        wait::until(ENOUGH, "enough datagrams", || {
+            let (answered, lost) = (answered.load(Ordering::Relaxed), lost.load(Ordering::Relaxed));
+            if answered >= count { Ok(()) } else { Err(format!("{answered} of {count}, {lost} lost")) }
+        });
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the chat")
+        self.thread.join().expect("the chat");
+        lost.load(Ordering::Relaxed)
     }
 }
