@@ -44,7 +44,7 @@ impl Drop for Ends {
 #[test]
 fn connections_that_wait_make_room_for_those_that_are_needed() {
     const AT_ONCE: usize = 18;
-    const ROUNDS: usize = 12;
+    const ROUNDS: usize = 15;
     // Servers that answer when all have asked, so that as many connections are left to wait.
     let servers: Vec<Server> = (0..ROUNDS)
         .map(|_| {
@@ -77,9 +77,9 @@ fn connections_that_wait_make_room_for_those_that_are_needed() {
     let spec = format!(r#"{{ "services": [{services}], "pools": [{pools}], "workers": 1 }}"#);
     let spec = folder.write("spec.json", &spec);
     drop(taken);
-    // 128 are for everything else, and each client may need one more for its server. That makes 36 clients, of whom half may
-    // be of the round before, about to be gone.
-    let mut command = with_files(200);
+    // 128 are for everything else, and each client may need one more for its server. That makes 56 clients: those of a round,
+    // and others about to be gone, of the round before and of those who asked whether it serves.
+    let mut command = with_files(240);
     let _process = Ends(command.arg("--spec").arg(spec).stderr(Stdio::null()).spawn().unwrap());
     eventually("it serves", || addresses.iter().all(|at| std::net::TcpStream::connect(at).is_ok()));
     for address in addresses {
