@@ -1,6 +1,9 @@
 //! Finds a server for a request and a connection to it.
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Instant,
+};
 
 use crate::{
     front::Guest,
@@ -41,6 +44,11 @@ pub enum Unreached {
     Connect(ConnectError),
     /// An operator has ended the client's connection meanwhile.
     Killed,
+    /// The client has gone: while it waited for a place at a server, or else for a connection.
+    Gone {
+        /// Whether it had a place.
+        placed: bool,
+    },
 }
 
 impl Unreached {
@@ -51,6 +59,8 @@ impl Unreached {
             Self::NoServer | Self::Connect(_) => *b"SC",
             Self::Queue => *b"sQ",
             Self::Killed => *b"KD",
+            Self::Gone { placed: false } => *b"CQ",
+            Self::Gone { placed: true } => *b"CC",
         }
     }
 }
@@ -67,8 +77,8 @@ pub enum Which {
 }
 
 /// Chooses a server and connects to it: with a connection that waits if there is one that will do, and to
-/// other servers where one does not answer (R14: nothing of the request was sent). Whose client has been told to end
-/// waits no longer.
+/// other servers where one does not answer (R14: nothing of the request was sent). Whose client has been told to end, or
+/// has `gone`, waits no longer: its place is another's.
 ///
 /// # Errors
 /// Why none was reached.
@@ -79,11 +89,14 @@ pub async fn reach(
     wish: &mut Wish<'_>,
     which: Which,
     guest: &Guest,
+    gone: impl Future<Output = ()>,
 ) -> Result<Reached, Unreached> {
+    let placed = AtomicBool::new(false);
     tokio::select! {
         biased;
-        reached = try_all(pool, service, way, wish, which) => reached,
+        reached = try_all(pool, service, way, wish, which, &placed) => reached,
         () = guest.killed() => Err(Unreached::Killed),
+        () = gone => Err(Unreached::Gone { placed: placed.load(Relaxed) }),
     }
 }
 
@@ -93,10 +106,13 @@ async fn try_all(
     way: &Way<'_>,
     wish: &mut Wish<'_>,
     which: Which,
+    placed: &AtomicBool,
 ) -> Result<Reached, Unreached> {
     let mut tries = 0;
     loop {
+        placed.store(false, Relaxed);
         let (index, slot) = place(pool, service, wish).await?;
+        placed.store(true, Relaxed);
         if which != Which::Fresh
             && !way.http2
             && let Some(connection) = pool.take_idle(index, way, which == Which::Sure)

@@ -1,11 +1,11 @@
 //! Passes a request to a server of a pool: chooses one, writes the head, exchanges, and tries again where that
 //! cannot do a thing twice (R14).
 
-use std::time::Instant;
+use std::{future::poll_fn, time::Instant};
 
 use super::{
-    Client, End, Exchange, Failure, Intent, Line, Side, Told, Which, find_cookie, over2::Over2, reach,
-    write_request,
+    Client, End, Exchange, Failure, Intent, Line, Side, Told, Unreached, Which, find_cookie, over2::Over2,
+    reach, write_request,
 };
 use crate::{
     io::{Deadline, Stream},
@@ -104,10 +104,14 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         && intent.upgrade.is_none();
     let mut which = if repeats { Which::Any } else { Which::Sure };
     loop {
-        let reached = match reach(pool, service, &way, &mut wish, which, &client.guest).await {
+        let gone = poll_fn(|context| side.poll_gone(context));
+        let reached = match reach(pool, service, &way, &mut wish, which, &client.guest, gone).await {
             Ok(reached) => reached,
             Err(unreached) => {
                 report.ended = unreached.letters();
+                if matches!(unreached, Unreached::Gone { .. }) {
+                    report.outcome = Outcome::Gone;
+                }
                 return report.unless_killed(client);
             }
         };

@@ -24,8 +24,8 @@ pub trait Side {
     /// The next piece of the request's body.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, SideFault>>;
 
-    /// While nothing of the body is to come: ready when the client has gone, so that nobody waits for the
-    /// answer. A client that has only finished sending has not gone.
+    /// While nobody asks for the body: ready when the client has gone, so that nobody waits for the answer. A client that
+    /// has only finished sending has not gone.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
     /// Puts an answer that another one follows (1xx, but not 101).

@@ -1,6 +1,6 @@
 //! A connection of mode `tcp`: chooses a server, connects, and passes bytes on.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use tokio::time::Instant;
@@ -106,15 +106,16 @@ impl Connection<'_> {
         };
         let timeout = service.timeouts.connect.get();
         let way = Way { source: service.source, ends: &client.ends, timeout, worker, http2: false };
-        let reached = match reach(pool, service, &way, &mut wish, Which::Fresh, &client.guest).await {
-            Ok(reached) => reached,
-            Err(unreached) => {
-                if matches!(unreached, Unreached::Killed) {
-                    stream.break_off();
+        let reached =
+            match reach(pool, service, &way, &mut wish, Which::Fresh, &client.guest, pending()).await {
+                Ok(reached) => reached,
+                Err(unreached) => {
+                    if matches!(unreached, Unreached::Killed) {
+                        stream.break_off();
+                    }
+                    return (unreached.letters(), Passed::default());
                 }
-                return (unreached.letters(), Passed::default());
-            }
-        };
+            };
         self.times.reached = Some(std::time::Instant::now());
         self.server = Some(reached.index);
         self.retries = reached.tries;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub(crate) mod frames;
+pub(crate) mod logged;
 pub(crate) mod looked_after;
 pub(crate) mod tls;
 

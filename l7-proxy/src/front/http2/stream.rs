@@ -1,6 +1,10 @@
 //! One request of an HTTP/2 connection.
 
-use std::sync::{Arc, atomic::AtomicU32};
+use std::{
+    future::poll_fn,
+    sync::{Arc, atomic::AtomicU32},
+    task::Poll,
+};
 
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, server::SendResponse};
@@ -105,17 +109,23 @@ impl Stream<'_> {
 
     /// Passes the request to a server.
     async fn pass(mut self, pool: &Pool, intent: &Intent<'_>) {
-        let mut report = pass(Job {
-            side: &mut self.side,
-            intent,
-            client: self.client,
-            service: self.service,
-            pool,
-            worker: self.door.worker,
-            answer: &mut Answer::default(),
-            deadline: &mut self.deadline,
-        })
-        .await;
+        // What was taken back as soon as it was asked for costs no server anything ("rapid reset").
+        let is_gone = poll_fn(|context| Poll::Ready(self.side.poll_gone(context).is_ready())).await;
+        let mut report = if is_gone {
+            Report { outcome: Outcome::Gone, times: self.times, ended: *b"CC", ..Report::of_none() }
+        } else {
+            pass(Job {
+                side: &mut self.side,
+                intent,
+                client: self.client,
+                service: self.service,
+                pool,
+                worker: self.door.worker,
+                answer: &mut Answer::default(),
+                deadline: &mut self.deadline,
+            })
+            .await
+        };
         report.times.start = self.times.start;
         let counters = self.service.state.counters(self.door.worker);
         counters.retried(u64::from(report.retries));
@@ -171,7 +181,7 @@ impl Stream<'_> {
             self.side.data(page.body.clone());
             self.side.end(None);
         }
-        let flushing = std::future::poll_fn(|context| self.side.poll_flush(context));
+        let flushing = poll_fn(|context| self.side.poll_flush(context));
         let flushed = tokio::time::timeout(self.service.timeouts.client_write.get(), flushing).await;
         if flushed.is_err() {
             self.side.reset();
