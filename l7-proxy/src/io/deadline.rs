@@ -1,6 +1,10 @@
 //! One timer per connection, whose end is moved without touching the runtime's timer wheel.
+//!
+//! Thousands of clients that came together, and say nothing, would all end together: each end is an answer, a line of the log
+//! and the end of a connection, and everybody else on the thread would wait for all of them. So ends have turns.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -9,12 +13,52 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// Ends that may come on a thread in each [`TURN`]: some tenths of its time.
+const AT_ONCE: u32 = 8;
+
+/// What the runtime's timers can tell apart.
+const TURN: Duration = Duration::from_millis(1);
+
+thread_local! {
+    static TURNS: Cell<Turns> = Cell::default();
+}
+
+/// Who of those whose end has come may end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turns {
+    /// The last turn of which some was taken, and how many took it.
+    last: Option<Instant>,
+    taken: u32,
+}
+
+impl Turns {
+    /// Takes the next turn there is: it is `now`, or later.
+    fn take(&mut self, now: Instant) -> Instant {
+        let (turn, taken) = match self.last {
+            Some(last) if last + TURN > now && self.taken < AT_ONCE => (last, self.taken),
+            Some(last) if last + TURN > now => (last + TURN, 0),
+            _ => (now, 0),
+        };
+        *self = Self { last: Some(turn), taken: taken + 1 };
+        turn
+    }
+}
+
+fn take_turn(now: Instant) -> Instant {
+    let mut turns = TURNS.get();
+    let turn = turns.take(now);
+    TURNS.set(turns);
+    turn
+}
+
 /// A point in time that may be moved as often as bytes come. The runtime's timer is only set when it fires too
 /// early, or must fire earlier than it would.
 #[derive(Debug, Default)]
 pub struct Deadline {
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether `at` is a turn that was taken when the end had come.
+    is_turn: bool,
 }
 
 impl Deadline {
@@ -26,6 +70,7 @@ impl Deadline {
     /// Sets the end.
     pub fn set_at(&mut self, at: Instant) {
         self.at = Some(at);
+        self.is_turn = false;
     }
 
     /// Nothing is waited for.
@@ -33,18 +78,24 @@ impl Deadline {
         self.at = None;
     }
 
-    /// Ready when the end has come; never while none is set. The end is then no longer set.
+    /// Ready when the end has come, and what else ended then on this thread leaves it a turn; never while none is set. The
+    /// end is then no longer set.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.at else { return Poll::Pending };
+        let Some(mut at) = self.at else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() > at {
             timer.as_mut().reset(at);
         }
         while timer.as_mut().poll(context).is_ready() {
             if timer.deadline() >= at {
-                self.at = None;
-                self.timer = None;
-                return Poll::Ready(());
+                let now = Instant::now();
+                let turn = if self.is_turn { now } else { take_turn(now) };
+                if turn <= now {
+                    (self.at, self.timer) = (None, None);
+                    return Poll::Ready(());
+                }
+                (self.at, self.is_turn) = (Some(turn), true);
+                at = turn;
             }
             timer.as_mut().reset(at);
         }
@@ -57,6 +108,40 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
+
+    #[test]
+    fn turns_follow_each_other_and_begin_anew_after_a_pause() {
+        let mut turns = Turns::default();
+        let start = Instant::now();
+        let mut take = |count, now| (0..count).map(|_| turns.take(now) - start).collect::<Vec<_>>();
+        let of = |turn| vec![TURN * turn; AT_ONCE as usize];
+        assert_eq!(take(AT_ONCE * 3, start), [of(0), of(1), of(2)].concat());
+        assert_eq!(take(1, start + TURN), [TURN * 3], "nobody overtakes");
+        assert_eq!(take(1, start + TURN * 5), [TURN * 5]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_end_together_end_one_after_the_other() {
+        let begin = Instant::now();
+        let mut all: Vec<_> = (0..100)
+            .map(|_| {
+                let mut deadline = Deadline::default();
+                deadline.set(Duration::from_millis(10));
+                tokio::spawn(async move {
+                    poll_fn(|context| deadline.poll(context)).await;
+                    begin.elapsed()
+                })
+            })
+            .collect();
+        let mut ends = Vec::new();
+        for one in all.drain(..) {
+            ends.push(one.await.unwrap());
+        }
+        ends.sort();
+        let together = ends.chunk_by(|a, b| b.saturating_sub(*a) < TURN).map(<[_]>::len).max();
+        assert!(together <= Some(AT_ONCE as usize), "{ends:?}");
+        assert!(ends[99] <= Duration::from_millis(30), "{ends:?}");
+    }
 
     #[tokio::test]
     async fn it_ends_when_it_was_last_told_to() {

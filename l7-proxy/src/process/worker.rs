@@ -31,6 +31,9 @@ use crate::{
     state::Refusal,
 };
 
+/// Connections that are accepted before those who are there already have their turn: thousands may come together.
+const AT_ONCE: usize = 1;
+
 /// What a worker is told.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -229,9 +232,16 @@ fn serve(door: &Door, socket: TcpStream, client: SocketAddr, connections: &Arc<A
 
 /// Accepts connections.
 async fn accept(listener: Arc<tokio::net::TcpListener>, door: Door, connections: Arc<AtomicUsize>) {
+    let mut accepted = 0_usize;
     loop {
         match listener.accept().await {
-            Ok((socket, client)) => serve(&door, socket, client, &connections),
+            Ok((socket, client)) => {
+                serve(&door, socket, client, &connections);
+                accepted += 1;
+                if accepted.is_multiple_of(AT_ONCE) {
+                    tokio::task::yield_now().await;
+                }
+            }
             Err(error) if of_one_connection(&error) => {}
             // Those of HTTP/2 are closed by tasks of their own.
             Err(error) if shortage::is_told_by(&error) && shortage::relieve() => {

@@ -22,7 +22,7 @@ use h2::{
     Reason,
     server::{Builder, Connection},
 };
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
 use self::guard::Guard;
 use super::{Closing, Door, Guest};
@@ -32,6 +32,9 @@ use crate::{
     model::Service,
     state::Refusal,
 };
+
+/// Requests of a connection that begin before those of others have their turn: hundreds may come together.
+const AT_ONCE: u32 = 8;
 
 /// How long a client may take to hear that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -137,7 +140,11 @@ impl Session {
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
         let (mut served, mut ending, mut cut) = (0_u32, false, false);
+        let mut others_first = false;
         loop {
+            if std::mem::take(&mut others_first) {
+                yield_now().await;
+            }
             tokio::select! {
                 biased;
                 accepted = poll_fn(|context| {
@@ -184,6 +191,7 @@ impl Session {
                         connection.graceful_shutdown();
                         ending = true;
                     }
+                    others_first = served.is_multiple_of(AT_ONCE);
                 }
                 _ = closing.wait_for(|closing| *closing > Closing::No), if !ending => {
                     connection.graceful_shutdown();
