@@ -108,6 +108,37 @@ fn sockets_for_clients_addresses_take_no_room_where_nobody_wants_them() {
     }
 }
 
+/// Files that a process has open.
+fn open_files(process: &Child) -> Vec<u64> {
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    folder.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn sockets_are_handed_back_though_no_file_is_left() {
+    let mut proxy = Proxy::start_as("back", &mut Command::new(env!("CARGO_BIN_EXE_l7-proxy")));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    proxy.give(&listener);
+    assert_eq!(serve(&mut proxy, &nowhere(address)), Reply::Done);
+    // No number below the highest is left, and none above may be had.
+    let (mut clients, mut most) = (Vec::new(), 0);
+    eventually("no number is free", || {
+        let open = open_files(&proxy.child);
+        most = open.iter().max().unwrap() + 1;
+        let free = most - open.len() as u64;
+        clients.extend((0..free).map(|_| Client::connect(address)));
+        free == 0
+    });
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let process = Some(Pid::from_child(&proxy.child));
+    prlimit(process, Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
+    proxy.channel.send(&Ask::HandBack, &[]).unwrap();
+    let (reply, sockets) = proxy.channel.receive::<Reply>().unwrap().expect("an answer");
+    let Reply::Listeners { addresses, last: true } = reply else { panic!("{reply:?}") };
+    assert!(!sockets.is_empty() && addresses == vec![address; sockets.len()], "{addresses:?}");
+}
+
 #[test]
 fn a_shortage_does_not_keep_the_next_lb_user_out_for_good() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_l7-proxy"));

@@ -35,7 +35,7 @@ pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
     /// The same socket once more, for a process that comes after this one.
-    pub copy: TcpListener,
+    pub copy: Arc<TcpListener>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,7 +47,7 @@ impl Admin {
     /// What the system says.
     pub fn start(listener: TcpListener, current: Arc<Current>, log: Arc<Log>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let (address, copy) = (listener.local_addr()?, listener.try_clone()?);
+        let (address, copy) = (listener.local_addr()?, Arc::new(listener.try_clone()?));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (end, told) = oneshot::channel();
         let thread = thread::Builder::new().name("admin".into()).spawn(move || {

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
@@ -14,7 +14,7 @@ use std::{
             net::{UnixListener, UnixStream},
         },
     },
-    sync::mpsc as replies,
+    sync::{Arc, mpsc as replies},
     thread,
     time::{Duration, Instant},
 };
@@ -62,7 +62,7 @@ struct Question {
 #[derive(Debug)]
 enum Answered {
     Reply(Reply),
-    Sockets(Vec<(std::net::SocketAddr, TcpListener)>),
+    Sockets(Vec<(SocketAddr, Arc<TcpListener>)>),
 }
 
 impl Control {
@@ -171,10 +171,7 @@ impl Control {
             }
             Ask::Status => Reply::Status(self.status(engine)),
             Ask::Metrics => Reply::Metrics(admin::metrics(&current.ready(), current.phase(), &engine.log())),
-            Ask::HandBack => match engine.copies() {
-                Ok(sockets) => return Answered::Sockets(sockets),
-                Err(error) => Reply::Wrong(vec![Problem::new("", format!("no copies of sockets: {error}"))]),
-            },
+            Ask::HandBack => return Answered::Sockets(engine.sockets()),
             Ask::Memory => Reply::Memory(memory(engine)),
             Ask::Remember(memory) => {
                 remember(engine, &memory);
@@ -269,7 +266,7 @@ fn converse(stream: UnixStream, ask: &mpsc::Sender<Question>) -> io::Result<()> 
     }
 }
 
-fn send_sockets(channel: &mut Channel, sockets: &[(std::net::SocketAddr, TcpListener)]) -> io::Result<()> {
+fn send_sockets(channel: &mut Channel, sockets: &[(SocketAddr, Arc<TcpListener>)]) -> io::Result<()> {
     let mut rest = sockets;
     loop {
         let (some, more) = rest.split_at(rest.len().min(MOST_FILES));

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Sockets that were opened, by their address, and copies of them.
-type Opened = Vec<(SocketAddr, Vec<TcpListener>, Vec<TcpListener>)>;
+type Opened = Vec<(SocketAddr, Vec<TcpListener>, Vec<Arc<TcpListener>>)>;
 
 /// Workers, and what they serve.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ struct State {
     /// Which service each address is listened to for.
     listening: BTreeMap<SocketAddr, String>,
     /// Copies of the sockets there, for a process that comes after this one.
-    copies: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    copies: BTreeMap<SocketAddr, Vec<Arc<TcpListener>>>,
     admin: Option<Admin>,
     /// The address that was asked for: a port of 0 has become another.
     admin_told: Option<SocketAddr>,
@@ -244,16 +244,15 @@ impl Engine {
         found.then_some(()).ok_or_else(none)
     }
 
-    /// Copies of all listening sockets, for a process that is to serve in place of this one.
-    ///
-    /// # Errors
-    /// When there may be no more open files.
-    pub fn copies(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+    /// All listening sockets, for a process that is to serve in place of this one.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<(SocketAddr, Arc<TcpListener>)> {
         let state = self.state();
-        let all =
-            state.copies.iter().flat_map(|(address, sockets)| sockets.iter().map(|one| (*address, one)));
-        let admin = state.admin.iter().map(|admin| (admin.address, &admin.copy));
-        all.chain(admin).map(|(address, socket)| Ok((address, socket.try_clone()?))).collect()
+        let shared = |(address, sockets): (&SocketAddr, &Vec<_>)| {
+            sockets.iter().map(|socket| (*address, Arc::clone(socket))).collect::<Vec<_>>()
+        };
+        let admin = state.admin.iter().map(|admin| (admin.address, Arc::clone(&admin.copy)));
+        state.copies.iter().flat_map(shared).chain(admin).collect()
     }
 
     /// How many threads serve.
@@ -382,8 +381,8 @@ fn possible(ready: &Ready) -> Result<(), Vec<Problem>> {
 }
 
 /// Sockets with a copy of each.
-fn with_copies(sockets: Vec<TcpListener>) -> io::Result<(Vec<TcpListener>, Vec<TcpListener>)> {
-    let copies = sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+fn with_copies(sockets: Vec<TcpListener>) -> io::Result<(Vec<TcpListener>, Vec<Arc<TcpListener>>)> {
+    let copies = sockets.iter().map(|socket| socket.try_clone().map(Arc::new)).collect::<io::Result<_>>()?;
     Ok((sockets, copies))
 }
 
