@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::abuse::Abuse;
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
@@ -21,6 +23,11 @@ pub enum Case {
     P99,
     /// A TLS connection that has had a request and waits for the next.
     Idle,
+    /// How much longer one request in a hundred takes at least while others abuse the proxy, at 30 % of the rate at which
+    /// nothing more goes through.
+    Abused(Abuse),
+    /// What all who abuse it have the proxy hold.
+    AbuseHeld,
 }
 
 /// How a case is measured.
@@ -34,6 +41,10 @@ pub enum Way {
     Sockets,
     /// Connections that are held: the proxy's memory for each.
     Held,
+    /// Requests at a rate, without and with abuse.
+    Abused,
+    /// Abuse of all kinds: the proxy's memory for it.
+    AbuseHeld,
 }
 
 /// What a case may cost.
@@ -47,7 +58,7 @@ pub enum Goal {
 
 impl Case {
     /// All, in the order of a round.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::H1Small,
         Self::H1Large,
         Self::TlsH1,
@@ -56,6 +67,12 @@ impl Case {
         Self::WebSocket,
         Self::P99,
         Self::Idle,
+        Self::Abused(Abuse::Slow),
+        Self::Abused(Abuse::Resets),
+        Self::Abused(Abuse::Bombs),
+        Self::Abused(Abuse::Windows),
+        Self::Abused(Abuse::Bodies),
+        Self::AbuseHeld,
     ];
 
     /// Name in tables and options.
@@ -70,6 +87,12 @@ impl Case {
             Self::WebSocket => "websocket",
             Self::P99 => "p99",
             Self::Idle => "idle",
+            Self::Abused(Abuse::Slow) => "abuse-slow",
+            Self::Abused(Abuse::Resets) => "abuse-resets",
+            Self::Abused(Abuse::Bombs) => "abuse-bombs",
+            Self::Abused(Abuse::Windows) => "abuse-windows",
+            Self::Abused(Abuse::Bodies) => "abuse-bodies",
+            Self::AbuseHeld => "abuse-held",
         }
     }
 
@@ -82,6 +105,8 @@ impl Case {
             Way::Sockets => "CPU µs/message",
             Way::Latency => "µs",
             Way::Held => "bytes/connection",
+            Way::Abused => "x p99 without",
+            Way::AbuseHeld => "MiB",
         }
     }
 
@@ -93,6 +118,8 @@ impl Case {
             Self::TlsH2 => Some(Goal::Times(1.1)),
             Self::TlsNew => Some(Goal::Times(0.8)),
             Self::Idle => Some(Goal::AtMost(25_000.0)),
+            Self::Abused(_) => Some(Goal::AtMost(2.0)),
+            Self::AbuseHeld => Some(Goal::AtMost(128.0)),
             Self::WebSocket => None,
         }
     }
@@ -105,6 +132,8 @@ impl Case {
             Self::WebSocket => Way::Sockets,
             Self::P99 => Way::Latency,
             Self::Idle => Way::Held,
+            Self::Abused(_) => Way::Abused,
+            Self::AbuseHeld => Way::AbuseHeld,
         }
     }
 }

@@ -109,13 +109,16 @@ impl Ports {
 fn l7(folder: &Folder, ports: Ports) -> serde_json::Value {
     let service = |name: &str, port: u16, tls: Option<serde_json::Value>| {
         json!({
-            "name": name, "listen": [format!("127.0.0.1:{port}")], "mode": "http", "pool": "web", "tls": tls,
+            "name": name, "listen": [format!("127.0.0.1:{port}")], "mode": "http", "pool": "web",
             "routes": [
                 { "hosts": ["static.example", "*.cdn.example"], "pool": "other" },
                 { "paths": ["/api", "/login"], "pool": "other" },
                 { "paths": ["/app"], "pool": "web" },
             ],
             "limits": { "connections_per_client": MANY, "requests_per_second": MANY },
+            // HAProxy offers it wherever there is no TLS.
+            "h2c": tls.is_none(),
+            "tls": tls,
         })
     };
     let servers = json!([

@@ -1,8 +1,8 @@
 //! What a process has spent and holds, as the kernel tells it.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 /// Processor time of a process, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,21 @@ impl Spent {
     pub fn micros_since(self, before: Self) -> f64 {
         self.0.saturating_sub(before.0) as f64 / 1e3
     }
+}
+
+/// Waits until a process takes a hundredth of a processor at most, which is what timers may take.
+///
+/// # Errors
+/// When it does not within half a minute, or has ended.
+pub fn rest(process: u32) -> Result<()> {
+    for _ in 0..60 {
+        let before = Spent::until_now(process)?;
+        thread::sleep(Duration::from_millis(500));
+        if Spent::until_now(process)?.micros_since(before) < 5_000.0 {
+            return Ok(());
+        }
+    }
+    bail!("the proxy does not come to rest, though nobody asks it for anything")
 }
 
 /// Time on a processor, of a line of `schedstat`.

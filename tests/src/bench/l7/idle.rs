@@ -1,8 +1,8 @@
 //! Clients that have had an answer and stay: TLS connections by the thousand.
 
-use std::{fs, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::Ipv4Addr, path::Path, sync::Arc};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{contender::NAME, cost::Spent};
+use super::{contender::NAME, cost};
 use crate::netns::Netns;
 
 /// Connections that are made at a time.
@@ -46,7 +46,8 @@ pub fn hold<T: Send>(
                 }
                 held.append(&mut made.join_all().await.into_iter().collect::<Result<_>>()?);
             }
-            rest(process).await?;
+            // Nothing of ours has anything to do meanwhile.
+            cost::rest(process)?;
             let seen = look();
             drop(held);
             seen
@@ -77,16 +78,4 @@ async fn open(connector: TlsConnector, port: u16) -> Result<TlsStream<TcpStream>
     }
     ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..came]));
     Ok(stream)
-}
-
-/// Waits until a process takes a hundredth of a processor at most, which is what timers may take.
-async fn rest(process: u32) -> Result<()> {
-    for _ in 0..60 {
-        let before = Spent::until_now(process)?;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        if Spent::until_now(process)?.micros_since(before) < 5_000.0 {
-            return Ok(());
-        }
-    }
-    None.context("the proxy does not come to rest, though nobody asks it for anything")
 }

@@ -67,8 +67,8 @@ impl Load {
             Case::TlsH1 => Self { tls: true, ..small },
             Case::TlsH2 => Self { tls: true, http2: true, connections: 8, streams: 10, ..small },
             Case::TlsNew => Self { tls: true, requests: 1_000, connections: 1_000, ..small },
-            Case::P99 => Self { rate: Some(1_000.0), ..small },
-            Case::WebSocket | Case::Idle => return None,
+            Case::P99 | Case::Abused(_) => Self { rate: Some(1_000.0), ..small },
+            Case::WebSocket | Case::Idle | Case::AbuseHeld => return None,
         })
     }
 

@@ -6,6 +6,7 @@
 //! | [`contender`] | who is measured, with which configuration |
 //! | [`server`] | what is behind it, and where its log goes |
 //! | [`load`], [`idle`] | clients: `h2load`, WebSockets, connections that wait |
+//! | [`abuse`] | who would keep a proxy from its other clients |
 //! | [`cost`] | what a process has spent and holds |
 //! | [`instructions`] | instructions for each request, counted by callgrind: the gate |
 //! | [`report`] | table and JSON |
@@ -15,6 +16,7 @@
 //! and measurements of one round follow each other at once, so that what else the machine does troubles both. All is in a
 //! namespace of its own, over its loopback device.
 
+pub mod abuse;
 pub mod case;
 pub mod contender;
 pub mod cost;
@@ -24,12 +26,19 @@ pub mod load;
 pub mod report;
 pub mod server;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
+    abuse::{Abuse, Attack},
     case::{Case, Way},
     contender::{Contender, Proxy},
     cost::Spent,
@@ -40,6 +49,15 @@ use crate::{daemon::binary, folder::Folder, netns::Netns, process, wait};
 
 /// Share of the rate at which nothing more goes through, for latency.
 const SHARE: f64 = 0.6;
+
+/// The same while others abuse the proxy: they need some of it too.
+const SHARE_OF_ABUSED: f64 = 0.3;
+
+/// For how long requests are measured while others abuse the proxy, in seconds.
+const ABUSED: f64 = 3.0;
+
+/// For how long all abuse it before its memory has been looked at often enough.
+const ALL_ABUSE: Duration = Duration::from_secs(12);
 
 /// Connections that are held for their memory.
 const IDLE: usize = 10_000;
@@ -64,8 +82,8 @@ pub struct Findings {
     pub samples: Vec<Sample>,
     /// Share of the requests that each contender wrote a line about: l7-proxy and the other one.
     pub logged: [f64; 2],
-    /// Requests in a second at which latency was measured.
-    pub paced: Option<f64>,
+    /// Requests in a second that went through the other one: latency was measured at a share of them.
+    pub through: Option<f64>,
     /// With whom l7-proxy was compared.
     pub rival: String,
 }
@@ -130,13 +148,12 @@ pub fn run(
         proxies.push(scene.start(contender, number)?);
     }
     let mut findings =
-        Findings { samples: Vec::new(), logged: [0.0; 2], paced: None, rival: contenders[1].name() };
+        Findings { samples: Vec::new(), logged: [0.0; 2], through: None, rival: contenders[1].name() };
     // The rate of latency is set by what goes through the other one, so that both have the same to do.
-    if cases.contains(&Case::P99) {
+    if cases.iter().any(|case| matches!(case.way(), Way::Latency | Way::Abused)) {
         progress("looking how much goes through");
         let load = Load::of(Case::H1Small).context("requests")?;
-        let through = scene.drive(&proxies[1], &load)?.per_second;
-        findings.paced = Some(through * SHARE);
+        findings.through = Some(scene.drive(&proxies[1], &load)?.per_second);
     }
     let mut asked = [0.0; 2];
     let mut lines = [0.0; 2];
@@ -149,7 +166,9 @@ pub fn run(
                 let before = scene.sink.lines();
                 let (value, requests) = match case.way() {
                     Way::Held => (scene.held(&contenders[who])?, 0),
-                    _ => scene.measure(*case, &proxies[who], findings.paced)?,
+                    Way::AbuseHeld => (scene.held_by_abuse(&contenders[who])?, 0),
+                    Way::Abused => (scene.abused(*case, &proxies[who], findings.through)?, 0),
+                    _ => scene.measure(*case, &proxies[who], findings.through)?,
                 };
                 asked[who] += requests as f64;
                 lines[who] += if requests > 0 { (scene.sink.settled() - before) as f64 } else { 0.0 };
@@ -179,7 +198,7 @@ impl Scene {
     }
 
     /// The value of a case, and how many requests there were.
-    fn measure(&self, case: Case, proxy: &Proxy, paced: Option<f64>) -> Result<(f64, usize)> {
+    fn measure(&self, case: Case, proxy: &Proxy, through: Option<f64>) -> Result<(f64, usize)> {
         match case.way() {
             Way::Sockets => {
                 let spent = Spent::until_now(proxy.running.id())?;
@@ -189,7 +208,7 @@ impl Scene {
             way => {
                 let mut load = Load::of(case).context("a case of requests")?;
                 if way == Way::Latency {
-                    load = load.at(paced.context("a rate")?);
+                    load = load.at(through.context("a rate")? * SHARE);
                 }
                 let warm = load.clone().fewer(10);
                 self.drive(proxy, &warm)?;
@@ -206,6 +225,40 @@ impl Scene {
 
     fn drive(&self, proxy: &Proxy, load: &Load) -> Result<load::Done> {
         load.drive(&self.ns, &self.folder, &proxy.ports)
+    }
+
+    /// How many times longer one request in a hundred takes at least while others abuse the proxy.
+    fn abused(&self, case: Case, proxy: &Proxy, through: Option<f64>) -> Result<f64> {
+        let Case::Abused(abuse) = case else { bail!("{case} is no abuse") };
+        let rate = through.context("a rate")? * SHARE_OF_ABUSED;
+        let mut load = Load::of(case).context("a case of requests")?.at(rate);
+        load.requests = (rate * ABUSED) as usize;
+        self.drive(proxy, &load.clone().fewer(10))?;
+        let without = self.drive(proxy, &load)?.p99;
+        let attack = Attack::start(&self.ns, abuse, proxy.ports.plain);
+        let with = self.drive(proxy, &load)?.p99;
+        // Bodies for a server that reads nothing stand still soon.
+        ensure!(attack.deeds() > 0, "{case}: nobody abused anything");
+        drop(attack);
+        // Who still has to do with it would be slower without than with the next.
+        cost::rest(proxy.running.id())?;
+        Ok(with / without)
+    }
+
+    /// MiB of memory that a contender takes at most while all abuse it.
+    fn held_by_abuse(&self, contender: &Contender) -> Result<f64> {
+        let proxy = self.start(contender, contender::EXTRA)?;
+        self.drive(&proxy, &Load::of(Case::H1Small).context("requests")?.fewer(10))?;
+        let before = cost::resident(proxy.running.id())?;
+        let attacks = Abuse::ALL.map(|abuse| Attack::start(&self.ns, abuse, proxy.ports.plain));
+        let end = Instant::now() + ALL_ABUSE;
+        let mut most = before;
+        while Instant::now() < end {
+            most = most.max(cost::resident(proxy.running.id())?);
+            thread::sleep(Duration::from_millis(20));
+        }
+        drop(attacks);
+        Ok((most - before) as f64 / f64::from(1 << 20))
     }
 
     /// Bytes of memory that each of many TLS connections takes which have nothing to do.

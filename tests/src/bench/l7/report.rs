@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::{
-    Findings,
+    Findings, SHARE, SHARE_OF_ABUSED,
     case::{Case, Goal},
 };
 use crate::bench::measure::Spread;
@@ -45,8 +45,9 @@ pub fn table(findings: &Findings) -> String {
     if judged {
         let _ = writeln!(text, "{met} of {goals} goals met; \"!\" marks the others");
     }
-    if let Some(paced) = findings.paced {
-        let _ = writeln!(text, "p99 at {paced:.0} requests a second");
+    if let Some(through) = findings.through {
+        let (paced, abused) = (through * SHARE, through * SHARE_OF_ABUSED);
+        let _ = writeln!(text, "p99 at {paced:.0} requests a second, with abuse at {abused:.0}");
     }
     let [own, others] = findings.logged.map(|share| share * 100.0);
     let _ = writeln!(text, "log lines that came for each hundred requests: {own:.1}, {others:.1}");
@@ -98,7 +99,7 @@ pub fn json(findings: &Findings) -> Value {
     json!({
         "rival": findings.rival,
         "cases": cases,
-        "paced_per_second": findings.paced,
+        "through_per_second": findings.through,
         "logged": { "l7_proxy": findings.logged[0], "rival": findings.logged[1] },
     })
 }
@@ -112,7 +113,7 @@ mod tests {
         let sample = |own, round, value| Sample { case: Case::TlsH2, round, own, value };
         let samples =
             (0..2).flat_map(|round| [sample(true, round, own[round]), sample(false, round, other[round])]);
-        Findings { samples: samples.collect(), logged: [1.0; 2], paced: None, rival: "haproxy".into() }
+        Findings { samples: samples.collect(), logged: [1.0; 2], through: None, rival: "haproxy".into() }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is behind a proxy: a server of few instructions, and somebody who takes its log.
 //!
-//! The server answers `GET` by the end of the path, `/1k` and `/64k`, and takes part in WebSockets by sending back every byte.
+//! The server answers `GET` by the end of the path, `/1k` and `/64k`, takes part in WebSockets by sending back every byte, and
+//! reads nothing more once it is asked for [`STALLED`].
 
 use std::{
     io,
@@ -23,6 +24,9 @@ use crate::{netns::Netns, wait};
 
 /// Port of the server, on all loopback addresses.
 pub const PORT: u16 = 8_000;
+
+/// Path of requests whose bodies are never read.
+pub const STALLED: &str = "/app/stalled";
 
 /// UDP port of whom log lines are sent to.
 pub const LOG_PORT: u16 = 5_514;
@@ -108,7 +112,12 @@ async fn serve(mut stream: TcpStream, answers: &[Vec<u8>; 2]) -> io::Result<()> 
         if is_web_socket(head) {
             return echo(stream).await;
         }
-        let answer = &answers[usize::from(head[..line(head)].windows(4).any(|word| word == b"/64k"))];
+        let asks_for =
+            |path: &str| head[..line(head)].windows(path.len()).any(|word| word == path.as_bytes());
+        if asks_for(STALLED) {
+            return std::future::pending().await;
+        }
+        let answer = &answers[usize::from(asks_for("/64k"))];
         stream.write_all(answer).await?;
         came.drain(..end);
     }
