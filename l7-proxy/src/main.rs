@@ -65,14 +65,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is logged: what the user wants. Unless that is said in so many words, not what rustls thinks of clients, who could fill
-/// disks with it: each greeting that names an address where a name belongs is a warning.
+/// What is logged: what the user wants. Unless that is said in so many words, not what rustls and h2 think of clients, who could
+/// fill disks with it: each greeting that names an address where a name belongs is a warning, and so is each rapid reset.
 fn filter(wanted: &str) -> EnvFilter {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(wanted);
-    if wanted.contains("rustls") {
-        return filter;
-    }
-    filter.add_directive("rustls=error".parse().expect("a directive"))
+    let quiet = ["rustls", "h2"].into_iter().filter(|library| !wanted.contains(library));
+    quiet.fold(filter, |filter, library| {
+        filter.add_directive(format!("{library}=error").parse().expect("a directive"))
+    })
 }
 
 /// Serves what a file says.
@@ -280,8 +280,8 @@ mod tests {
 
     #[test]
     fn what_clients_do_wrong_in_tls_is_not_logged_unless_wanted() {
-        assert_eq!(filter("").to_string(), "rustls=error,info");
-        assert_eq!(filter("debug").to_string(), "rustls=error,debug");
-        assert_eq!(filter("warn,rustls=trace").to_string(), "rustls=trace,warn");
+        assert_eq!(filter("").to_string(), "rustls=error,h2=error,info");
+        assert_eq!(filter("debug").to_string(), "rustls=error,h2=error,debug");
+        assert_eq!(filter("warn,rustls=trace").to_string(), "rustls=trace,h2=error,warn");
     }
 }

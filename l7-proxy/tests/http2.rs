@@ -282,6 +282,34 @@ fn rapid_resets_end_the_connection_and_are_counted() {
 }
 
 #[test]
+fn heads_of_a_connection_hold_no_more_than_they_may_together() {
+    use common::frames::{Expect, Frames, REFUSED, RESET, WHOLE, block, frame, number};
+    let server = Server::script(|client, _| drop(client.rest()));
+    let limits = r#", "h2c": true, "limits": { "http2": { "connection_window": 100000 } }"#;
+    let proxy = Proxy::start(&[server.address], limits);
+    let mut client = Frames::begin(proxy.address);
+    // 3,000 bytes are put into the table, and fourteen more bytes are another 42,000.
+    let mut fields = block(&common::frames::GET);
+    fields.extend([0x40, 1, b'b', 0x7f, 0xb9, 0x16]);
+    fields.extend([b'x'; 3_000]);
+    fields.extend([0xbe; 14]);
+    client.0.send(&frame(common::frames::HEADERS, WHOLE, 1, &fields));
+    let again = [block(&common::frames::GET), vec![0xbe; 15]].concat();
+    client.0.send(&frame(common::frames::HEADERS, WHOLE, 3, &again));
+    eventually("two are at the server", || server.count() == 2);
+    client.0.send(&frame(common::frames::HEADERS, WHOLE, 5, &again));
+    client.check(Expect::Stream(5, &[REFUSED])).unwrap();
+    // Where one leaves, another has its room.
+    client.0.send(&number(RESET, 1, 8));
+    let mut streams = (7..).step_by(2);
+    eventually("another is at the server", || {
+        let stream = streams.next().unwrap();
+        client.0.send(&frame(common::frames::HEADERS, WHOLE, stream, &again));
+        server.count() == 3
+    });
+}
+
+#[test]
 fn a_client_that_takes_nothing_holds_little_and_nobody_else_up() {
     // Trap 4: what a stalled stream may hold is bounded, and the server is not read on.
     let written = Arc::new(std::sync::atomic::AtomicUsize::new(0));

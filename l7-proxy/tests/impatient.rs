@@ -112,3 +112,20 @@ fn what_is_taken_back_at_once_reaches_no_server() {
     client.0.send(&get(99));
     client.check(Expect::Answer(99, 200)).unwrap();
 }
+
+#[test]
+fn who_is_thrown_out_keeps_its_connection_for_a_while_and_is_not_heard() {
+    let server = Server::echo("a");
+    let logged = Logged::of(&server, H2C);
+    let mut client = Frames::begin(logged.proxy.address);
+    let flood: Vec<u8> = (0..100)
+        .flat_map(|place| [get(place * 2 + 1), number(RESET, place * 2 + 1, CANCEL)].concat())
+        .collect();
+    client.0.send(&flood);
+    // ENHANCE_YOUR_CALM (RFC 9113 §7)
+    client.check(Expect::Connection(&[11])).unwrap();
+    client.0.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let end = client.0.stream.peek(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::WouldBlock), "it is neither answered nor ended");
+    assert_eq!(server.count(), 0);
+}

@@ -106,7 +106,8 @@ pub struct Http2Limits {
     pub streams: u32,
     /// Bytes of one request's body that may be on their way.
     pub stream_window: u32,
-    /// The same for all requests of a connection.
+    /// The same for all requests of a connection; and bytes of the heads of those under way: further ones are refused, to be
+    /// asked again (REFUSED_STREAM).
     pub connection_window: u32,
     /// Bytes of answers that are kept for one stream whose client takes nothing.
     pub send_buffer: u32,

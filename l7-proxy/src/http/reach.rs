@@ -78,7 +78,8 @@ pub enum Which {
 
 /// Chooses a server and connects to it: with a connection that waits if there is one that will do, and to
 /// other servers where one does not answer (R14: nothing of the request was sent). Whose client has been told to end, or
-/// has `gone`, waits no longer: its place is another's.
+/// has `gone`, waits no longer: its place is another's. (A client whose body is longer than what is read ahead is not seen
+/// to go as long as nobody reads it.)
 ///
 /// # Errors
 /// Why none was reached.
@@ -92,12 +93,18 @@ pub async fn reach(
     gone: impl Future<Output = ()>,
 ) -> Result<Reached, Unreached> {
     let placed = AtomicBool::new(false);
-    tokio::select! {
+    let reached = tokio::select! {
         biased;
         reached = try_all(pool, service, way, wish, which, &placed) => reached,
         () = guest.killed() => Err(Unreached::Killed),
         () = gone => Err(Unreached::Gone { placed: placed.load(Relaxed) }),
+    };
+    if let Err(Unreached::Killed | Unreached::Gone { .. }) = reached
+        && placed.load(Relaxed)
+    {
+        pool.has_room();
     }
+    reached
 }
 
 async fn try_all(

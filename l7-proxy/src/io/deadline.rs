@@ -19,6 +19,9 @@ const AT_ONCE: u32 = 8;
 /// What the runtime's timers can tell apart.
 const TURN: Duration = Duration::from_millis(1);
 
+/// No end comes later than this for the sake of others: where more than that end, they end together after all.
+const LATEST: Duration = Duration::from_secs(1);
+
 thread_local! {
     static TURNS: Cell<Turns> = Cell::default();
 }
@@ -36,10 +39,11 @@ impl Turns {
     fn take(&mut self, now: Instant) -> Instant {
         let (turn, taken) = match self.last {
             Some(last) if last + TURN > now && self.taken < AT_ONCE => (last, self.taken),
+            Some(last) if last + TURN > now + LATEST => (last, self.taken),
             Some(last) if last + TURN > now => (last + TURN, 0),
             _ => (now, 0),
         };
-        *self = Self { last: Some(turn), taken: taken + 1 };
+        *self = Self { last: Some(turn), taken: taken.saturating_add(1) };
         turn
     }
 }
@@ -57,8 +61,14 @@ fn take_turn(now: Instant) -> Instant {
 pub struct Deadline {
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether `at` is a turn that was taken when the end had come.
-    is_turn: bool,
+    /// The turn that was taken when the end had come, and when that was seen.
+    turn: Option<Turn>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    at: Instant,
+    seen: Instant,
 }
 
 impl Deadline {
@@ -70,7 +80,10 @@ impl Deadline {
     /// Sets the end.
     pub fn set_at(&mut self, at: Instant) {
         self.at = Some(at);
-        self.is_turn = false;
+        // Whoever has come to an end and is only told so again keeps its turn.
+        if self.turn.is_some_and(|turn| at > turn.seen) {
+            self.turn = None;
+        }
     }
 
     /// Nothing is waited for.
@@ -81,7 +94,8 @@ impl Deadline {
     /// Ready when the end has come, and what else ended then on this thread leaves it a turn; never while none is set. The
     /// end is then no longer set.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(mut at) = self.at else { return Poll::Pending };
+        let Some(end) = self.at else { return Poll::Pending };
+        let mut at = self.turn.map_or(end, |turn| turn.at);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() > at {
             timer.as_mut().reset(at);
@@ -89,12 +103,12 @@ impl Deadline {
         while timer.as_mut().poll(context).is_ready() {
             if timer.deadline() >= at {
                 let now = Instant::now();
-                let turn = if self.is_turn { now } else { take_turn(now) };
+                let turn = if self.turn.is_some() { now } else { take_turn(now) };
                 if turn <= now {
-                    (self.at, self.timer) = (None, None);
+                    *self = Self::default();
                     return Poll::Ready(());
                 }
-                (self.at, self.is_turn) = (Some(turn), true);
+                self.turn = Some(Turn { at: turn, seen: now });
                 at = turn;
             }
             timer.as_mut().reset(at);
@@ -118,6 +132,60 @@ mod tests {
         assert_eq!(take(AT_ONCE * 3, start), [of(0), of(1), of(2)].concat());
         assert_eq!(take(1, start + TURN), [TURN * 3], "nobody overtakes");
         assert_eq!(take(1, start + TURN * 5), [TURN * 5]);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_turn_longer_than_a_second() {
+        let mut turns = Turns::default();
+        let start = Instant::now();
+        let last = (0..100_000).map(|_| turns.take(start)).max();
+        assert_eq!(last, Some(start + LATEST));
+        let later = start + TURN * 10;
+        assert!((0..100_000).all(|_| turns.take(later) <= later + LATEST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_told_again_that_its_end_has_come_keeps_its_turn() {
+        // As connections do whose time is up while bytes still pass.
+        let mut all: Vec<_> = (0..20).map(|_| Deadline::default()).collect();
+        let end = Instant::now() + Duration::from_millis(10);
+        let begin = Instant::now();
+        while !all.is_empty() {
+            let mut left = Vec::new();
+            for mut deadline in all.drain(..) {
+                deadline.set_at(end);
+                if poll_fn(|context| Poll::Ready(deadline.poll(context))).await.is_pending() {
+                    left.push(deadline);
+                }
+            }
+            all = left;
+            assert!(begin.elapsed() < Duration::from_millis(30), "{} never end", all.len());
+            tokio::time::sleep(TURN).await;
+        }
+        let mut other = Deadline::default();
+        other.set(Duration::from_millis(1));
+        let begin = Instant::now();
+        poll_fn(|context| other.poll(context)).await;
+        assert!(begin.elapsed() <= Duration::from_millis(3), "others do not wait for them");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_given_more_time_while_it_waits_for_its_turn_has_it() {
+        let mut all: Vec<_> = (0..AT_ONCE + 1).map(|_| Deadline::default()).collect();
+        for deadline in &mut all {
+            deadline.set(Duration::ZERO);
+        }
+        let mut pending = Vec::new();
+        for mut deadline in all {
+            if poll_fn(|context| Poll::Ready(deadline.poll(context))).await.is_pending() {
+                pending.push(deadline);
+            }
+        }
+        let [late] = &mut pending[..] else { panic!("{} wait", pending.len()) };
+        late.set(Duration::from_millis(50));
+        let begin = Instant::now();
+        poll_fn(|context| late.poll(context)).await;
+        assert!(begin.elapsed() >= Duration::from_millis(50));
     }
 
     #[tokio::test(start_paused = true)]

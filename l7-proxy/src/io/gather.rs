@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stream;
 
+/// Bytes that a connection reads before it is the turn of others: who sends without a pause would be read for ever.
+const AT_ONCE: usize = 16 * 1024;
+
 /// Bytes that are gathered at most: a record of TLS.
 const MOST: usize = 16 * 1024;
 
@@ -52,6 +55,10 @@ struct Inner<S, W> {
     watch: W,
     prefix: BytesMut,
     gathered: BytesMut,
+    /// Bytes that were read since it was the turn of others.
+    read: usize,
+    /// Whether who uses it may end what is sent.
+    ends: bool,
 }
 
 fn lock<S, W>(inner: &Mutex<Inner<S, W>>) -> MutexGuard<'_, Inner<S, W>> {
@@ -62,7 +69,14 @@ impl<S, W> Gather<S, W> {
     /// A connection of which `prefix` was read already, and that `watch` looks at.
     #[must_use]
     pub fn new(stream: S, prefix: BytesMut, watch: W) -> (Self, WriteOut<S, W>) {
-        let inner = Arc::new(Mutex::new(Inner { stream, watch, prefix, gathered: BytesMut::new() }));
+        let inner = Arc::new(Mutex::new(Inner {
+            stream,
+            watch,
+            prefix,
+            gathered: BytesMut::new(),
+            read: 0,
+            ends: true,
+        }));
         (Self(Arc::clone(&inner)), WriteOut(inner))
     }
 }
@@ -82,6 +96,19 @@ impl<W> WriteOut<Stream, W> {
 }
 
 impl<S: AsyncWrite + Unpin, W> WriteOut<S, W> {
+    /// From now on only [`Self::poll_end`] ends what is sent, not who uses it.
+    pub fn keep_open(&self) {
+        lock(&self.0).ends = false;
+    }
+
+    /// Ends what is sent.
+    ///
+    /// # Errors
+    /// What the connection says.
+    pub fn poll_end(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).stream).poll_shutdown(context)
+    }
+
     /// Writes out what was gathered.
     ///
     /// # Errors
@@ -134,7 +161,17 @@ impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Gather<S, W> {
         let inner = &mut *lock(&self.0);
         let before = buffer.filled().len();
         if inner.prefix.is_empty() {
-            ready!(Pin::new(&mut inner.stream).poll_read(context, buffer))?;
+            if inner.read >= AT_ONCE {
+                inner.read = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let Poll::Ready(read) = Pin::new(&mut inner.stream).poll_read(context, buffer) else {
+                inner.read = 0;
+                return Poll::Pending;
+            };
+            read?;
+            inner.read += buffer.filled().len() - before;
             inner.watch.came(&mut buffer.filled_mut()[before..]);
             return Poll::Ready(Ok(()));
         }
@@ -189,7 +226,7 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Gather<S, W> {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = lock(&self.0);
         ready!(inner.poll_write_out(context))?;
-        Pin::new(&mut inner.stream).poll_shutdown(context)
+        if inner.ends { Pin::new(&mut inner.stream).poll_shutdown(context) } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -198,6 +235,29 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_sends_without_a_pause_is_read_by_the_part() {
+        let (mut endless, _out) = Gather::new(tokio::io::repeat(1), BytesMut::new(), ());
+        let mut turns = Vec::new();
+        std::future::poll_fn(|context| {
+            let mut came = 0;
+            loop {
+                let mut piece = [0; 4_096];
+                let mut piece = ReadBuf::new(&mut piece);
+                let read = Pin::new(&mut endless).poll_read(context, &mut piece);
+                came += piece.filled().len();
+                if read.is_pending() {
+                    break;
+                }
+                assert!(came <= AT_ONCE, "{came} bytes");
+            }
+            turns.push(came);
+            if turns.len() == 3 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert_eq!(turns, [AT_ONCE; 3], "it wakes itself");
+    }
 
     #[tokio::test]
     async fn all_comes_through_in_order_and_nothing_before_its_time() {

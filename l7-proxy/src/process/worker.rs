@@ -2,18 +2,17 @@
 
 use std::{
     collections::HashMap,
-    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::Poll,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use socket2::SockRef;
 use tokio::{
     net::TcpStream,
     runtime,
@@ -31,8 +30,12 @@ use crate::{
     state::Refusal,
 };
 
-/// Connections that are accepted before those who are there already have their turn: thousands may come together.
-const AT_ONCE: usize = 1;
+/// Of the time that those take who are there already, each so much lets one more connection in before it is their turn
+/// again: thousands may come together, and thousands may be there.
+const ONE_FOR: Duration = Duration::from_micros(500);
+
+/// Connections that wait in the queue of a socket, at most: what listen(2) was told, and more than any system has by itself.
+const MOST_WAITING: usize = 65_536;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -148,9 +151,7 @@ impl Inside {
                         }
                     }
                     Some(Order::Unlisten(address)) => {
-                        for old in listening.remove(&address).into_iter().flatten() {
-                            self.unlisten(old).await;
-                        }
+                        listening.remove(&address).iter().flatten().for_each(|old| self.unlisten(old));
                     }
                     Some(Order::End(abandon)) => return self.end(abandon).await,
                     None => return,
@@ -173,16 +174,22 @@ impl Inside {
         Listening { listener, door, task: tokio::spawn(accepting) }
     }
 
-    /// Ends listening. What the kernel has accepted already would be reset with the socket: it is served.
-    async fn unlisten(&self, old: Listening) {
+    /// Ends listening. What the kernel has accepted already would be reset with the socket: it is served. The kernel is asked
+    /// itself: the runtime may not know yet that somebody waits, and lets nobody do too much at a time.
+    fn unlisten(&self, old: &Listening) {
         old.task.abort();
-        poll_fn(|context| {
-            while let Poll::Ready(Ok((socket, client))) = old.listener.poll_accept(context) {
-                serve(&old.door, socket, client, &self.connections);
+        let socket = SockRef::from(&*old.listener);
+        for _ in 0..MOST_WAITING {
+            let (client, address) = match socket.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if of_one_connection(&error) => continue,
+                Err(_) => return,
+            };
+            let stream = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client.into()));
+            if let (Ok(stream), Some(address)) = (stream, address.as_socket()) {
+                serve(&old.door, stream, address, &self.connections);
             }
-            Poll::Ready(())
-        })
-        .await;
+        }
     }
 
     /// Ends connections to servers that have waited for too long: before the servers do (R14).
@@ -232,14 +239,16 @@ fn serve(door: &Door, socket: TcpStream, client: SocketAddr, connections: &Arc<A
 
 /// Accepts connections.
 async fn accept(listener: Arc<tokio::net::TcpListener>, door: Door, connections: Arc<AtomicUsize>) {
-    let mut accepted = 0_usize;
+    let mut more = 1;
     loop {
         match listener.accept().await {
             Ok((socket, client)) => {
                 serve(&door, socket, client, &connections);
-                accepted += 1;
-                if accepted.is_multiple_of(AT_ONCE) {
+                more -= 1;
+                if more == 0 {
+                    let left = Instant::now();
                     tokio::task::yield_now().await;
+                    more = newcomers(left.elapsed());
                 }
             }
             Err(error) if of_one_connection(&error) => {}
@@ -254,6 +263,11 @@ async fn accept(listener: Arc<tokio::net::TcpListener>, door: Door, connections:
             }
         }
     }
+}
+
+/// How many may come after those who are there already took so long.
+fn newcomers(took: Duration) -> u128 {
+    (took.as_micros() / ONE_FOR.as_micros()).clamp(1, 64)
 }
 
 /// Whether it is over with the one connection that was to be accepted.

@@ -216,6 +216,11 @@ impl Pool {
     /// Gives a place back, and tells one that waits for it.
     pub fn release(&self, slot: Slot) {
         drop(slot);
+        self.has_room();
+    }
+
+    /// Tells whoever waits that a place has become free.
+    pub fn has_room(&self) {
         if self.waiting.load(Relaxed) > 0 {
             self.freed.notify_one();
         }

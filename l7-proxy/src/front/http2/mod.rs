@@ -19,10 +19,13 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use h2::{
-    Reason,
+    Reason, RecvStream,
     server::{Builder, Connection},
 };
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use self::guard::Guard;
 use super::{Closing, Door, Guest};
@@ -35,6 +38,10 @@ use crate::{
 
 /// Requests of a connection that begin before those of others have their turn: hundreds may come together.
 const AT_ONCE: u32 = 8;
+
+/// How long a client that was thrown out for abuse keeps its connection, unread: it counts against its limits so long, and does
+/// not come back at once.
+const PENALTY: Duration = Duration::from_secs(1);
 
 /// How long a client may take to hear that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -50,6 +57,7 @@ pub(super) async fn serve(
     let counters = service.state.counters(door.worker);
     let guard = Guard::new(service.limits.http2.control_frames);
     let (stream, out) = Gather::new(stream, input, guard);
+    out.keep_open();
     let _cut = Cut { out: &out, guest: Arc::clone(&client.guest) };
     let handshake = builder(&service).handshake::<_, Bytes>(stream);
     let connection = match tokio::time::timeout(service.timeouts.request_header.get(), handshake).await {
@@ -64,15 +72,20 @@ pub(super) async fn serve(
         malformed: Arc::default(),
         door,
     };
-    if let Err(error) = session.run(connection, &out, &service).await {
+    let is_abuse = match session.run(connection, &out, &service).await {
+        Ok(ended) => ended == Some(Reason::ENHANCE_YOUR_CALM),
         // Only what we have ended for good reason is the client's abuse; the rest is how connections end.
-        if !error.is_remote() && !error.is_io() {
-            counters.refused(match error.reason() {
-                Some(Reason::ENHANCE_YOUR_CALM) => Refusal::Http2,
-                _ => Refusal::Malformed,
-            });
+        Err(error) if error.is_remote() || error.is_io() => false,
+        Err(error) => {
+            let is_abuse = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+            counters.refused(if is_abuse { Refusal::Http2 } else { Refusal::Malformed });
+            is_abuse
         }
+    };
+    if is_abuse {
+        sleep(PENALTY).await;
     }
+    let _ = tokio::time::timeout(GOODBYE, poll_fn(|context| out.poll_end(context))).await;
 }
 
 /// What a client may do (trap 9).
@@ -113,33 +126,63 @@ struct Session {
     client: Arc<Client>,
     until: Option<Instant>,
     /// Streams under way.
-    active: Arc<AtomicUsize>,
+    active: Arc<Load>,
     /// Streams that were malformed in ways that the h2 crate does not see.
     malformed: Arc<AtomicU32>,
 }
 
-/// A stream under way; it counts until it is dropped.
-struct Active(Arc<AtomicUsize>);
+/// What streams under way amount to.
+#[derive(Default)]
+struct Load {
+    streams: AtomicUsize,
+    /// Bytes of the heads of their requests.
+    heads: AtomicUsize,
+}
 
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+/// A stream under way; it counts until it is dropped.
+struct Active(Arc<Load>, usize);
+
+impl Active {
+    /// Counts it. None where the heads of others leave no room for its own: a hundred that just fit, each, are ten
+    /// megabytes, which a few bytes can unfold to (RFC 7541).
+    fn enter(load: &Arc<Load>, head: usize, most: usize) -> Option<Self> {
+        let others = load.heads.load(Relaxed);
+        if others > 0 && others + head > most {
+            return None;
+        }
+        load.streams.fetch_add(1, Relaxed);
+        load.heads.fetch_add(head, Relaxed);
+        Some(Self(Arc::clone(load), head))
     }
 }
 
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+        self.0.heads.fetch_sub(self.1, Relaxed);
+    }
+}
+
+/// Bytes of a head, as RFC 9113 §6.5.2 counts them.
+fn head_bytes(request: &http::Request<RecvStream>) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+    fields.sum::<usize>() + request.uri().path().len()
+}
+
 impl Session {
+    /// Gives the reason for which it was ended, if it was.
     async fn run(
         &self,
         mut connection: Connection<Gather<Stream, Guard>, Bytes>,
         out: &WriteOut<Stream, Guard>,
         service: &Service,
-    ) -> Result<(), h2::Error> {
+    ) -> Result<Option<Reason>, h2::Error> {
         let mut closing = self.door.entry.closing();
         let idle = service.timeouts.client_idle.get();
         let mut deadline = Deadline::default();
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
-        let (mut served, mut ending, mut cut) = (0_u32, false, false);
+        let (mut served, mut ending, mut cut) = (0_u32, false, None);
         let mut others_first = false;
         loop {
             if std::mem::take(&mut others_first) {
@@ -154,7 +197,7 @@ impl Session {
                         return Poll::Ready(None);
                     }
                     // Each costs a server work, and none is a request at last ("made you reset").
-                    let costly = !cut && self.malformed.load(Relaxed) > service.limits.http2.own_resets;
+                    let costly = cut.is_none() && self.malformed.load(Relaxed) > service.limits.http2.own_resets;
                     let calm = costly.then_some(Reason::ENHANCE_YOUR_CALM);
                     if let Some(reason) = out.ask(Guard::take_end).map(Reason::from).or(calm) {
                         counters.refused(match reason {
@@ -162,21 +205,28 @@ impl Session {
                             _ => Refusal::Malformed,
                         });
                         connection.abrupt_shutdown(reason);
-                        cut = true;
+                        cut = Some(reason);
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }
                     polled
                 }) => {
-                    let Some(accepted) = accepted else { return Ok(()) };
-                    let (request, respond) = match accepted {
+                    let Some(accepted) = accepted else { return Ok(cut) };
+                    let (request, mut respond) = match accepted {
                         // That was counted.
-                        Err(_) if cut => return Ok(()),
+                        Err(_) if cut.is_some() => return Ok(cut),
                         accepted => accepted?,
                     };
                     served = served.saturating_add(1);
-                    self.active.fetch_add(1, Relaxed);
-                    let active = Active(Arc::clone(&self.active));
+                    others_first = served.is_multiple_of(AT_ONCE);
+                    let most = service.limits.http2.connection_window as usize;
+                    let Some(active) = Active::enter(&self.active, head_bytes(&request), most) else {
+                        // Nothing was done for it: the client may ask again. Each counts as one that we had to reset.
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        counters.refused(Refusal::Http2);
+                        self.malformed.fetch_add(1, Relaxed);
+                        continue;
+                    };
                     let (door, client) = (self.door.clone(), Arc::clone(&self.client));
                     let stream = stream::serve(door, client, request, respond, Arc::clone(&self.malformed));
                     // Boxed first: spawning moves what it is given several times.
@@ -191,7 +241,6 @@ impl Session {
                         connection.graceful_shutdown();
                         ending = true;
                     }
-                    others_first = served.is_multiple_of(AT_ONCE);
                 }
                 _ = closing.wait_for(|closing| *closing > Closing::No), if !ending => {
                     connection.graceful_shutdown();
@@ -200,10 +249,10 @@ impl Session {
                 }
                 () = poll_fn(|context| deadline.poll(context)) => {
                     // Streams have timers of their own: a connection is idle when it has none.
-                    if self.active.load(Relaxed) > 0 {
+                    if self.active.streams.load(Relaxed) > 0 {
                         deadline.set(if ending { GOODBYE } else { idle });
                     } else if ending {
-                        return Ok(());
+                        return Ok(cut);
                     } else {
                         connection.graceful_shutdown();
                         ending = true;

@@ -32,7 +32,7 @@ use crate::{netns::Netns, process, wait};
 pub enum Abuse {
     /// Begin a request or a connection of HTTP/2 and go on with a byte now and then.
     Slow,
-    /// Take requests of HTTP/2 back at once, a few less at a time than ends the connection.
+    /// Take requests of HTTP/2 back at once and without a pause, until the connection is ended for it.
     Resets,
     /// Send heads that are too large: long ones, ones that unfold (RFC 7541), ones without end (CONTINUATION).
     Bombs,
@@ -51,7 +51,7 @@ const SLOWLY: Duration = Duration::from_secs(2);
 /// Between two looks of those who open their windows.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Requests that are taken back with one write. l7-proxy ends a connection at 33 by default.
+/// Requests that are taken back with one write: fewer than end a connection to l7-proxy by themselves (33).
 const TAKEN_BACK: u32 = 25;
 
 /// Answers that each of those who open their windows by a byte waits for.

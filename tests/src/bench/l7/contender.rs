@@ -115,6 +115,8 @@ fn l7(folder: &Folder, ports: Ports) -> serde_json::Value {
                 { "paths": ["/api", "/login"], "pool": "other" },
                 { "paths": ["/app"], "pool": "web" },
             ],
+            // Who is slow is thrown out while others are measured, and not afterwards.
+            "timeouts": { "request_header": "2s" },
             "limits": { "connections_per_client": MANY, "requests_per_second": MANY },
             // HAProxy offers it wherever there is no TLS.
             "h2c": tls.is_none(),
@@ -164,7 +166,7 @@ fn haproxy(folder: &Folder, ports: Ports) -> String {
          ssl-default-bind-options ssl-min-ver TLSv1.2\n \
          ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384\n\
          defaults\n mode http\n log global\n option httplog\n option forwardfor\n http-reuse always\n \
-         timeout connect 5s\n timeout client 75s\n timeout server 60s\n timeout http-request 10s\n \
+         timeout connect 5s\n timeout client 75s\n timeout server 60s\n timeout http-request 2s\n \
          timeout http-keep-alive 75s\n timeout tunnel 1h\n\
          frontend statistics\n bind 127.0.0.1:{admin}\n no log\n stats enable\n stats uri /\n\
          frontend plain\n bind 127.0.0.1:{plain}\n {RULES}\
