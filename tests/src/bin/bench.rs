@@ -100,7 +100,7 @@ struct L7 {
     #[arg(long, value_name = "FILE", conflicts_with = "instructions")]
     against: Option<PathBuf>,
     /// Count instructions for each request instead, under callgrind, and compare them with those that are recorded; fails
-    /// when they are more by five in a hundred
+    /// when they are more by two in a hundred
     #[arg(long)]
     instructions: bool,
     /// Record the instructions that were counted

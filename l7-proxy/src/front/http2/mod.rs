@@ -228,12 +228,9 @@ impl Session {
                         continue;
                     };
                     let (door, client) = (self.door.clone(), Arc::clone(&self.client));
-                    let stream = stream::serve(door, client, request, respond, Arc::clone(&self.malformed));
-                    // Boxed first: spawning moves what it is given several times.
-                    tokio::spawn(Box::pin(async move {
-                        stream.await;
-                        drop(active);
-                    }));
+                    let malformed = Arc::clone(&self.malformed);
+                    // Boxed where it is made: it is kilobytes, and whatever takes it by value moves them.
+                    tokio::spawn(Box::pin(stream::serve(door, client, request, respond, malformed, active)));
                     deadline.set(idle);
                     let full = service.limits.requests_per_connection.is_some_and(|most| served >= most)
                         || self.until.is_some_and(|until| Instant::now() >= until);

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, server::SendResponse};
 use http::request::Parts;
 
-use super::{fields, side::H2};
+use super::{Active, fields, side::H2};
 use crate::{
     front::{Door, report::Over},
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, Side, decide, serve as pass},
@@ -23,13 +23,15 @@ use crate::{
     wire::{Answer, Fault, Framing, Request},
 };
 
-/// Serves a request; `malformed` counts those of the connection that are.
+/// Serves a request; `malformed` counts those of the connection that are, and the request is one of the connection's until it
+/// ends.
 pub(super) async fn serve(
     door: Door,
     client: Arc<Client>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
     malformed: Arc<AtomicU32>,
+    _active: Active,
 ) {
     let service = Arc::clone(&door.entry.service());
     let trusted = service.trusts(client.ip());

@@ -1,11 +1,12 @@
-//! Instructions that l7-proxy takes for a request, counted by callgrind: what a change costs, to a few in a hundred, on a
+//! Instructions that l7-proxy takes for a request, counted by callgrind: what a change costs, to a few in a thousand, on a
 //! machine that is busy with other things too.
 //!
-//! Each case is run twice, with N requests and with 2 N, and the difference is that of N requests: so neither the start nor
-//! the end counts. There is one connection with one request at a time, so that things happen in the same order each time.
-//! Callgrind counts what the program does, and not the kernel.
+//! Each case is run twice, with N requests and with 2 N, and the difference is that of N requests: so the end does not count.
+//! Nor does the start: counting begins after a few requests, when TLS has drawn its first random numbers (AWS-LC gathers
+//! jitter for them, some 200 million instructions, give or take two). There is one connection with one request at a time, so
+//! that things happen in the same order each time. Callgrind counts what the program does, and not the kernel.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -16,14 +17,17 @@ use super::{
     contender::{Contender, Ports, Proxy},
     load::Load,
 };
-use crate::process::Running;
+use crate::process::{Running, output};
 
 /// Instructions for each request, by case.
 pub type Counts = BTreeMap<String, u64>;
 
-/// How much more than what is recorded is too much. Two runs of one program differ by three in a hundred: whether an
-/// answer is there already when it is looked for is up to the machine.
-const MARGIN: f64 = 0.05;
+/// How much more than what is recorded is too much. Runs of one program differ by five in a thousand: whether an answer is
+/// there already when it is looked for is up to the machine.
+const MARGIN: f64 = 0.02;
+
+/// Requests before it is counted.
+const FIRST: usize = 4;
 
 /// Longer than a start under callgrind takes.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -58,6 +62,8 @@ impl Scene {
         let running = Running::start("l7-proxy under callgrind", command.arg(program).args(arguments));
         let mut proxy = Proxy { running, ports: Ports::of(0) };
         proxy.running.wait_for_line(LIMIT, "serving");
+        self.drive(&proxy, &load.clone().alone(FIRST))?;
+        begin(&proxy)?;
         self.drive(&proxy, load)?;
         proxy.running.signal(Signal::TERM);
         let (status, log) = proxy.running.wait(LIMIT);
@@ -65,6 +71,20 @@ impl Scene {
         let text = fs::read_to_string(&file).with_context(|| format!("callgrind wrote nothing: {log}"))?;
         total(&text).context("callgrind wrote no sum")
     }
+}
+
+/// Has callgrind count from here on.
+fn begin(proxy: &Proxy) -> Result<()> {
+    let mut command = Command::new("vgdb");
+    command.arg(format!("--pid={}", proxy.running.id())).arg("zero");
+    let said = output("vgdb", &mut command, LIMIT);
+    ensure!(
+        said.status.success(),
+        "vgdb ended with {}: {}",
+        said.status,
+        String::from_utf8_lossy(&said.stderr)
+    );
+    Ok(())
 }
 
 /// The sum over everything in callgrind's file.
@@ -121,9 +141,9 @@ mod tests {
     }
 
     #[test]
-    fn a_few_in_a_hundred_are_let_pass() {
-        assert!(compare(&counts(104_900), &counts(100_000)).1);
-        assert!(!compare(&counts(105_100), &counts(100_000)).1);
+    fn two_in_a_hundred_are_let_pass() {
+        assert!(compare(&counts(101_900), &counts(100_000)).1);
+        assert!(!compare(&counts(102_100), &counts(100_000)).1);
         assert!(compare(&counts(50_000), &counts(100_000)).1);
         assert!(!compare(&counts(1), &Counts::new()).1, "nothing to compare with is no success");
     }
