@@ -118,7 +118,8 @@ fn who_is_thrown_out_keeps_its_connection_for_a_while_and_is_not_heard() {
     let server = Server::echo("a");
     let logged = Logged::of(&server, H2C);
     let mut client = Frames::begin(logged.proxy.address);
-    let flood: Vec<u8> = (0..100)
+    // Each counts as five frames of no use, of which there may be a thousand in a second; two begin at most.
+    let flood: Vec<u8> = (0..401)
         .flat_map(|place| [get(place * 2 + 1), number(RESET, place * 2 + 1, CANCEL)].concat())
         .collect();
     client.0.send(&flood);

@@ -31,15 +31,20 @@ pub struct Gather<S, W>(Arc<Mutex<Inner<S, W>>>);
 
 /// Looks at what passes, and may change it.
 pub trait Watch {
-    /// These bytes have come.
-    fn came(&mut self, bytes: &mut [u8]);
+    /// These bytes have come. Gives how many of them are enough until it has been the turn of others: the rest comes again.
+    fn came(&mut self, bytes: &mut [u8]) -> usize;
+    /// It has been the turn of others.
+    fn next_turn(&mut self);
     /// These bytes were gathered last.
     fn goes(&mut self, bytes: &mut [u8]);
 }
 
 /// Nobody looks.
 impl Watch for () {
-    fn came(&mut self, _: &mut [u8]) {}
+    fn came(&mut self, bytes: &mut [u8]) -> usize {
+        bytes.len()
+    }
+    fn next_turn(&mut self) {}
     fn goes(&mut self, _: &mut [u8]) {}
 }
 
@@ -57,6 +62,8 @@ struct Inner<S, W> {
     gathered: BytesMut,
     /// Bytes that were read since it was the turn of others.
     read: usize,
+    /// Whether no more is read until it has been the turn of others.
+    is_enough: bool,
     /// Whether who uses it may end what is sent.
     ends: bool,
 }
@@ -75,6 +82,7 @@ impl<S, W> Gather<S, W> {
             prefix,
             gathered: BytesMut::new(),
             read: 0,
+            is_enough: false,
             ends: true,
         }));
         (Self(Arc::clone(&inner)), WriteOut(inner))
@@ -95,7 +103,7 @@ impl<W> WriteOut<Stream, W> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, W> WriteOut<S, W> {
+impl<S: AsyncWrite + Unpin, W: Watch> WriteOut<S, W> {
     /// From now on only [`Self::poll_end`] ends what is sent, not who uses it.
     pub fn keep_open(&self) {
         lock(&self.0).ends = false;
@@ -109,12 +117,14 @@ impl<S: AsyncWrite + Unpin, W> WriteOut<S, W> {
         Pin::new(&mut lock(&self.0).stream).poll_shutdown(context)
     }
 
-    /// Writes out what was gathered.
+    /// Writes out what was gathered, when all has been done that could be. Who has read enough by then is woken, to read on
+    /// when it has been the turn of others.
     ///
     /// # Errors
     /// What the connection says.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = lock(&self.0);
+        inner.end_turn(context);
         if inner.gathered.capacity() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -123,6 +133,22 @@ impl<S: AsyncWrite + Unpin, W> WriteOut<S, W> {
         // A connection that is idle needs no memory for this.
         SPARE.set(std::mem::take(&mut inner.gathered));
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S, W: Watch> Inner<S, W> {
+    fn end_turn(&mut self, context: &mut Context<'_>) {
+        self.read = 0;
+        self.watch.next_turn();
+        if std::mem::take(&mut self.is_enough) {
+            context.waker().wake_by_ref();
+        }
+    }
+
+    /// These bytes are what is read next.
+    fn put_back(&mut self, bytes: &[u8]) {
+        let rest = std::mem::replace(&mut self.prefix, bytes.into());
+        self.prefix.unsplit(rest);
     }
 }
 
@@ -159,30 +185,30 @@ impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Gather<S, W> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let inner = &mut *lock(&self.0);
-        let before = buffer.filled().len();
-        if inner.prefix.is_empty() {
-            if inner.read >= AT_ONCE {
-                inner.read = 0;
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let Poll::Ready(read) = Pin::new(&mut inner.stream).poll_read(context, buffer) else {
-                inner.read = 0;
-                return Poll::Pending;
-            };
-            read?;
-            inner.read += buffer.filled().len() - before;
-            inner.watch.came(&mut buffer.filled_mut()[before..]);
-            return Poll::Ready(Ok(()));
+        inner.is_enough |= inner.read >= AT_ONCE;
+        if inner.is_enough {
+            return Poll::Pending;
         }
-        let taken = inner.prefix.len().min(buffer.remaining());
-        buffer.put_slice(&inner.prefix[..taken]);
-        inner.watch.came(&mut buffer.filled_mut()[before..]);
-        inner.prefix.advance(taken);
+        let before = buffer.filled().len();
+        let prefix = inner.prefix.len().min(buffer.remaining());
+        if prefix == 0 {
+            ready!(Pin::new(&mut inner.stream).poll_read(context, buffer))?;
+        } else {
+            buffer.put_slice(&inner.prefix.split_to(prefix));
+        }
+        let came = &mut buffer.filled_mut()[before..];
+        let passed = inner.watch.came(came);
+        inner.read += passed;
+        if passed < came.len() {
+            inner.is_enough = true;
+            inner.put_back(&buffer.filled()[before + passed..]);
+            buffer.set_filled(before + passed);
+        }
         if inner.prefix.is_empty() {
+            // A connection that is idle needs no memory for this.
             inner.prefix = BytesMut::new();
         }
-        Poll::Ready(Ok(()))
+        if passed == 0 && inner.is_enough { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -236,27 +262,83 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn who_sends_without_a_pause_is_read_by_the_part() {
-        let (mut endless, _out) = Gather::new(tokio::io::repeat(1), BytesMut::new(), ());
+    /// Who sends the same byte without an end.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let byte = [1; 10_000];
+            buffer.put_slice(&byte[..buffer.remaining().min(byte.len())]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// To whom so many bytes are enough.
+    struct Enough(usize, usize);
+
+    impl Watch for Enough {
+        fn came(&mut self, bytes: &mut [u8]) -> usize {
+            let taken = bytes.len().min(self.1);
+            self.1 -= taken;
+            taken
+        }
+        fn next_turn(&mut self) {
+            self.1 = self.0;
+        }
+        fn goes(&mut self, _: &mut [u8]) {}
+    }
+
+    /// Bytes that are read in each of three turns, and what one may be given at a time.
+    async fn turns(watch: impl Watch) -> Vec<usize> {
+        let (mut endless, out) = Gather::new(Endless, BytesMut::new(), watch);
         let mut turns = Vec::new();
         std::future::poll_fn(|context| {
             let mut came = 0;
-            loop {
-                let mut piece = [0; 4_096];
-                let mut piece = ReadBuf::new(&mut piece);
-                let read = Pin::new(&mut endless).poll_read(context, &mut piece);
-                came += piece.filled().len();
-                if read.is_pending() {
-                    break;
+            // Whoever uses it asks more than once in a turn.
+            for _ in 0..3 {
+                loop {
+                    let mut piece = [0; 4_096];
+                    let mut piece = ReadBuf::new(&mut piece);
+                    let read = Pin::new(&mut endless).poll_read(context, &mut piece);
+                    assert!(piece.filled().iter().all(|&byte| byte == 1));
+                    came += piece.filled().len();
+                    if read.is_pending() {
+                        break;
+                    }
+                    assert!(!piece.filled().is_empty(), "that would be the end");
+                    assert!(came <= AT_ONCE, "{came} bytes");
                 }
-                assert!(came <= AT_ONCE, "{came} bytes");
             }
             turns.push(came);
+            assert!(out.poll(context).is_ready());
             if turns.len() == 3 { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        assert_eq!(turns, [AT_ONCE; 3], "it wakes itself");
+        turns
+    }
+
+    #[tokio::test]
+    async fn who_sends_without_a_pause_is_read_by_the_part() {
+        assert_eq!(turns(()).await, [AT_ONCE; 3], "it wakes itself");
+        for enough in [1, 4_095, 4_096, 10_001] {
+            assert_eq!(turns(Enough(enough, enough)).await, [enough; 3]);
+        }
     }
 
     #[tokio::test]

@@ -34,6 +34,11 @@ const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE_ERROR: u32 = 6;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// What a connection may have us do before it is the turn of others, for hundreds of frames come together: a frame counts
+/// one, as it may wake a task; one that begins a request counts more.
+const TURN: u32 = 8;
+const REQUEST_COSTS: u32 = 4;
+
 /// Bytes of the preface (RFC 9113 §3.4) and of a frame's head.
 const PREFACE: usize = 24;
 const HEAD: usize = 9;
@@ -59,6 +64,8 @@ pub(super) struct Guard {
     /// Whether settings have come, which must be first.
     began: bool,
     end: Option<u32>,
+    /// What is left of a turn.
+    turn: u32,
 }
 
 /// A frame, and its bytes if they are there.
@@ -86,6 +93,7 @@ impl Guard {
             most_idle,
             began: false,
             end: None,
+            turn: TURN,
         }
     }
 
@@ -229,7 +237,7 @@ fn begins_with_pseudo(block: &[u8]) -> bool {
 }
 
 impl Watch for Guard {
-    fn came(&mut self, bytes: &mut [u8]) {
+    fn came(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
             if self.skip > 0 {
@@ -238,15 +246,24 @@ impl Watch for Guard {
                 at += skipped;
                 continue;
             }
+            // What takes a request back comes through with it, so that nothing is begun for it.
+            if self.turn == 0 && self.have == 0 && bytes.get(at + 3) != Some(&RESET) {
+                break;
+            }
             let taken = (HEAD - self.have).min(bytes.len() - at);
             self.head[self.have..self.have + taken].copy_from_slice(&bytes[at..at + taken]);
             self.have += taken;
             at += taken;
             if self.have < HEAD {
-                return;
+                break;
             }
             self.have = 0;
             let [a, b, c, kind, flags, stream @ ..] = self.head;
+            self.turn = self.turn.saturating_sub(match kind {
+                HEADERS => REQUEST_COSTS,
+                RESET => 0,
+                _ => 1,
+            });
             self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
             let frame = Frame {
                 kind,
@@ -259,6 +276,11 @@ impl Watch for Guard {
                 bytes[at - HEAD + 4] &= !END_STREAM;
             }
         }
+        at
+    }
+
+    fn next_turn(&mut self) {
+        self.turn = TURN;
     }
 
     fn goes(&mut self, bytes: &mut [u8]) {
@@ -287,7 +309,13 @@ mod tests {
     fn code(bytes: &[u8], step: usize) -> u32 {
         let mut guard = Guard::new(1_000);
         for piece in [&[0; PREFACE][..], bytes].concat().chunks_mut(step) {
-            guard.came(piece);
+            let mut left = piece;
+            while !left.is_empty() {
+                let passed = guard.came(left);
+                assert!(passed > 0, "each turn gets on");
+                left = &mut left[passed..];
+                guard.next_turn();
+            }
         }
         let mut goaway = frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]);
         guard.goes(&mut goaway);
@@ -306,6 +334,29 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_is_eight_frames_and_ends_between_two() {
+        let mut guard = Guard::new(1_000);
+        let mut all = [&[0; PREFACE][..], &frame(DATA, 0, 1, b"some").repeat(20)].concat();
+        let mut passed = Vec::new();
+        let mut at = 0;
+        while at < all.len() {
+            passed.push(guard.came(&mut all[at..]));
+            assert_eq!(guard.came(&mut all[at + passed[passed.len() - 1]..]), 0, "no more in this turn");
+            at += passed[passed.len() - 1];
+            guard.next_turn();
+        }
+        assert_eq!(passed, [PREFACE + 8 * 13, 8 * 13, 4 * 13]);
+        // What takes a request back belongs to it.
+        guard.next_turn();
+        let mut more = [frame(DATA, 0, 1, b"some"), frame(RESET, 0, 1, &[0; 4])].concat().repeat(20);
+        assert_eq!(guard.came(&mut more), 8 * 26);
+        // A frame that comes in two pieces is one frame.
+        guard.next_turn();
+        let mut more = frame(DATA, 0, 1, b"some").repeat(20);
+        assert_eq!((guard.came(&mut more[..5]), guard.came(&mut more[5..])), (5, 8 * 13 - 5));
+    }
+
+    #[test]
     fn trailers_with_pseudo_fields_do_not_end_the_stream() {
         let mut guard = Guard::new(1_000);
         guard.came(&mut [0; PREFACE]);
@@ -321,6 +372,7 @@ mod tests {
         .enumerate()
         {
             let stream = 2 * number as u8 + 1;
+            guard.next_turn();
             guard.came(&mut frame(HEADERS, END_HEADERS, stream, &[0x82, 0x86, 0x84]));
             let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
             guard.came(&mut trailers);
@@ -333,6 +385,7 @@ mod tests {
         let mut guard = Guard::new(10);
         guard.came(&mut [0; PREFACE]);
         for _ in 0..100 {
+            guard.next_turn();
             guard.came(&mut frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82]));
             guard.came(&mut frame(DATA, 0, 1, b"x"));
             guard.came(&mut frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]));
@@ -340,6 +393,7 @@ mod tests {
         assert_eq!(guard.take_end(), Some(PROTOCOL_ERROR), "no settings came");
         // Two seconds at most begin meanwhile.
         for _ in 0..40 {
+            guard.next_turn();
             guard.came(&mut frame(DATA, 0, 1, b""));
         }
         assert_eq!((guard.take_end(), guard.take_end()), (Some(ENHANCE_YOUR_CALM), None));
@@ -347,6 +401,7 @@ mod tests {
         guard.came(&mut [0; PREFACE]);
         guard.came(&mut frame(SETTINGS, 0, 0, &[]));
         for _ in 0..6 {
+            guard.next_turn();
             guard.came(&mut frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82]));
             guard.came(&mut frame(RESET, 0, 1, &[0, 0, 0, 8]));
         }

@@ -22,10 +22,7 @@ use h2::{
     Reason, RecvStream,
     server::{Builder, Connection},
 };
-use tokio::{
-    task::yield_now,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use self::guard::Guard;
 use super::{Closing, Door, Guest};
@@ -36,11 +33,8 @@ use crate::{
     state::Refusal,
 };
 
-/// Requests of a connection that begin before those of others have their turn: hundreds may come together.
-const AT_ONCE: u32 = 8;
-
-/// How long a client that was thrown out for abuse keeps its connection, unread: it counts against its limits so long, and does
-/// not come back at once.
+/// How long a client that was thrown out for abuse keeps its connection, unread, at least: it counts against its limits so long,
+/// and does not come back at once.
 const PENALTY: Duration = Duration::from_secs(1);
 
 /// How long a client may take to hear that its connection ends.
@@ -83,7 +77,9 @@ pub(super) async fn serve(
         }
     };
     if is_abuse {
-        sleep(PENALTY).await;
+        // Up to twice as long, so that a crowd does not come back together.
+        let port = u32::from(session.client.ends.client.port());
+        sleep(PENALTY + PENALTY * (port % 64) / 64).await;
     }
     let _ = tokio::time::timeout(GOODBYE, poll_fn(|context| out.poll_end(context))).await;
 }
@@ -183,11 +179,7 @@ impl Session {
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
         let (mut served, mut ending, mut cut) = (0_u32, false, None);
-        let mut others_first = false;
         loop {
-            if std::mem::take(&mut others_first) {
-                yield_now().await;
-            }
             tokio::select! {
                 biased;
                 accepted = poll_fn(|context| {
@@ -218,7 +210,6 @@ impl Session {
                         accepted => accepted?,
                     };
                     served = served.saturating_add(1);
-                    others_first = served.is_multiple_of(AT_ONCE);
                     let most = service.limits.http2.connection_window as usize;
                     let Some(active) = Active::enter(&self.active, head_bytes(&request), most) else {
                         // Nothing was done for it: the client may ask again. Each counts as one that we had to reset.

@@ -57,6 +57,10 @@ const TAKEN_BACK: u32 = 25;
 /// Answers that each of those who open their windows by a byte waits for.
 const ANSWERS: u32 = 100;
 
+/// What the kernel keeps of what they send and the proxy does not take. The kernel would let it grow to megabytes, and who fills
+/// and empties those takes the clients' processor from clients, whatever the proxy does.
+const BUFFER: u32 = 16 << 10;
+
 /// HTTP/2's preface (RFC 9113 §3.4) and settings that change nothing.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -185,6 +189,7 @@ async fn again_and_again(abuse: Abuse, number: usize, common: Arc<Common>) {
 /// Connects from an address of loopback that some others have too.
 async fn connect(number: usize, target: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    socket.set_send_buffer_size(BUFFER)?;
     let own = Ipv4Addr::new(127, 0, 2, u8::try_from(number % 20).unwrap_or_default() + 1);
     socket.bind((own, 0).into())?;
     let stream = socket.connect(target).await?;
