@@ -3,7 +3,12 @@
 
 mod common;
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use common::{
@@ -350,6 +355,63 @@ fn a_client_that_takes_nothing_holds_little_and_nobody_else_up() {
         assert!(cut, "it is not waited for without end");
         assert_eq!(body(get(&mut send, "/small").await).await.0, "ok", "the connection goes on");
     });
+}
+
+#[test]
+fn who_opens_windows_by_next_to_nothing_is_not_heard_for_a_while() {
+    use common::frames::{ACK, DATA, END_STREAM, PING, WINDOW, get, number, settings};
+    const BODY: usize = 60_000;
+    let server = Server::script(|client, _| {
+        while next_request(client).is_some() {
+            client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n").as_bytes());
+            client.send(&[b'x'; BODY]);
+        }
+    });
+    let proxy =
+        Proxy::start(&[server.address], r#", "h2c": true, "limits": { "http2": { "dribbles": 20 } }"#);
+    let begin = || {
+        let mut client = Frames::begin(proxy.address);
+        client.0.send(&[settings(4, 0), get(1)].concat());
+        while client.next().is_none_or(|(kind, ..)| kind != HEADERS) {}
+        client
+    };
+    let ping = frame(PING, 0, 0, b"question");
+    // By a byte and another, each when the one before is there.
+    let mut dribbling = begin();
+    let mut dribble = || {
+        let opened = Instant::now();
+        dribbling.0.send(&number(WINDOW, 1, 1));
+        assert_eq!(dribbling.data().len(), 1);
+        opened.elapsed()
+    };
+    let mut took: Vec<Duration> = (0..21).map(|_| dribble()).collect();
+    took.sort();
+    assert!(took[10] < Duration::from_millis(200), "some are let pass: {took:?}");
+    dribbling.0.send(&ping);
+    let asked = Instant::now();
+    dribbling.check(Expect::Pong(*b"question")).unwrap();
+    assert!(asked.elapsed() > Duration::from_millis(500), "{:?}", asked.elapsed());
+    // It goes on, for whoever can wait.
+    dribbling.0.send(&[number(WINDOW, 0, 60_000), number(WINDOW, 1, 60_000)].concat());
+    while dribbling.next().unwrap().1 & END_STREAM == 0 {}
+    // By as much as is worth a frame, and all at last.
+    let mut sipping = begin();
+    let began = Instant::now();
+    for _ in 0..100 {
+        sipping.0.send(&[number(WINDOW, 0, 128), number(WINDOW, 1, 128)].concat());
+        let mut bytes = 128;
+        while bytes > 0 {
+            bytes -= sipping.data().len();
+        }
+    }
+    sipping.0.send(&[number(WINDOW, 1, 60_000), ping].concat());
+    let mut is_heard = false;
+    while !is_heard {
+        let (kind, flags, ..) = sipping.next().unwrap();
+        is_heard = kind == PING && flags & ACK != 0;
+        assert!(is_heard || kind == DATA);
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -119,6 +119,9 @@ pub struct Http2Limits {
     /// Frames in a second that carry nothing of a request or an answer (SETTINGS, PING, PRIORITY, RST_STREAM,
     /// empty ones, unknown ones); then the connection ends. RST_STREAM counts as five.
     pub control_frames: u32,
+    /// Times in a second that answers may have to go on by less than 128 bytes, because the client opens their windows by no
+    /// more ("data dribble"); then nothing more is read of the connection for a second.
+    pub dribbles: u32,
 }
 
 impl Default for Http2Limits {
@@ -131,6 +134,7 @@ impl Default for Http2Limits {
             pending_resets: 32,
             own_resets: 256,
             control_frames: 1_000,
+            dribbles: 100,
         }
     }
 }

@@ -3,14 +3,19 @@
 
 use std::{
     cell::Cell,
+    future::Future as _,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
 use super::Stream;
 
@@ -64,6 +69,8 @@ struct Inner<S, W> {
     read: usize,
     /// Whether no more is read until it has been the turn of others.
     is_enough: bool,
+    /// Nothing is read before this ends.
+    rest: Option<Pin<Box<Sleep>>>,
     /// Whether who uses it may end what is sent.
     ends: bool,
 }
@@ -83,6 +90,7 @@ impl<S, W> Gather<S, W> {
             gathered: BytesMut::new(),
             read: 0,
             is_enough: false,
+            rest: None,
             ends: true,
         }));
         (Self(Arc::clone(&inner)), WriteOut(inner))
@@ -93,6 +101,13 @@ impl<S, W> WriteOut<S, W> {
     /// Asks who looks.
     pub fn ask<T>(&self, question: impl FnOnce(&mut W) -> T) -> T {
         question(&mut lock(&self.0).watch)
+    }
+}
+
+impl<S, W> WriteOut<S, W> {
+    /// Nothing is read for so long.
+    pub fn rest(&self, time: Duration) {
+        lock(&self.0).rest = Some(Box::pin(sleep(time)));
     }
 }
 
@@ -185,6 +200,10 @@ impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Gather<S, W> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let inner = &mut *lock(&self.0);
+        if let Some(rest) = &mut inner.rest {
+            ready!(rest.as_mut().poll(context));
+            inner.rest = None;
+        }
         inner.is_enough |= inner.read >= AT_ONCE;
         if inner.is_enough {
             return Poll::Pending;

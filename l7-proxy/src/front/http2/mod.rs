@@ -4,27 +4,23 @@
 
 mod fields;
 mod guard;
+mod load;
 mod side;
 mod stream;
 
-use std::{
-    future::poll_fn,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
-    },
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use h2::{
-    Reason, RecvStream,
+    Reason,
     server::{Builder, Connection},
 };
 use tokio::time::{Instant, sleep};
 
-use self::guard::Guard;
+use self::{
+    guard::Guard,
+    load::{Active, Load},
+};
 use super::{Closing, Door, Guest};
 use crate::{
     http::Client,
@@ -33,8 +29,8 @@ use crate::{
     state::Refusal,
 };
 
-/// How long a client that was thrown out for abuse keeps its connection, unread, at least: it counts against its limits so long,
-/// and does not come back at once.
+/// How long a connection is not read at least after abuse. One that was ended for it stays for so long: it counts against the
+/// client's limits, and the client does not come back at once.
 const PENALTY: Duration = Duration::from_secs(1);
 
 /// How long a client may take to hear that its connection ends.
@@ -62,8 +58,7 @@ pub(super) async fn serve(
     let session = Session {
         client: Arc::new(client),
         until: service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get()),
-        active: Arc::default(),
-        malformed: Arc::default(),
+        load: Arc::default(),
         door,
     };
     let is_abuse = match session.run(connection, &out, &service).await {
@@ -77,9 +72,7 @@ pub(super) async fn serve(
         }
     };
     if is_abuse {
-        // Up to twice as long, so that a crowd does not come back together.
-        let port = u32::from(session.client.ends.client.port());
-        sleep(PENALTY + PENALTY * (port % 64) / 64).await;
+        sleep(session.penalty()).await;
     }
     let _ = tokio::time::timeout(GOODBYE, poll_fn(|context| out.poll_end(context))).await;
 }
@@ -121,51 +114,16 @@ struct Session {
     door: Door,
     client: Arc<Client>,
     until: Option<Instant>,
-    /// Streams under way.
-    active: Arc<Load>,
-    /// Streams that were malformed in ways that the h2 crate does not see.
-    malformed: Arc<AtomicU32>,
-}
-
-/// What streams under way amount to.
-#[derive(Default)]
-struct Load {
-    streams: AtomicUsize,
-    /// Bytes of the heads of their requests.
-    heads: AtomicUsize,
-}
-
-/// A stream under way; it counts until it is dropped.
-struct Active(Arc<Load>, usize);
-
-impl Active {
-    /// Counts it. None where the heads of others leave no room for its own: a hundred that just fit, each, are ten
-    /// megabytes, which a few bytes can unfold to (RFC 7541).
-    fn enter(load: &Arc<Load>, head: usize, most: usize) -> Option<Self> {
-        let others = load.heads.load(Relaxed);
-        if others > 0 && others + head > most {
-            return None;
-        }
-        load.streams.fetch_add(1, Relaxed);
-        load.heads.fetch_add(head, Relaxed);
-        Some(Self(Arc::clone(load), head))
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Relaxed);
-        self.0.heads.fetch_sub(self.1, Relaxed);
-    }
-}
-
-/// Bytes of a head, as RFC 9113 §6.5.2 counts them.
-fn head_bytes(request: &http::Request<RecvStream>) -> usize {
-    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
-    fields.sum::<usize>() + request.uri().path().len()
+    load: Arc<Load>,
 }
 
 impl Session {
+    /// How long nothing is read of a client that abuses us: up to twice as long as it has to be, so that a crowd of them does not
+    /// come back together.
+    fn penalty(&self) -> Duration {
+        PENALTY + PENALTY * u32::from(self.client.ends.client.port() % 64) / 64
+    }
+
     /// Gives the reason for which it was ended, if it was.
     async fn run(
         &self,
@@ -188,8 +146,12 @@ impl Session {
                     if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
                         return Poll::Ready(None);
                     }
+                    if self.load.take_dribbles(service.limits.http2.dribbles) {
+                        counters.refused(Refusal::Http2);
+                        out.rest(self.penalty());
+                    }
                     // Each costs a server work, and none is a request at last ("made you reset").
-                    let costly = cut.is_none() && self.malformed.load(Relaxed) > service.limits.http2.own_resets;
+                    let costly = cut.is_none() && self.load.malformed() > service.limits.http2.own_resets;
                     let calm = costly.then_some(Reason::ENHANCE_YOUR_CALM);
                     if let Some(reason) = out.ask(Guard::take_end).map(Reason::from).or(calm) {
                         counters.refused(match reason {
@@ -211,17 +173,16 @@ impl Session {
                     };
                     served = served.saturating_add(1);
                     let most = service.limits.http2.connection_window as usize;
-                    let Some(active) = Active::enter(&self.active, head_bytes(&request), most) else {
+                    let Some(active) = Active::enter(&self.load, &request, most) else {
                         // Nothing was done for it: the client may ask again. Each counts as one that we had to reset.
                         respond.send_reset(Reason::REFUSED_STREAM);
                         counters.refused(Refusal::Http2);
-                        self.malformed.fetch_add(1, Relaxed);
+                        self.load.add_malformed();
                         continue;
                     };
                     let (door, client) = (self.door.clone(), Arc::clone(&self.client));
-                    let malformed = Arc::clone(&self.malformed);
                     // Boxed where it is made: it is kilobytes, and whatever takes it by value moves them.
-                    tokio::spawn(Box::pin(stream::serve(door, client, request, respond, malformed, active)));
+                    tokio::spawn(Box::pin(stream::serve(door, client, request, respond, active)));
                     deadline.set(idle);
                     let full = service.limits.requests_per_connection.is_some_and(|most| served >= most)
                         || self.until.is_some_and(|until| Instant::now() >= until);
@@ -237,7 +198,7 @@ impl Session {
                 }
                 () = poll_fn(|context| deadline.poll(context)) => {
                     // Streams have timers of their own: a connection is idle when it has none.
-                    if self.active.streams.load(Relaxed) > 0 {
+                    if self.load.streams() > 0 {
                         deadline.set(if ending { GOODBYE } else { idle });
                     } else if ending {
                         return Ok(cut);

@@ -3,10 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -14,12 +11,15 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::fields;
+use super::{fields, load::Load};
 use crate::{
     http::{From, Lines, Side, SideFault, may_trail, with_date},
     io::Channel,
     wire::{Answer, Fields, Framing, Known, Piece, Sink},
 };
+
+/// A window that was empty and is opened by less than this, though more waits, is opened by next to nothing.
+const DRIBBLE: usize = 128;
 
 /// How an answer ends.
 enum Last {
@@ -42,13 +42,15 @@ pub(super) struct H2 {
     pub(super) is_tunnel: bool,
     /// Whether the stream is of no more use.
     broken: bool,
-    /// Streams of the connection that were malformed.
-    malformed: Arc<AtomicU32>,
+    /// Whether the window was found empty, and has not been opened since.
+    is_dry: bool,
+    /// What the streams of the connection amount to.
+    load: Arc<Load>,
 }
 
 impl H2 {
-    /// `malformed` counts the streams of the connection that were.
-    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>, malformed: Arc<AtomicU32>) -> Self {
+    /// One of the streams that amount to `load`.
+    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>, load: Arc<Load>) -> Self {
         Self {
             body,
             respond,
@@ -60,7 +62,8 @@ impl H2 {
             is_head: false,
             is_tunnel: false,
             broken: false,
-            malformed,
+            is_dry: false,
+            load,
         }
     }
 
@@ -74,7 +77,7 @@ impl H2 {
 
     /// Answers what is no request (RFC 9113 §8.1.1).
     pub(super) fn refuse(&mut self) {
-        self.malformed.fetch_add(1, Relaxed);
+        self.load.add_malformed();
         self.respond.send_reset(Reason::PROTOCOL_ERROR);
     }
 
@@ -129,7 +132,7 @@ impl Side for H2 {
         }
         Poll::Ready(match ready!(self.body.poll_trailers(context)) {
             Ok(Some(map)) => fields::trailers(&map).map(Piece::Trailers).map_err(|fault| {
-                self.malformed.fetch_add(1, Relaxed);
+                self.load.add_malformed();
                 SideFault::Fault(fault)
             }),
             Ok(None) => Ok(Piece::End),
@@ -227,10 +230,15 @@ impl Side for H2 {
             let mut room = send.capacity();
             if room == 0 {
                 send.reserve_capacity(self.waiting);
-                match ready!(send.poll_capacity(context)) {
-                    Some(Ok(granted)) => room = granted,
-                    Some(Err(_)) | None => return Poll::Ready(Err(Self::lost())),
-                }
+                let Poll::Ready(granted) = send.poll_capacity(context) else {
+                    self.is_dry = true;
+                    return Poll::Pending;
+                };
+                let Some(Ok(granted)) = granted else { return Poll::Ready(Err(Self::lost())) };
+                room = granted;
+            }
+            if std::mem::take(&mut self.is_dry) && room < DRIBBLE.min(self.waiting) {
+                self.load.add_dribble();
             }
             let part = first.split_to(first.len().min(room));
             if first.is_empty() {

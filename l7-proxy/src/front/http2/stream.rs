@@ -1,16 +1,12 @@
 //! One request of an HTTP/2 connection.
 
-use std::{
-    future::poll_fn,
-    sync::{Arc, atomic::AtomicU32},
-    task::Poll,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, server::SendResponse};
 use http::request::Parts;
 
-use super::{Active, fields, side::H2};
+use super::{fields, load::Active, side::H2};
 use crate::{
     front::{Door, report::Over},
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, Side, decide, serve as pass},
@@ -23,15 +19,13 @@ use crate::{
     wire::{Answer, Fault, Framing, Request},
 };
 
-/// Serves a request; `malformed` counts those of the connection that are, and the request is one of the connection's until it
-/// ends.
+/// Serves a request, which is one of those under way until it ends.
 pub(super) async fn serve(
     door: Door,
     client: Arc<Client>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    malformed: Arc<AtomicU32>,
-    _active: Active,
+    active: Active,
 ) {
     let service = Arc::clone(&door.entry.service());
     let trusted = service.trusts(client.ip());
@@ -46,7 +40,7 @@ pub(super) async fn serve(
         door: &door,
         service: &service,
         client: &client,
-        side: H2::new(body, respond, malformed),
+        side: H2::new(body, respond, Arc::clone(active.load())),
         deadline: Deadline::default(),
         times: Stopwatch::start(),
     };

@@ -86,6 +86,15 @@ impl Abuse {
             Self::Resets | Self::Bombs | Self::Windows | Self::Bodies => 20,
         }
     }
+
+    /// Deeds after which it has begun. Two thousand answers that are asked for at once are a load like any other: abuse is
+    /// that nobody takes them.
+    fn beginning(self) -> u64 {
+        match self {
+            Self::Windows => 5 * u64::from(ANSWERS) * self.connections() as u64,
+            Self::Slow | Self::Resets | Self::Bombs | Self::Bodies => 0,
+        }
+    }
 }
 
 /// Abuse that goes on until this is dropped.
@@ -130,7 +139,9 @@ impl Attack {
         });
         wait::until(PATIENCE, &format!("{abuse:?} to begin"), || {
             let begun = common.begun.load(Ordering::Relaxed);
-            if begun >= abuse.connections() { Ok(()) } else { Err(format!("{begun} connections")) }
+            let deeds = common.deeds.load(Ordering::Relaxed);
+            let has_begun = begun >= abuse.connections() && deeds >= abuse.beginning();
+            if has_begun { Ok(()) } else { Err(format!("{begun} connections, {deeds} deeds")) }
         });
         Self { deeds, end: Some(end), thread: Some(thread) }
     }

@@ -1,0 +1,99 @@
+//! What the streams of a connection amount to: those under way, and what they cost us that no client should.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
+
+use h2::RecvStream;
+
+use crate::server::now;
+
+/// What all streams of a connection amount to.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    /// Streams under way.
+    streams: AtomicUsize,
+    /// Bytes of the heads of their requests.
+    heads: AtomicUsize,
+    /// Streams that were malformed in ways that the h2 crate does not see.
+    malformed: AtomicU32,
+    /// How often an answer could go on by next to nothing, since `since`: milliseconds on the clock of [`now`].
+    dribbles: AtomicU32,
+    since: AtomicU64,
+}
+
+impl Load {
+    /// Streams under way.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Relaxed)
+    }
+
+    /// A stream had to be ended for what the client did.
+    pub(super) fn add_malformed(&self) {
+        self.malformed.fetch_add(1, Relaxed);
+    }
+
+    /// Streams that had to be ended so far.
+    pub(super) fn malformed(&self) -> u32 {
+        self.malformed.load(Relaxed)
+    }
+
+    /// An answer that waited for its window can go on by next to nothing.
+    pub(super) fn add_dribble(&self) {
+        let now = now();
+        if now.saturating_sub(self.since.load(Relaxed)) >= 1_000 {
+            self.since.store(now, Relaxed);
+            self.dribbles.store(0, Relaxed);
+        }
+        self.dribbles.fetch_add(1, Relaxed);
+    }
+
+    /// Whether that was more than `most` times in a second; then it is counted anew.
+    pub(super) fn take_dribbles(&self, most: u32) -> bool {
+        let too_many = self.dribbles.load(Relaxed) > most;
+        if too_many {
+            self.dribbles.store(0, Relaxed);
+        }
+        too_many
+    }
+}
+
+/// A stream under way; it counts until it is dropped.
+pub(super) struct Active {
+    load: Arc<Load>,
+    head: usize,
+}
+
+impl Active {
+    /// Counts it. None where the heads of others leave no room for its own among `most` bytes: a hundred that just fit,
+    /// each, are ten megabytes, which a few bytes can unfold to (RFC 7541).
+    pub(super) fn enter(load: &Arc<Load>, request: &http::Request<RecvStream>, most: usize) -> Option<Self> {
+        let head = bytes(request);
+        let others = load.heads.load(Relaxed);
+        if others > 0 && others + head > most {
+            return None;
+        }
+        load.streams.fetch_add(1, Relaxed);
+        load.heads.fetch_add(head, Relaxed);
+        Some(Self { load: Arc::clone(load), head })
+    }
+
+    /// What all of them amount to.
+    pub(super) fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.load.streams.fetch_sub(1, Relaxed);
+        self.load.heads.fetch_sub(self.head, Relaxed);
+    }
+}
+
+/// Bytes of a head, as RFC 9113 §6.5.2 counts them.
+fn bytes(request: &http::Request<RecvStream>) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+    fields.sum::<usize>() + request.uri().path().len()
+}
