@@ -31,8 +31,9 @@ pub struct Log {
     writer: OnceLock<Thread>,
 }
 
-/// So many lines are fetched at once: a syslog receiver has room for some hundreds that come together.
-const MANY: usize = 128;
+/// So many lines are fetched at once: more would keep a receiver, and whoever shares a processor with it or with the writer, from
+/// other work for as long as many requests take.
+const MANY: usize = 32;
 
 /// Lines of one worker that wait.
 #[derive(Debug, Default)]
