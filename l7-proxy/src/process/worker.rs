@@ -293,3 +293,16 @@ impl Drop for Counted {
         self.0.fetch_sub(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_the_others_take_the_more_come_in() {
+        let of = |micros| newcomers(Duration::from_micros(micros));
+        assert_eq!([0, 499, 500, 999].map(of), [1; 4], "one at least, or nobody would");
+        assert_eq!([1_000, 5_000, 20_000].map(of), [2, 10, 40]);
+        assert_eq!(of(10_000_000), 64, "who is there has a turn too");
+    }
+}
