@@ -105,9 +105,12 @@ impl<S, W> WriteOut<S, W> {
 }
 
 impl<S, W> WriteOut<S, W> {
-    /// Nothing is read for so long.
+    /// Nothing is read for so long; a rest that has begun goes on as it was. Who asks has to have it polled.
     pub fn rest(&self, time: Duration) {
-        lock(&self.0).rest = Some(Box::pin(sleep(time)));
+        let mut inner = lock(&self.0);
+        if inner.rest.is_none() {
+            inner.rest = Some(Box::pin(sleep(time)));
+        }
     }
 }
 

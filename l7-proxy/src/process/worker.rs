@@ -34,8 +34,9 @@ use crate::{
 /// again: thousands may come together, and thousands may be there.
 const ONE_FOR: Duration = Duration::from_micros(500);
 
-/// Connections that wait in the queue of a socket, at most: what listen(2) was told, and more than any system has by itself.
-const MOST_WAITING: usize = 65_536;
+/// Connections that may wait in the queue of a socket: what `lb-user` tells listen(2), and some. Those who come while it is
+/// emptied make it no longer.
+const MOST_WAITING: usize = 4_200;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -183,6 +184,7 @@ impl Inside {
             let (client, address) = match socket.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if of_one_connection(&error) => continue,
+                Err(error) if shortage::is_told_by(&error) && shortage::relieve() => continue,
                 Err(_) => return,
             };
             let stream = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client.into()));
@@ -267,7 +269,7 @@ async fn accept(listener: Arc<tokio::net::TcpListener>, door: Door, connections:
 
 /// How many may come after those who are there already took so long.
 fn newcomers(took: Duration) -> u128 {
-    (took.as_micros() / ONE_FOR.as_micros()).clamp(1, 64)
+    (took.as_micros() / ONE_FOR.as_micros()).clamp(1, 16)
 }
 
 /// Whether it is over with the one connection that was to be accepted.
@@ -302,7 +304,7 @@ mod tests {
     fn the_longer_the_others_take_the_more_come_in() {
         let of = |micros| newcomers(Duration::from_micros(micros));
         assert_eq!([0, 499, 500, 999].map(of), [1; 4], "one at least, or nobody would");
-        assert_eq!([1_000, 5_000, 20_000].map(of), [2, 10, 40]);
-        assert_eq!(of(10_000_000), 64, "who is there has a turn too");
+        assert_eq!([1_000, 5_000, 7_500].map(of), [2, 10, 15]);
+        assert_eq!(of(10_000_000), 16, "who is there has a turn too");
     }
 }

@@ -34,6 +34,12 @@ const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE_ERROR: u32 = 6;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// A window that is opened by less than this is opened by next to nothing.
+pub(super) const DRIBBLE: u32 = 128;
+
+/// As so many windows counts a change of all of them.
+const MANY: u32 = 128;
+
 /// Frames of a connection before it is the turn of others: each may have a task do something, and hundreds come together. Fewer
 /// would be answered with a write of their own, each a record of TLS.
 const TURN: u32 = 16;
@@ -60,6 +66,8 @@ pub(super) struct Guard {
     second: u64,
     idle: u32,
     most_idle: u32,
+    /// Windows that were opened by next to nothing, in this second.
+    little: u32,
     /// Whether settings have come, which must be first.
     began: bool,
     end: Option<u32>,
@@ -89,6 +97,7 @@ impl Guard {
             verdict: None,
             second: 0,
             idle: 0,
+            little: 0,
             most_idle,
             began: false,
             end: None,
@@ -172,6 +181,7 @@ impl Guard {
     }
 
     fn count(&mut self, frame: &Frame<'_>) {
+        self.count_opened(frame);
         let is_of_use = match frame.kind {
             HEADERS | WINDOW_UPDATE | GOAWAY => true,
             DATA => frame.length > 0 || frame.flags & END_STREAM != 0,
@@ -181,13 +191,47 @@ impl Guard {
         if is_of_use {
             return;
         }
+        // A request that is taken back has cost a server work by then.
+        self.add_idle(if frame.kind == RESET { RESET_COSTS } else { 1 });
+    }
+
+    /// Windows that a frame opens by next to nothing. What is in it may come later: it is taken for that.
+    fn count_opened(&mut self, frame: &Frame<'_>) {
+        let little = match (frame.kind, frame.payload) {
+            (WINDOW_UPDATE, Some(&[a, b, c, d])) if u32::from_be_bytes([a, b, c, d]) >= DRIBBLE => 0,
+            (WINDOW_UPDATE, _) => 1,
+            // Those of all streams change, once a client has begun.
+            (SETTINGS, _) if self.began && frame.flags & ACK == 0 => MANY,
+            _ => 0,
+        };
+        if little > 0 {
+            self.tick();
+            self.little = self.little.saturating_add(little);
+        }
+    }
+
+    /// A request was refused that the client may ask again, without an end.
+    pub(super) fn add_refused(&mut self) {
+        self.add_idle(RESET_COSTS);
+    }
+
+    /// How often windows were opened by next to nothing in this second; it is counted anew.
+    pub(super) fn take_little(&mut self) -> u32 {
+        std::mem::take(&mut self.little)
+    }
+
+    /// In each second all is counted anew.
+    fn tick(&mut self) {
         let second = crate::server::now() / 1_000;
         if self.second != second {
-            (self.second, self.idle) = (second, 0);
+            (self.second, self.idle, self.little) = (second, 0, 0);
         }
+    }
+
+    fn add_idle(&mut self, frames: u32) {
+        self.tick();
         let before = self.idle;
-        // A request that is taken back has cost a server work by then.
-        self.idle = before.saturating_add(if frame.kind == RESET { RESET_COSTS } else { 1 });
+        self.idle = before.saturating_add(frames);
         if before <= self.most_idle && self.idle > self.most_idle {
             self.end = Some(ENHANCE_YOUR_CALM);
         }

@@ -18,7 +18,8 @@ pub(super) struct Load {
     heads: AtomicUsize,
     /// Streams that were malformed in ways that the h2 crate does not see.
     malformed: AtomicU32,
-    /// How often an answer could go on by next to nothing, since `since`: milliseconds on the clock of [`now`].
+    /// How often an answer could go on by next to nothing, since `since`: milliseconds on the clock of [`now`]. That alone is
+    /// nobody's fault: what is left of a connection's window after others took theirs is little too.
     dribbles: AtomicU32,
     since: AtomicU64,
 }
@@ -49,13 +50,14 @@ impl Load {
         self.dribbles.fetch_add(1, Relaxed);
     }
 
-    /// Whether that was more than `most` times in a second; then it is counted anew.
-    pub(super) fn take_dribbles(&self, most: u32) -> bool {
-        let too_many = self.dribbles.load(Relaxed) > most;
-        if too_many {
-            self.dribbles.store(0, Relaxed);
-        }
-        too_many
+    /// How often that was within a second.
+    pub(super) fn dribbles(&self) -> u32 {
+        self.dribbles.load(Relaxed)
+    }
+
+    /// It is counted anew.
+    pub(super) fn forget_dribbles(&self) {
+        self.dribbles.store(0, Relaxed);
     }
 }
 
@@ -92,8 +94,10 @@ impl Drop for Active {
     }
 }
 
-/// Bytes of a head, as RFC 9113 §6.5.2 counts them.
+/// Bytes of a head: of its fields as RFC 9113 §6.5.2 counts them, and of what is asked for.
 fn bytes(request: &http::Request<RecvStream>) -> usize {
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
-    fields.sum::<usize>() + request.uri().path().len()
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    fields.sum::<usize>() + target + uri.authority().map_or(0, |authority| authority.as_str().len())
 }

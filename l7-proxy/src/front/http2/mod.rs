@@ -146,9 +146,13 @@ impl Session {
                     if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
                         return Poll::Ready(None);
                     }
-                    if self.load.take_dribbles(service.limits.http2.dribbles) {
+                    let most = service.limits.http2.dribbles;
+                    if self.load.dribbles() > most && out.ask(|guard| guard.take_little() > most) {
+                        self.load.forget_dribbles();
                         counters.refused(Refusal::Http2);
                         out.rest(self.penalty());
+                        // It may wait for nothing else.
+                        context.waker().wake_by_ref();
                     }
                     // Each costs a server work, and none is a request at last ("made you reset").
                     let costly = cut.is_none() && self.load.malformed() > service.limits.http2.own_resets;
@@ -173,17 +177,17 @@ impl Session {
                     };
                     served = served.saturating_add(1);
                     let most = service.limits.http2.connection_window as usize;
-                    let Some(active) = Active::enter(&self.load, &request, most) else {
-                        // Nothing was done for it: the client may ask again. Each counts as one that we had to reset.
+                    if let Some(active) = Active::enter(&self.load, &request, most) {
+                        let (door, client) = (self.door.clone(), Arc::clone(&self.client));
+                        // Boxed where it is made: it is kilobytes, and whatever takes it by value moves them.
+                        tokio::spawn(Box::pin(stream::serve(door, client, request, respond, active)));
+                        deadline.set(idle);
+                    } else {
+                        // Nothing was done for it: the client may ask again.
                         respond.send_reset(Reason::REFUSED_STREAM);
                         counters.refused(Refusal::Http2);
-                        self.load.add_malformed();
-                        continue;
-                    };
-                    let (door, client) = (self.door.clone(), Arc::clone(&self.client));
-                    // Boxed where it is made: it is kilobytes, and whatever takes it by value moves them.
-                    tokio::spawn(Box::pin(stream::serve(door, client, request, respond, active)));
-                    deadline.set(idle);
+                        out.ask(Guard::add_refused);
+                    }
                     let full = service.limits.requests_per_connection.is_some_and(|most| served >= most)
                         || self.until.is_some_and(|until| Instant::now() >= until);
                     if full && !ending {

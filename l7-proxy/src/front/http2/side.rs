@@ -11,15 +11,12 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::{fields, load::Load};
+use super::{fields, guard::DRIBBLE, load::Load};
 use crate::{
     http::{From, Lines, Side, SideFault, may_trail, with_date},
     io::Channel,
     wire::{Answer, Fields, Framing, Known, Piece, Sink},
 };
-
-/// A window that was empty and is opened by less than this, though more waits, is opened by next to nothing.
-const DRIBBLE: usize = 128;
 
 /// How an answer ends.
 enum Last {
@@ -194,7 +191,7 @@ impl Side for H2 {
     }
 
     fn data(&mut self, data: Bytes) {
-        if !self.is_head {
+        if !self.is_head && !data.is_empty() {
             self.waiting += data.len();
             self.pending.push_back(data);
         }
@@ -227,9 +224,11 @@ impl Side for H2 {
         }
         let Some(send) = &mut self.send else { return Poll::Ready(Ok(())) };
         while let Some(first) = self.pending.front_mut() {
+            // Without the end, which takes none.
+            let bytes = self.waiting - usize::from(self.last.is_some());
             let mut room = send.capacity();
             if room == 0 {
-                send.reserve_capacity(self.waiting);
+                send.reserve_capacity(bytes);
                 let Poll::Ready(granted) = send.poll_capacity(context) else {
                     self.is_dry = true;
                     return Poll::Pending;
@@ -237,7 +236,7 @@ impl Side for H2 {
                 let Some(Ok(granted)) = granted else { return Poll::Ready(Err(Self::lost())) };
                 room = granted;
             }
-            if std::mem::take(&mut self.is_dry) && room < DRIBBLE.min(self.waiting) {
+            if std::mem::take(&mut self.is_dry) && room < bytes.min(DRIBBLE as usize) {
                 self.load.add_dribble();
             }
             let part = first.split_to(first.len().min(room));

@@ -51,7 +51,7 @@ const SLOWLY: Duration = Duration::from_secs(2);
 /// Between two looks of those who open their windows.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Requests that are taken back with one write: fewer than end a connection to l7-proxy by themselves (33).
+/// Requests that are taken back with one write.
 const TAKEN_BACK: u32 = 25;
 
 /// Answers that each of those who open their windows by a byte waits for.
