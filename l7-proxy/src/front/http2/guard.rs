@@ -5,6 +5,7 @@
 //! Only the nine bytes before each frame are followed through everything; of what is in a frame, what lies in
 //! the same piece as they do.
 
+use super::block::{begins_with_pseudo, fields};
 use crate::io::Watch;
 
 const DATA: u8 = 0;
@@ -40,6 +41,9 @@ pub(super) const DRIBBLE: u32 = 128;
 /// As so many windows counts a change of all of them.
 const MANY: u32 = 128;
 
+/// Bytes of trailers in several frames.
+const SPLIT: usize = 1_024;
+
 /// Frames of a connection before it is the turn of others: each may have a task do something, and hundreds come together. Fewer
 /// would be answered with a write of their own, each a record of TLS.
 const TURN: u32 = 16;
@@ -66,6 +70,9 @@ pub(super) struct Guard {
     second: u64,
     idle: u32,
     most_idle: u32,
+    most_fields: usize,
+    /// Bytes of trailers that go on in further frames.
+    trailers: Option<usize>,
     /// Windows that were opened by next to nothing, in this second.
     little: u32,
     /// Whether settings have come, which must be first.
@@ -85,8 +92,8 @@ struct Frame<'a> {
 }
 
 impl Guard {
-    /// Nothing has come yet. `most_idle` frames of no use may come in a second.
-    pub(super) fn new(most_idle: u32) -> Self {
+    /// Nothing has come yet. `most_idle` frames of no use may come in a second, and `most_fields` in trailers.
+    pub(super) fn new(most_idle: u32, most_fields: usize) -> Self {
         Self {
             skip: PREFACE,
             head: [0; HEAD],
@@ -99,6 +106,8 @@ impl Guard {
             idle: 0,
             little: 0,
             most_idle,
+            most_fields,
+            trailers: None,
             began: false,
             end: None,
             turn: TURN,
@@ -114,11 +123,11 @@ impl Guard {
     /// come first, are then the error of the stream that they should be (RFC 9113 §8.1).
     fn frame(&mut self, frame: &Frame<'_>) -> bool {
         let is_over = matches!(frame.kind, DATA | HEADERS) && frame.stream == self.ended && self.ended > 0;
-        let spoils = frame.kind == HEADERS
-            && !is_over
-            && frame.stream <= self.top
+        let are_trailers = frame.kind == HEADERS && !is_over && frame.stream <= self.top;
+        let spoils = are_trailers
             && frame.flags & END_STREAM != 0
-            && frame.fields().is_some_and(begins_with_pseudo);
+            && (frame.fields().is_some_and(begins_with_pseudo) || self.are_too_many(frame));
+        self.count_trailers(frame, are_trailers);
         let is_new = frame.stream > self.top && frame.stream % 2 == 1;
         self.verdict = self.verdict.or_else(|| self.wrong(frame, is_new));
         self.count(frame);
@@ -178,6 +187,31 @@ impl Guard {
             (SETTINGS, Some(payload)) => payload.chunks_exact(6).find_map(setting_is_wrong),
             _ => None,
         }
+    }
+
+    /// Whether trailers have more fields than a head may have. They are kept until the body before them has been read, and a
+    /// byte can be one.
+    fn are_too_many(&self, frame: &Frame<'_>) -> bool {
+        frame.flags & END_HEADERS != 0
+            && match frame.fields() {
+                Some(block) => fields(block) > self.most_fields,
+                None => frame.length > self.most_fields,
+            }
+    }
+
+    /// Trailers in more than one frame, of which nobody sends large ones.
+    fn count_trailers(&mut self, frame: &Frame<'_>, are_trailers: bool) {
+        if are_trailers {
+            self.trailers = (frame.flags & END_HEADERS == 0).then_some(0);
+        }
+        let Some(so_far) = self.trailers.filter(|_| matches!(frame.kind, HEADERS | CONTINUATION)) else {
+            return;
+        };
+        let all = so_far.saturating_add(frame.length);
+        if all > self.most_fields.max(SPLIT) {
+            self.end = Some(ENHANCE_YOUR_CALM);
+        }
+        self.trailers = (frame.flags & END_HEADERS == 0).then_some(all);
     }
 
     fn count(&mut self, frame: &Frame<'_>) {
@@ -262,20 +296,13 @@ impl Frame<'_> {
 
     /// What of a header block is in it.
     fn fields(&self) -> Option<&[u8]> {
-        let padding = usize::from(self.flags & PADDED != 0);
+        let payload = self.payload?;
         let priority = if self.flags & WITH_PRIORITY != 0 { 5 } else { 0 };
-        self.payload?.get(padding + priority..)
-    }
-}
-
-/// Whether the first field of a block is a pseudo-field: one of the static table's first fourteen, or a name
-/// that begins with a colon (RFC 7541 §6, Appendix B: 1011100).
-fn begins_with_pseudo(block: &[u8]) -> bool {
-    match block {
-        [0x81..=0x8e | 0x41..=0x4e | 0x01..=0x0e | 0x11..=0x1e, ..] => true,
-        [0x40 | 0x00 | 0x10, length, first, ..] if length & 0x80 == 0 => *length > 0 && *first == b':',
-        [0x40 | 0x00 | 0x10, _, first, ..] => first >> 1 == 0b101_1100,
-        _ => false,
+        if self.flags & PADDED == 0 {
+            return payload.get(priority..);
+        }
+        let (&padding, rest) = payload.split_first()?;
+        rest.get(priority..rest.len().checked_sub(usize::from(padding))?)
     }
 }
 
@@ -346,7 +373,7 @@ mod tests {
 
     /// The code that a GOAWAY gets after these bytes, which come in pieces of `step`.
     fn code(bytes: &[u8], step: usize) -> u32 {
-        let mut guard = Guard::new(1_000);
+        let mut guard = Guard::new(1_000, 128);
         for piece in [&[0; PREFACE][..], bytes].concat().chunks_mut(step) {
             let mut left = piece;
             while !left.is_empty() {
@@ -373,8 +400,44 @@ mod tests {
     }
 
     #[test]
+    fn trailers_of_more_fields_than_a_head_may_have_do_not_end_the_stream() {
+        let begin = || {
+            let mut guard = Guard::new(1_000, 10);
+            guard.came(&mut [0; PREFACE]);
+            guard.came(&mut frame(SETTINGS, 0, 0, &[]));
+            guard.came(&mut frame(HEADERS, END_HEADERS, 1, &[0x82; 20]));
+            guard
+        };
+        for (many, spoilt) in [(10, false), (11, true)] {
+            let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &vec![0xbe; many]);
+            begin().came(&mut trailers);
+            assert_eq!(trailers[4] & END_STREAM == 0, spoilt, "{many}");
+        }
+        let padded = [&[100][..], &[0xbe; 10], &[0; 100]].concat();
+        let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM | PADDED, 1, &padded);
+        begin().came(&mut trailers);
+        assert!(trailers[4] & END_STREAM != 0, "padding is no field");
+        // In pieces there are more bytes at most.
+        let mut guard = begin();
+        guard.came(&mut frame(HEADERS, END_STREAM, 1, &[0xbe; 100]));
+        guard.came(&mut frame(CONTINUATION, 0, 1, &[0xbe; 200]));
+        assert_eq!(guard.take_end(), None);
+        for _ in 0..5 {
+            guard.came(&mut frame(CONTINUATION, 0, 1, &[0xbe; 200]));
+        }
+        assert_eq!(guard.take_end(), Some(ENHANCE_YOUR_CALM));
+        // A head is for others to judge.
+        let mut guard = begin();
+        guard.came(&mut frame(HEADERS, END_STREAM, 3, &[0xbe; 200]));
+        for _ in 0..9 {
+            guard.came(&mut frame(CONTINUATION, 0, 3, &[0xbe; 200]));
+        }
+        assert_eq!(guard.take_end(), None);
+    }
+
+    #[test]
     fn a_turn_is_sixteen_frames_and_ends_between_two() {
-        let mut guard = Guard::new(1_000);
+        let mut guard = Guard::new(1_000, 128);
         let mut all = [&[0; PREFACE][..], &frame(DATA, 0, 1, b"some").repeat(40)].concat();
         let mut passed = Vec::new();
         let mut at = 0;
@@ -397,7 +460,7 @@ mod tests {
 
     #[test]
     fn trailers_with_pseudo_fields_do_not_end_the_stream() {
-        let mut guard = Guard::new(1_000);
+        let mut guard = Guard::new(1_000, 128);
         guard.came(&mut [0; PREFACE]);
         for (number, (block, spoilt)) in [
             (&[0x82][..], true),
@@ -421,7 +484,7 @@ mod tests {
 
     #[test]
     fn frames_of_no_use_are_counted() {
-        let mut guard = Guard::new(10);
+        let mut guard = Guard::new(10, 128);
         guard.came(&mut [0; PREFACE]);
         for _ in 0..100 {
             guard.next_turn();
@@ -436,7 +499,7 @@ mod tests {
             guard.came(&mut frame(DATA, 0, 1, b""));
         }
         assert_eq!((guard.take_end(), guard.take_end()), (Some(ENHANCE_YOUR_CALM), None));
-        let mut guard = Guard::new(10);
+        let mut guard = Guard::new(10, 128);
         guard.came(&mut [0; PREFACE]);
         guard.came(&mut frame(SETTINGS, 0, 0, &[]));
         for _ in 0..6 {

@@ -2,6 +2,7 @@
 //! Frames, flow control and header compression are the h2 crate's, within limits that a client cannot exceed
 //! without losing its connection.
 
+mod block;
 mod fields;
 mod guard;
 mod load;
@@ -33,6 +34,9 @@ use crate::{
 /// client's limits, and the client does not come back at once.
 const PENALTY: Duration = Duration::from_secs(1);
 
+/// How often that is so before it ends: its answers hold connections to servers.
+const RESTS: u32 = 30;
+
 /// How long a client may take to hear that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -45,7 +49,7 @@ pub(super) async fn serve(
     client: Client,
 ) {
     let counters = service.state.counters(door.worker);
-    let guard = Guard::new(service.limits.http2.control_frames);
+    let guard = Guard::new(service.limits.http2.control_frames, service.limits.header_count as usize);
     let (stream, out) = Gather::new(stream, input, guard);
     out.keep_open();
     let _cut = Cut { out: &out, guest: Arc::clone(&client.guest) };
@@ -136,7 +140,7 @@ impl Session {
         let mut deadline = Deadline::default();
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
-        let (mut served, mut ending, mut cut) = (0_u32, false, None);
+        let (mut served, mut ending, mut cut, mut rests) = (0_u32, false, None, 0);
         loop {
             tokio::select! {
                 biased;
@@ -149,13 +153,15 @@ impl Session {
                     let most = service.limits.http2.dribbles;
                     if self.load.dribbles() > most && out.ask(|guard| guard.take_little() > most) {
                         self.load.forget_dribbles();
+                        rests += 1;
                         counters.refused(Refusal::Http2);
                         out.rest(self.penalty());
                         // It may wait for nothing else.
                         context.waker().wake_by_ref();
                     }
                     // Each costs a server work, and none is a request at last ("made you reset").
-                    let costly = cut.is_none() && self.load.malformed() > service.limits.http2.own_resets;
+                    let is_costly = rests > RESTS || self.load.malformed() > service.limits.http2.own_resets;
+                    let costly = cut.is_none() && is_costly;
                     let calm = costly.then_some(Reason::ENHANCE_YOUR_CALM);
                     if let Some(reason) = out.ask(Guard::take_end).map(Reason::from).or(calm) {
                         counters.refused(match reason {
