@@ -121,7 +121,7 @@ pub struct Http2Limits {
     /// for `connection_window`.
     pub control_frames: u32,
     /// Times in a second that answers may have to go on by less than 128 bytes, while the client opens windows by no more
-    /// ("data dribble"); then nothing more is read of the connection for a second or two, and after thirty times it ends.
+    /// ("data dribble"); then nothing more is read of the connection for a second or two, and after thirty times in a row it ends.
     pub dribbles: u32,
 }
 

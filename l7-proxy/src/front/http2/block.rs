@@ -12,79 +12,108 @@ pub(super) fn begins_with_pseudo(block: &[u8]) -> bool {
     }
 }
 
-/// Fields of a block; of one that is broken, as many as it could have at most.
-pub(super) fn fields(block: &[u8]) -> usize {
-    let mut rest = block;
-    let mut fields = 0;
-    while let Some(&first) = rest.first() {
-        let after = match first {
-            // From a table.
-            0x80.. => number(rest, 7).map(|(_, rest)| rest),
-            // The table's size, which is no field.
-            0x20..=0x3f => match number(rest, 5) {
-                Some((_, after)) => {
-                    rest = after;
-                    continue;
-                }
-                None => None,
-            },
-            _ => literal(rest, if first & 0x40 == 0 { 4 } else { 6 }),
-        };
-        let Some(after) = after else { return block.len() };
-        rest = after;
-        fields += 1;
+/// Counts the fields of a block that comes in pieces.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    count: usize,
+    /// Strings of the field that are still to come, and bytes of the one that has begun.
+    strings: u8,
+    skip: usize,
+    /// An integer that goes on (RFC 7541 §5.1): by how much its next seven bits are to be shifted.
+    shift: Option<u32>,
+    /// Whether that is the length of a string, and how long it is so far.
+    is_length: bool,
+    length: usize,
+}
+
+impl Fields {
+    /// How many have begun.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
-    fields
-}
 
-/// What is behind a literal field, whose name is from a table unless it is number 0.
-fn literal(block: &[u8], prefix: u32) -> Option<&[u8]> {
-    let (name, rest) = number(block, prefix)?;
-    let rest = if name == 0 { text(rest)? } else { rest };
-    text(rest)
-}
-
-/// What is behind a string.
-fn text(block: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = number(block, 7)?;
-    rest.get(length..)
-}
-
-/// An integer (RFC 7541 §5.1) and what is behind it. None that is longer than any block.
-fn number(block: &[u8], prefix: u32) -> Option<(usize, &[u8])> {
-    let (&first, mut rest) = block.split_first()?;
-    let most = (1_usize << prefix) - 1;
-    let mut value = usize::from(first) & most;
-    if value < most {
-        return Some((value, rest));
-    }
-    for shift in [0, 7, 14] {
-        let (&next, after) = rest.split_first()?;
-        rest = after;
-        value += usize::from(next & 0x7f) << shift;
-        if next & 0x80 == 0 {
-            return Some((value, rest));
+    /// More of the block.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) {
+        while let Some((&byte, rest)) = bytes.split_first() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            bytes = rest;
+            if let Some(shift) = self.shift {
+                self.more(byte, shift);
+            } else if self.strings > 0 {
+                self.strings -= 1;
+                self.length = usize::from(byte & 0x7f);
+                self.is_length = self.length == 0x7f;
+                self.shift = self.is_length.then_some(0);
+                self.skip = if self.is_length { 0 } else { self.length };
+            } else {
+                self.begin(byte);
+            }
         }
     }
-    None
+
+    /// The first byte of a field, or of a change of the table's size, which is none.
+    fn begin(&mut self, byte: u8) {
+        let (mask, is_literal) = match byte {
+            0x80.. => (0x7f, false),
+            0x40.. => (0x3f, true),
+            0x20.. => (0x1f, false),
+            _ => (0x0f, true),
+        };
+        let index = byte & mask;
+        self.count += usize::from(mask != 0x1f);
+        self.strings = match (is_literal, index) {
+            (false, _) => 0,
+            // With a name of its own.
+            (true, 0) => 2,
+            (true, _) => 1,
+        };
+        self.shift = (index == mask).then_some(0);
+    }
+
+    /// The next byte of an integer. Those that are longer than any frame are for the h2 crate to refuse.
+    fn more(&mut self, byte: u8, shift: u32) {
+        if self.is_length {
+            self.length = self.length.saturating_add(usize::from(byte & 0x7f) << shift);
+        }
+        self.shift = (byte & 0x80 != 0).then_some((shift + 7).min(28));
+        if self.shift.is_none() && std::mem::take(&mut self.is_length) {
+            self.skip = self.length;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Fields of a block that comes in pieces of `step`.
+    fn fields(block: &[u8], step: usize) -> usize {
+        let mut fields = Fields::default();
+        block.chunks(step).for_each(|piece| fields.take(piece));
+        fields.count()
+    }
+
     #[test]
-    fn fields_are_counted_and_what_is_broken_is_taken_for_many() {
-        assert_eq!(fields(b""), 0);
-        assert_eq!(fields(&[0x82, 0x86, 0xff, 0x80, 0x01]), 3);
-        assert_eq!(fields(&[0x20, 0x3f, 0xe1, 0x1f, 0x82]), 1, "the table's size is no field");
+    fn fields_are_counted_however_they_are_cut() {
         // RFC 7541 Appendix C.2.1 and C.2.2.
         let named = [&[0x40, 0x0a][..], b"custom-key", &[0x0d], b"custom-header"].concat();
         let indexed = [&[0x04, 0x0c][..], b"/sample/path"].concat();
-        assert_eq!((fields(&named), fields(&indexed)), (1, 1));
-        let long = [&[0x10, 1, b'a', 0x7f, 0xe9, 0x06][..], &[b'x'; 1_000]].concat();
-        assert_eq!(fields(&[named, indexed, long.clone()].concat()), 3);
-        assert_eq!(fields(&long[..900]), 900);
-        assert_eq!(fields(&[0xff, 0xff, 0xff, 0xff, 0xff]), 5);
+        let long = [&[0x10, 1, b'a', 0x7f, 0xe9, 0x06][..], &[0x82; 1_000]].concat();
+        let far = [0x7f, 0x80, 0x01, 1, 0x82, 0x0f, 0x80, 0x01, 1, 0x82];
+        for step in 1..50 {
+            assert_eq!(fields(b"", step), 0);
+            assert_eq!(fields(&[0x82, 0x86, 0xff, 0x80, 0x01, 0xbe], step), 4);
+            assert_eq!(fields(&[0x20, 0x3f, 0xe1, 0x1f, 0x82], step), 1, "the table's size is no field");
+            assert_eq!(fields(&[&named[..], &indexed, &long, &far, &[0xbe]].concat(), step), 6);
+            assert_eq!(fields(&[0xbe; 1_900], step), 1_900);
+            // What is no block: it ends.
+            fields(&[0xff; 100], step);
+            fields(&[&[0, 0x7f][..], &[0xff; 100]].concat(), step);
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! Only the nine bytes before each frame are followed through everything; of what is in a frame, what lies in
 //! the same piece as they do.
 
-use super::block::{begins_with_pseudo, fields};
+use super::block::{Fields, begins_with_pseudo};
 use crate::io::Watch;
 
 const DATA: u8 = 0;
@@ -41,9 +41,6 @@ pub(super) const DRIBBLE: u32 = 128;
 /// As so many windows counts a change of all of them.
 const MANY: u32 = 128;
 
-/// Bytes of trailers in several frames.
-const SPLIT: usize = 1_024;
-
 /// Frames of a connection before it is the turn of others: each may have a task do something, and hundreds come together. Fewer
 /// would be answered with a write of their own, each a record of TLS.
 const TURN: u32 = 16;
@@ -71,15 +68,50 @@ pub(super) struct Guard {
     idle: u32,
     most_idle: u32,
     most_fields: usize,
-    /// Bytes of trailers that go on in further frames.
-    trailers: Option<usize>,
+    /// The trailers that a frame, or some of them, are about.
+    trailers: Option<Trailers>,
     /// Windows that were opened by next to nothing, in this second.
     little: u32,
+    little_before: u32,
+    /// The window of a stream that begins.
+    window: u32,
     /// Whether settings have come, which must be first.
     began: bool,
     end: Option<u32>,
     /// What is left of a turn.
     turn: u32,
+}
+
+/// Trailers that come.
+#[derive(Debug)]
+struct Trailers {
+    fields: Fields,
+    /// Of this frame: whether the length of its padding is still to come, bytes before the block, and bytes of the block.
+    is_padded: bool,
+    before: usize,
+    left: usize,
+}
+
+impl Trailers {
+    fn new(frame: &Frame<'_>) -> Self {
+        let is_padded = frame.flags & PADDED != 0;
+        let before = if frame.flags & WITH_PRIORITY != 0 { 5 } else { 0 };
+        Self { fields: Fields::default(), is_padded, before, left: frame.length.saturating_sub(before) }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) {
+        if let (true, Some((&padding, rest))) = (self.is_padded, bytes.split_first()) {
+            self.is_padded = false;
+            self.left = self.left.saturating_sub(1 + usize::from(padding));
+            bytes = rest;
+        }
+        let before = self.before.min(bytes.len());
+        self.before -= before;
+        bytes = &bytes[before..];
+        let block = self.left.min(bytes.len());
+        self.left -= block;
+        self.fields.take(&bytes[..block]);
+    }
 }
 
 /// A frame, and its bytes if they are there.
@@ -105,6 +137,8 @@ impl Guard {
             second: 0,
             idle: 0,
             little: 0,
+            little_before: 0,
+            window: 65_535,
             most_idle,
             most_fields,
             trailers: None,
@@ -124,10 +158,15 @@ impl Guard {
     fn frame(&mut self, frame: &Frame<'_>) -> bool {
         let is_over = matches!(frame.kind, DATA | HEADERS) && frame.stream == self.ended && self.ended > 0;
         let are_trailers = frame.kind == HEADERS && !is_over && frame.stream <= self.top;
-        let spoils = are_trailers
-            && frame.flags & END_STREAM != 0
-            && (frame.fields().is_some_and(begins_with_pseudo) || self.are_too_many(frame));
-        self.count_trailers(frame, are_trailers);
+        let spoils =
+            are_trailers && frame.flags & END_STREAM != 0 && frame.fields().is_some_and(begins_with_pseudo);
+        self.trailers = match (frame.kind, self.trailers.take()) {
+            (HEADERS, _) if are_trailers => Some(Trailers::new(frame)),
+            (CONTINUATION, Some(Trailers { fields, .. })) => {
+                Some(Trailers { fields, is_padded: false, before: 0, left: frame.length })
+            }
+            _ => None,
+        };
         let is_new = frame.stream > self.top && frame.stream % 2 == 1;
         self.verdict = self.verdict.or_else(|| self.wrong(frame, is_new));
         self.count(frame);
@@ -189,29 +228,16 @@ impl Guard {
         }
     }
 
-    /// Whether trailers have more fields than a head may have. They are kept until the body before them has been read, and a
-    /// byte can be one.
-    fn are_too_many(&self, frame: &Frame<'_>) -> bool {
-        frame.flags & END_HEADERS != 0
-            && match frame.fields() {
-                Some(block) => fields(block) > self.most_fields,
-                None => frame.length > self.most_fields,
+    /// What is in a frame. Trailers are kept until the body before them has been read, and a byte can be a field of them: they
+    /// have as many as a head at most.
+    fn pass(&mut self, bytes: &[u8]) {
+        if let Some(trailers) = &mut self.trailers {
+            trailers.take(bytes);
+            if trailers.fields.count() > self.most_fields {
+                self.trailers = None;
+                self.end = Some(ENHANCE_YOUR_CALM);
             }
-    }
-
-    /// Trailers in more than one frame, of which nobody sends large ones.
-    fn count_trailers(&mut self, frame: &Frame<'_>, are_trailers: bool) {
-        if are_trailers {
-            self.trailers = (frame.flags & END_HEADERS == 0).then_some(0);
         }
-        let Some(so_far) = self.trailers.filter(|_| matches!(frame.kind, HEADERS | CONTINUATION)) else {
-            return;
-        };
-        let all = so_far.saturating_add(frame.length);
-        if all > self.most_fields.max(SPLIT) {
-            self.end = Some(ENHANCE_YOUR_CALM);
-        }
-        self.trailers = (frame.flags & END_HEADERS == 0).then_some(all);
     }
 
     fn count(&mut self, frame: &Frame<'_>) {
@@ -234,8 +260,7 @@ impl Guard {
         let little = match (frame.kind, frame.payload) {
             (WINDOW_UPDATE, Some(&[a, b, c, d])) if u32::from_be_bytes([a, b, c, d]) >= DRIBBLE => 0,
             (WINDOW_UPDATE, _) => 1,
-            // Those of all streams change, once a client has begun.
-            (SETTINGS, _) if self.began && frame.flags & ACK == 0 => MANY,
+            (SETTINGS, payload) if frame.flags & ACK == 0 => self.count_all_opened(payload),
             _ => 0,
         };
         if little > 0 {
@@ -244,20 +269,42 @@ impl Guard {
         }
     }
 
+    /// The windows of all streams, which settings change.
+    fn count_all_opened(&mut self, payload: Option<&[u8]>) -> u32 {
+        let Some(payload) = payload else { return MANY };
+        let mut little = 0;
+        for setting in payload.chunks_exact(6) {
+            if let [0, 4, a, b, c, d] = *setting {
+                let window = u32::from_be_bytes([a, b, c, d]);
+                let is_little = window.checked_sub(self.window).is_some_and(|by| (1..DRIBBLE).contains(&by));
+                little += if is_little { MANY } else { 0 };
+                self.window = window;
+            }
+        }
+        little
+    }
+
     /// A request was refused that the client may ask again, without an end.
     pub(super) fn add_refused(&mut self) {
         self.add_idle(RESET_COSTS);
     }
 
-    /// How often windows were opened by next to nothing in this second; it is counted anew.
-    pub(super) fn take_little(&mut self) -> u32 {
-        std::mem::take(&mut self.little)
+    /// How often windows were opened by next to nothing, in this second and the one before.
+    pub(super) fn opened_by_little(&mut self) -> u32 {
+        self.tick();
+        self.little.saturating_add(self.little_before)
+    }
+
+    /// It is counted anew.
+    pub(super) fn forget_little(&mut self) {
+        (self.little, self.little_before) = (0, 0);
     }
 
     /// In each second all is counted anew.
     fn tick(&mut self) {
         let second = crate::server::now() / 1_000;
         if self.second != second {
+            self.little_before = if second == self.second + 1 { self.little } else { 0 };
             (self.second, self.idle, self.little) = (second, 0, 0);
         }
     }
@@ -313,6 +360,7 @@ impl Watch for Guard {
             if self.skip > 0 {
                 let skipped = self.skip.min(bytes.len() - at);
                 self.skip -= skipped;
+                self.pass(&bytes[at..at + skipped]);
                 at += skipped;
                 continue;
             }
@@ -399,40 +447,58 @@ mod tests {
         }
     }
 
+    /// The code with which a connection ends that may have ten fields in trailers, after these frames in pieces of `step`.
+    fn end(frames: &[Vec<u8>], step: usize) -> Option<u32> {
+        let mut guard = Guard::new(1_000, 10);
+        let begin =
+            [vec![0; PREFACE], frame(SETTINGS, 0, 0, &[]), frame(HEADERS, END_HEADERS, 1, &[0x82; 20])];
+        for piece in [begin.concat(), frames.concat()].concat().chunks_mut(step) {
+            guard.next_turn();
+            assert_eq!(guard.came(piece), piece.len());
+        }
+        guard.take_end()
+    }
+
     #[test]
-    fn trailers_of_more_fields_than_a_head_may_have_do_not_end_the_stream() {
-        let begin = || {
-            let mut guard = Guard::new(1_000, 10);
+    fn trailers_have_no_more_fields_than_a_head_however_they_are_cut() {
+        let trailers = |flags, block: &[u8]| frame(HEADERS, END_STREAM | flags, 1, block);
+        for step in 1..100 {
+            let of = |many: usize| trailers(END_HEADERS, &vec![0xbe; many]);
+            assert_eq!(end(&[of(10)], step), None, "{step}");
+            assert_eq!(end(&[of(11)], step), Some(ENHANCE_YOUR_CALM), "{step}");
+            // What is long is not many.
+            let long = [&[0x40, 1, b'a', 0x7f, 0x49][..], &[0xbe; 200]].concat();
+            assert_eq!(end(&[trailers(END_HEADERS, &long)], step), None, "{step}");
+            let padded = [&[100, 0, 0, 0, 0, 0][..], &[0xbe; 10], &[0; 100]].concat();
+            let flags = END_HEADERS | PADDED | WITH_PRIORITY;
+            assert_eq!(end(&[trailers(flags, &padded)], step), None, "{step}");
+            // In several frames.
+            let [six, more] = [0, END_HEADERS].map(|flags| frame(CONTINUATION, flags, 1, &[0xbe; 6]));
+            assert_eq!(end(&[trailers(0, &[0xbe; 4]), six.clone()], step), None, "{step}");
+            assert_eq!(end(&[trailers(0, &[0xbe; 4]), six.clone(), more], step), Some(ENHANCE_YOUR_CALM));
+            // A head is for others to judge.
+            let head = [frame(HEADERS, 0, 3, &[0xbe; 50]), frame(CONTINUATION, 0, 3, &[0xbe; 50])];
+            assert_eq!(end(&head, step), None);
+        }
+    }
+
+    #[test]
+    fn windows_that_are_opened_by_next_to_nothing_are_counted() {
+        let opened = |frames: &[Vec<u8>]| {
+            let mut guard = Guard::new(1_000, 128);
             guard.came(&mut [0; PREFACE]);
-            guard.came(&mut frame(SETTINGS, 0, 0, &[]));
-            guard.came(&mut frame(HEADERS, END_HEADERS, 1, &[0x82; 20]));
-            guard
+            guard.came(&mut frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 5]));
+            for one in frames {
+                guard.came(&mut one.clone());
+            }
+            guard.opened_by_little()
         };
-        for (many, spoilt) in [(10, false), (11, true)] {
-            let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &vec![0xbe; many]);
-            begin().came(&mut trailers);
-            assert_eq!(trailers[4] & END_STREAM == 0, spoilt, "{many}");
-        }
-        let padded = [&[100][..], &[0xbe; 10], &[0; 100]].concat();
-        let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM | PADDED, 1, &padded);
-        begin().came(&mut trailers);
-        assert!(trailers[4] & END_STREAM != 0, "padding is no field");
-        // In pieces there are more bytes at most.
-        let mut guard = begin();
-        guard.came(&mut frame(HEADERS, END_STREAM, 1, &[0xbe; 100]));
-        guard.came(&mut frame(CONTINUATION, 0, 1, &[0xbe; 200]));
-        assert_eq!(guard.take_end(), None);
-        for _ in 0..5 {
-            guard.came(&mut frame(CONTINUATION, 0, 1, &[0xbe; 200]));
-        }
-        assert_eq!(guard.take_end(), Some(ENHANCE_YOUR_CALM));
-        // A head is for others to judge.
-        let mut guard = begin();
-        guard.came(&mut frame(HEADERS, END_STREAM, 3, &[0xbe; 200]));
-        for _ in 0..9 {
-            guard.came(&mut frame(CONTINUATION, 0, 3, &[0xbe; 200]));
-        }
-        assert_eq!(guard.take_end(), None);
+        let window = |by: u32| frame(WINDOW_UPDATE, 0, 1, &by.to_be_bytes());
+        let settings = |to: u8| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, to]);
+        assert_eq!(opened(&[window(1), window(127), window(128)]), 2);
+        assert_eq!(opened(&[settings(0), settings(0)]), 0, "by much, and by nothing");
+        assert_eq!(opened(&[settings(0), settings(1), frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1])]), MANY);
+        assert_eq!(opened(&[settings(100), settings(0), frame(SETTINGS, ACK, 0, &[])]), 0, "by less");
     }
 
     #[test]

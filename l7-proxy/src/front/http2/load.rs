@@ -52,7 +52,11 @@ impl Load {
 
     /// How often that was within a second.
     pub(super) fn dribbles(&self) -> u32 {
-        self.dribbles.load(Relaxed)
+        match self.dribbles.load(Relaxed) {
+            0 => 0,
+            _ if now().saturating_sub(self.since.load(Relaxed)) >= 1_000 => 0,
+            dribbles => dribbles,
+        }
     }
 
     /// It is counted anew.

@@ -34,8 +34,9 @@ use crate::{
 /// client's limits, and the client does not come back at once.
 const PENALTY: Duration = Duration::from_secs(1);
 
-/// How often that is so before it ends: its answers hold connections to servers.
+/// How often that is so, with less than a while between, before it ends: its answers hold connections to servers.
 const RESTS: u32 = 30;
+const AWHILE: Duration = Duration::from_secs(60);
 
 /// How long a client may take to hear that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -140,7 +141,8 @@ impl Session {
         let mut deadline = Deadline::default();
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
-        let (mut served, mut ending, mut cut, mut rests) = (0_u32, false, None, 0);
+        let (mut served, mut ending, mut cut) = (0_u32, false, None);
+        let (mut rests, mut rested) = (0, None);
         loop {
             tokio::select! {
                 biased;
@@ -151,9 +153,11 @@ impl Session {
                         return Poll::Ready(None);
                     }
                     let most = service.limits.http2.dribbles;
-                    if self.load.dribbles() > most && out.ask(|guard| guard.take_little() > most) {
+                    if self.load.dribbles() > most && out.ask(|guard| guard.opened_by_little() > most) {
                         self.load.forget_dribbles();
-                        rests += 1;
+                        out.ask(Guard::forget_little);
+                        rests = if rested.is_some_and(|last: Instant| last.elapsed() < AWHILE) { rests + 1 } else { 1 };
+                        rested = Some(Instant::now());
                         counters.refused(Refusal::Http2);
                         out.rest(self.penalty());
                         // It may wait for nothing else.
