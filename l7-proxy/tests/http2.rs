@@ -3,12 +3,7 @@
 
 mod common;
 
-use std::{
-    future::poll_fn,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{
@@ -355,112 +350,6 @@ fn a_client_that_takes_nothing_holds_little_and_nobody_else_up() {
         assert!(cut, "it is not waited for without end");
         assert_eq!(body(get(&mut send, "/small").await).await.0, "ok", "the connection goes on");
     });
-}
-
-#[test]
-fn who_opens_windows_by_next_to_nothing_is_not_heard_for_a_while() {
-    use common::frames::{ACK, DATA, END_STREAM, PING, WINDOW, get, number, settings};
-    const BODY: usize = 60_000;
-    let server = Server::script(|client, _| {
-        while next_request(client).is_some() {
-            client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n").as_bytes());
-            client.send(&[b'x'; BODY]);
-        }
-    });
-    let proxy =
-        Proxy::start(&[server.address], r#", "h2c": true, "limits": { "http2": { "dribbles": 20 } }"#);
-    let begin = || {
-        let mut client = Frames::begin(proxy.address);
-        client.0.send(&[settings(4, 0), get(1)].concat());
-        while client.next().is_none_or(|(kind, ..)| kind != HEADERS) {}
-        client
-    };
-    let ping = frame(PING, 0, 0, b"question");
-    // By a byte and another, each when the one before is there. It is counted by the second, and one may end meanwhile.
-    let mut dribbling = begin();
-    let mut dribble = || {
-        let opened = Instant::now();
-        dribbling.0.send(&number(WINDOW, 1, 1));
-        assert_eq!(dribbling.data().len(), 1);
-        opened.elapsed()
-    };
-    let waited = (0..100).position(|_| dribble() > Duration::from_millis(500));
-    assert!(waited.is_some_and(|before| before > 20), "some are let pass: {waited:?}");
-    // It goes on, for whoever can wait.
-    dribbling.0.send(&[number(WINDOW, 0, 60_000), number(WINDOW, 1, 60_000)].concat());
-    while dribbling.next().unwrap().1 & END_STREAM == 0 {}
-    // By as much as is worth a frame, and all at last.
-    let mut sipping = begin();
-    let began = Instant::now();
-    for _ in 0..100 {
-        sipping.0.send(&[number(WINDOW, 0, 128), number(WINDOW, 1, 128)].concat());
-        let mut bytes = 128;
-        while bytes > 0 {
-            bytes -= sipping.data().len();
-        }
-    }
-    sipping.0.send(&[number(WINDOW, 1, 60_000), ping].concat());
-    let mut is_heard = false;
-    while !is_heard {
-        let (kind, flags, ..) = sipping.next().unwrap();
-        is_heard = kind == PING && flags & ACK != 0;
-        assert!(is_heard || kind == DATA);
-    }
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-}
-
-#[test]
-fn a_narrow_connection_is_no_dribble() {
-    // What is left of a connection's window, and it is the default one here, is now and then a byte for a stream.
-    let server = Server::script(|client, _| {
-        while next_request(client).is_some() {
-            client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 20001\r\n\r\n");
-            client.send(&[b'x'; 20_001]);
-        }
-    });
-    let limits = r#", "h2c": true, "limits": { "http2": { "dribbles": 0 } }"#;
-    let listener = common::listener();
-    let admin = listener.local_addr().unwrap();
-    drop(listener);
-    let proxy = Proxy::start_with(&[server.address], limits, "", &format!(r#", "admin": "{admin}""#));
-    run(async {
-        let (send, _end) = connect(proxy.address).await;
-        for _ in 0..4 {
-            let mut all = tokio::task::JoinSet::new();
-            for _ in 0..100 {
-                let mut send = send.clone();
-                all.spawn(async move { body(get(&mut send, "/").await).await.0.len() });
-            }
-            assert!(all.join_all().await.iter().all(|&bytes| bytes == 20_001));
-        }
-    });
-    let mut client = common::Client::connect(admin);
-    client.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    let metrics = client.rest();
-    assert!(metrics.contains("l7_requests_total"), "{metrics}");
-    let refused = metrics.lines().find(|line| line.contains("limit=\"http2\""));
-    assert!(refused.is_none_or(|line| line.ends_with(" 0")), "{refused:?}");
-}
-
-#[test]
-fn settings_that_open_all_windows_by_next_to_nothing_stall_nothing() {
-    use common::frames::{PING, get, settings};
-    let server = Server::script(|client, _| {
-        while next_request(client).is_some() {
-            client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n");
-            client.send(&[b'x'; 50_000]);
-        }
-    });
-    let proxy = Proxy::start(&[server.address], H2C);
-    let mut client = Frames::begin(proxy.address);
-    client.0.send(&settings(4, 0));
-    client.0.send(&(0..128).flat_map(|number| get(2 * number + 1)).collect::<Vec<u8>>());
-    let answered = (0..).map(|_| client.next().unwrap()).filter(|(kind, ..)| *kind == HEADERS).take(128);
-    assert_eq!(answered.count(), 128);
-    client.0.send(&(1..40).flat_map(|bytes| settings(4, bytes)).collect::<Vec<u8>>());
-    client.0.send(&frame(PING, 0, 0, b"question"));
-    // It is not read for two seconds at most, once and again.
-    client.check(Expect::Pong(*b"question")).unwrap();
 }
 
 #[test]

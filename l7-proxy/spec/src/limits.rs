@@ -117,11 +117,12 @@ pub struct Http2Limits {
     /// Streams that we may have to reset for a client's mistakes ("made you reset"); then the connection ends.
     pub own_resets: u32,
     /// Frames in a second that carry nothing of a request or an answer (SETTINGS, PING, PRIORITY, RST_STREAM,
-    /// empty ones, unknown ones); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
+    /// empty ones, unknown ones, WINDOW_UPDATE where less than eight bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
     /// for `connection_window`.
     pub control_frames: u32,
-    /// Times in a second that answers may have to go on by less than 128 bytes, while the client opens windows by no more
-    /// ("data dribble"); then nothing more is read of the connection for a second or two, and after thirty times in a row it ends.
+    /// Times in a second that next to nothing may pass the window of an answer or a tunnel before it is closed again ("data
+    /// dribble"); a KiB is worth it, on average. Who does it more often is put behind other clients: all who do have one turn in a
+    /// millisecond among them.
     pub dribbles: u32,
 }
 

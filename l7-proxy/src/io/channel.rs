@@ -10,6 +10,8 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Window;
+
 /// Bytes that are sent at once.
 const MOST: usize = 16 * 1024;
 
@@ -18,6 +20,7 @@ const MOST: usize = 16 * 1024;
 pub struct Channel {
     body: RecvStream,
     send: SendStream<Bytes>,
+    window: Window,
     rest: Bytes,
     ended: bool,
 }
@@ -25,8 +28,8 @@ pub struct Channel {
 impl Channel {
     /// A stream whose heads have passed.
     #[must_use]
-    pub fn new(body: RecvStream, send: SendStream<Bytes>) -> Self {
-        Self { body, send, rest: Bytes::new(), ended: false }
+    pub fn new(body: RecvStream, send: SendStream<Bytes>, window: Window) -> Self {
+        Self { body, send, window, rest: Bytes::new(), ended: false }
     }
 }
 
@@ -80,16 +83,10 @@ impl AsyncWrite for Channel {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let mut room = self.send.capacity();
-        if room == 0 {
-            self.send.reserve_capacity(bytes.len().min(MOST));
-            match ready!(self.send.poll_capacity(context)) {
-                Some(granted) => room = granted.map_err(lost)?,
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
-        }
-        let taken = bytes.len().min(room);
-        self.send.send_data(Bytes::copy_from_slice(&bytes[..taken]), false).map_err(lost)?;
+        let Self { window, send, .. } = &mut *self;
+        let piece = bytes.len().min(MOST);
+        let taken = ready!(window.poll_part(send, piece, piece, context))?;
+        send.send_data(Bytes::copy_from_slice(&bytes[..taken]), false).map_err(lost)?;
         Poll::Ready(Ok(taken))
     }
 

@@ -3,7 +3,6 @@
 
 use std::{
     cell::Cell,
-    future::Future as _,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,12 +11,9 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Stream;
+use super::{Stream, behind::Behind};
 
 /// Bytes that a connection reads before it is the turn of others: who sends without a pause would be read for ever.
 const AT_ONCE: usize = 16 * 1024;
@@ -40,8 +36,8 @@ pub trait Watch {
     fn came(&mut self, bytes: &mut [u8]) -> usize;
     /// It has been the turn of others.
     fn next_turn(&mut self);
-    /// These bytes were gathered last.
-    fn goes(&mut self, bytes: &mut [u8]);
+    /// These bytes were gathered, the last `new` of them just now.
+    fn goes(&mut self, bytes: &mut [u8], new: usize);
 }
 
 /// Nobody looks.
@@ -50,7 +46,7 @@ impl Watch for () {
         bytes.len()
     }
     fn next_turn(&mut self) {}
-    fn goes(&mut self, _: &mut [u8]) {}
+    fn goes(&mut self, _: &mut [u8], _: usize) {}
 }
 
 /// Writes out what was gathered.
@@ -69,8 +65,8 @@ struct Inner<S, W> {
     read: usize,
     /// Whether no more is read until it has been the turn of others.
     is_enough: bool,
-    /// Nothing is read before this ends.
-    rest: Option<Pin<Box<Sleep>>>,
+    /// The place of one that is put behind others.
+    behind: Option<Behind>,
     /// Whether who uses it may end what is sent.
     ends: bool,
 }
@@ -90,7 +86,7 @@ impl<S, W> Gather<S, W> {
             gathered: BytesMut::new(),
             read: 0,
             is_enough: false,
-            rest: None,
+            behind: None,
             ends: true,
         }));
         (Self(Arc::clone(&inner)), WriteOut(inner))
@@ -105,12 +101,18 @@ impl<S, W> WriteOut<S, W> {
 }
 
 impl<S, W> WriteOut<S, W> {
-    /// Nothing is read for so long; a rest that has begun goes on as it was. Who asks has to have it polled.
-    pub fn rest(&self, time: Duration) {
-        let mut inner = lock(&self.0);
-        if inner.rest.is_none() {
-            inner.rest = Some(Box::pin(sleep(time)));
+    /// It is put behind all others that are not, and pays for what it has done by so much time; or it is like everybody else
+    /// again. Says whether that is news.
+    pub fn put_behind(&self, cost: Option<Duration>) -> bool {
+        let behind = &mut lock(&self.0).behind;
+        let was_behind = behind.is_some();
+        match cost {
+            Some(cost) => behind.get_or_insert_default().add_cost(cost),
+            // Who waits for a turn would not be woken for another reason.
+            None if behind.as_ref().is_some_and(|behind| !behind.waits()) => *behind = None,
+            None => {}
         }
+        behind.is_some() && !was_behind
     }
 }
 
@@ -156,6 +158,9 @@ impl<S: AsyncWrite + Unpin, W: Watch> WriteOut<S, W> {
 
 impl<S, W: Watch> Inner<S, W> {
     fn end_turn(&mut self, context: &mut Context<'_>) {
+        if let (1.., Some(behind)) = (self.read, &mut self.behind) {
+            behind.end_turn();
+        }
         self.read = 0;
         self.watch.next_turn();
         if std::mem::take(&mut self.is_enough) {
@@ -203,13 +208,12 @@ impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Gather<S, W> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let inner = &mut *lock(&self.0);
-        if let Some(rest) = &mut inner.rest {
-            ready!(rest.as_mut().poll(context));
-            inner.rest = None;
-        }
         inner.is_enough |= inner.read >= AT_ONCE;
         if inner.is_enough {
             return Poll::Pending;
+        }
+        if let Some(behind) = &mut inner.behind {
+            ready!(behind.poll(context));
         }
         let before = buffer.filled().len();
         let prefix = inner.prefix.len().min(buffer.remaining());
@@ -240,7 +244,7 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Gather<S, W> {
         let room = ready!(inner.poll_room(context))?;
         let taken = bytes.len().min(room);
         inner.gathered.extend_from_slice(&bytes[..taken]);
-        inner.watch.goes(&mut inner.gathered);
+        inner.watch.goes(&mut inner.gathered, taken);
         Poll::Ready(Ok(taken))
     }
 
@@ -258,7 +262,7 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Gather<S, W> {
             room -= part;
             taken += part;
         }
-        inner.watch.goes(&mut inner.gathered);
+        inner.watch.goes(&mut inner.gathered, taken);
         Poll::Ready(Ok(taken))
     }
 
@@ -323,7 +327,7 @@ mod tests {
         fn next_turn(&mut self) {
             self.1 = self.0;
         }
-        fn goes(&mut self, _: &mut [u8]) {}
+        fn goes(&mut self, _: &mut [u8], _: usize) {}
     }
 
     /// Bytes that are read in each of three turns, and what one may be given at a time.
@@ -361,6 +365,47 @@ mod tests {
         for enough in [1, 4_095, 4_096, 10_001] {
             assert_eq!(turns(Enough(enough, enough)).await, [enough; 3]);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_put_behind_shares_turns_with_others_there() {
+        let begin = tokio::time::Instant::now();
+        let mut all = tokio::task::JoinSet::new();
+        for number in 0..5 {
+            all.spawn(async move {
+                let (mut endless, out) = Gather::new(Endless, BytesMut::new(), ());
+                let is_behind = number < 4;
+                assert_eq!(out.put_behind(is_behind.then_some(Duration::ZERO)), is_behind);
+                assert!(!out.put_behind(is_behind.then_some(Duration::ZERO)), "that is no news");
+                let mut turns = 0;
+                std::future::poll_fn(|context| {
+                    let mut piece = [0; AT_ONCE];
+                    let read = Pin::new(&mut endless).poll_read(context, &mut ReadBuf::new(&mut piece));
+                    turns += usize::from(read.is_ready());
+                    // Who has had its turn and asks again in it has no other.
+                    let again = Pin::new(&mut endless).poll_read(context, &mut ReadBuf::new(&mut piece));
+                    assert!(read.is_pending() || again.is_ready() || !is_behind);
+                    assert!(out.poll(context).is_ready());
+                    if read.is_ready() {
+                        context.waker().wake_by_ref();
+                    }
+                    if turns == 100 { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+                // Nobody else needs turns now, but it waits for none either.
+                assert!(!out.put_behind(None));
+                (begin.elapsed().as_millis(), is_behind)
+            });
+        }
+        let ended = all.join_all().await;
+        assert!(
+            ended.iter().all(|&(millis, is_behind)| if is_behind {
+                (390..=402).contains(&millis)
+            } else {
+                millis == 0
+            }),
+            "{ended:?}"
+        );
     }
 
     #[tokio::test]

@@ -1,13 +1,16 @@
 //! Sockets with or without TLS, buffers before and behind them, and the timer of a connection. No HTTP here.
 
+mod behind;
 mod channel;
 mod deadline;
 mod gather;
 mod out;
 mod stream;
+mod window;
 
 pub use channel::Channel;
 pub use deadline::Deadline;
 pub use gather::{Gather, Watch, WriteOut};
 pub use out::Out;
 pub use stream::{Stream, fill};
+pub use window::{Dribble, Window};

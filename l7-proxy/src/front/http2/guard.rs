@@ -28,18 +28,17 @@ const WITH_PRIORITY: u8 = 32;
 /// As how many frames of no use one that takes a request back counts.
 const RESET_COSTS: u32 = 5;
 
+/// For so few bytes that were sent to it a client may open a window: that of a stream and that of the connection for each frame of
+/// next to nothing. And as many bytes count at most.
+const OPENED: usize = 8;
+const MOST_SENT: usize = 64 * 1024;
+
 /// Error codes (RFC 9113 §7).
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
 const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE_ERROR: u32 = 6;
 const ENHANCE_YOUR_CALM: u32 = 11;
-
-/// A window that is opened by less than this is opened by next to nothing.
-pub(super) const DRIBBLE: u32 = 128;
-
-/// As so many windows counts a change of all of them.
-const MANY: u32 = 128;
 
 /// Frames of a connection before it is the turn of others: each may have a task do something, and hundreds come together. Fewer
 /// would be answered with a write of their own, each a record of TLS.
@@ -68,13 +67,10 @@ pub(super) struct Guard {
     idle: u32,
     most_idle: u32,
     most_fields: usize,
+    /// Bytes that were sent, and that windows may be opened for.
+    sent: usize,
     /// The trailers that a frame, or some of them, are about.
     trailers: Option<Trailers>,
-    /// Windows that were opened by next to nothing, in this second.
-    little: u32,
-    little_before: u32,
-    /// The window of a stream that begins.
-    window: u32,
     /// Whether settings have come, which must be first.
     began: bool,
     end: Option<u32>,
@@ -136,11 +132,9 @@ impl Guard {
             verdict: None,
             second: 0,
             idle: 0,
-            little: 0,
-            little_before: 0,
-            window: 65_535,
             most_idle,
             most_fields,
+            sent: 0,
             trailers: None,
             began: false,
             end: None,
@@ -241,13 +235,17 @@ impl Guard {
     }
 
     fn count(&mut self, frame: &Frame<'_>) {
-        self.count_opened(frame);
         let is_of_use = match frame.kind {
-            HEADERS | WINDOW_UPDATE | GOAWAY => true,
+            HEADERS | GOAWAY => true,
+            // Nobody opens windows through which nothing has gone, but those of what begins.
+            WINDOW_UPDATE => self.sent >= OPENED,
             DATA => frame.length > 0 || frame.flags & END_STREAM != 0,
             CONTINUATION => frame.length > 0,
             _ => false,
         };
+        if frame.kind == WINDOW_UPDATE {
+            self.sent = self.sent.saturating_sub(OPENED);
+        }
         if is_of_use {
             return;
         }
@@ -255,57 +253,16 @@ impl Guard {
         self.add_idle(if frame.kind == RESET { RESET_COSTS } else { 1 });
     }
 
-    /// Windows that a frame opens by next to nothing. What is in it may come later: it is taken for that.
-    fn count_opened(&mut self, frame: &Frame<'_>) {
-        let little = match (frame.kind, frame.payload) {
-            (WINDOW_UPDATE, Some(&[a, b, c, d])) if u32::from_be_bytes([a, b, c, d]) >= DRIBBLE => 0,
-            (WINDOW_UPDATE, _) => 1,
-            (SETTINGS, payload) if frame.flags & ACK == 0 => self.count_all_opened(payload),
-            _ => 0,
-        };
-        if little > 0 {
-            self.tick();
-            self.little = self.little.saturating_add(little);
-        }
-    }
-
-    /// The windows of all streams, which settings change.
-    fn count_all_opened(&mut self, payload: Option<&[u8]>) -> u32 {
-        let Some(payload) = payload else { return MANY };
-        let mut little = 0;
-        for setting in payload.chunks_exact(6) {
-            if let [0, 4, a, b, c, d] = *setting {
-                let window = u32::from_be_bytes([a, b, c, d]);
-                let is_little = window.checked_sub(self.window).is_some_and(|by| (1..DRIBBLE).contains(&by));
-                little += if is_little { MANY } else { 0 };
-                self.window = window;
-            }
-        }
-        little
-    }
-
     /// A request was refused that the client may ask again, without an end.
     pub(super) fn add_refused(&mut self) {
         self.add_idle(RESET_COSTS);
-    }
-
-    /// How often windows were opened by next to nothing, in this second and the one before.
-    pub(super) fn opened_by_little(&mut self) -> u32 {
-        self.tick();
-        self.little.saturating_add(self.little_before)
-    }
-
-    /// It is counted anew.
-    pub(super) fn forget_little(&mut self) {
-        (self.little, self.little_before) = (0, 0);
     }
 
     /// In each second all is counted anew.
     fn tick(&mut self) {
         let second = crate::server::now() / 1_000;
         if self.second != second {
-            self.little_before = if second == self.second + 1 { self.little } else { 0 };
-            (self.second, self.idle, self.little) = (second, 0, 0);
+            (self.second, self.idle) = (second, 0);
         }
     }
 
@@ -397,7 +354,8 @@ impl Watch for Guard {
         self.turn = TURN;
     }
 
-    fn goes(&mut self, bytes: &mut [u8]) {
+    fn goes(&mut self, bytes: &mut [u8], new: usize) {
+        self.sent = (self.sent + new).min(MOST_SENT);
         // GOAWAY is the last that is written.
         let Some([0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, _, _, _, _, code @ ..]) = bytes.last_chunk_mut::<17>()
         else {
@@ -432,7 +390,7 @@ mod tests {
             }
         }
         let mut goaway = frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]);
-        guard.goes(&mut goaway);
+        guard.goes(&mut goaway, 17);
         u32::from_be_bytes(goaway[13..].try_into().unwrap())
     }
 
@@ -480,25 +438,6 @@ mod tests {
             let head = [frame(HEADERS, 0, 3, &[0xbe; 50]), frame(CONTINUATION, 0, 3, &[0xbe; 50])];
             assert_eq!(end(&head, step), None);
         }
-    }
-
-    #[test]
-    fn windows_that_are_opened_by_next_to_nothing_are_counted() {
-        let opened = |frames: &[Vec<u8>]| {
-            let mut guard = Guard::new(1_000, 128);
-            guard.came(&mut [0; PREFACE]);
-            guard.came(&mut frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 5]));
-            for one in frames {
-                guard.came(&mut one.clone());
-            }
-            guard.opened_by_little()
-        };
-        let window = |by: u32| frame(WINDOW_UPDATE, 0, 1, &by.to_be_bytes());
-        let settings = |to: u8| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, to]);
-        assert_eq!(opened(&[window(1), window(127), window(128)]), 2);
-        assert_eq!(opened(&[settings(0), settings(0)]), 0, "by much, and by nothing");
-        assert_eq!(opened(&[settings(0), settings(1), frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1])]), MANY);
-        assert_eq!(opened(&[settings(100), settings(0), frame(SETTINGS, ACK, 0, &[])]), 0, "by less");
     }
 
     #[test]
@@ -556,6 +495,7 @@ mod tests {
             guard.next_turn();
             guard.came(&mut frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82]));
             guard.came(&mut frame(DATA, 0, 1, b"x"));
+            guard.goes(&mut frame(DATA, 0, 1, b"x"), 10);
             guard.came(&mut frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]));
         }
         assert_eq!(guard.take_end(), Some(PROTOCOL_ERROR), "no settings came");

@@ -2,15 +2,15 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
 
 use h2::RecvStream;
 
-use crate::server::now;
+use crate::io::Dribble;
 
 /// What all streams of a connection amount to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Load {
     /// Streams under way.
     streams: AtomicUsize,
@@ -18,13 +18,26 @@ pub(super) struct Load {
     heads: AtomicUsize,
     /// Streams that were malformed in ways that the h2 crate does not see.
     malformed: AtomicU32,
-    /// How often an answer could go on by next to nothing, since `since`: milliseconds on the clock of [`now`]. That alone is
-    /// nobody's fault: what is left of a connection's window after others took theirs is little too.
-    dribbles: AtomicU32,
-    since: AtomicU64,
+    /// What answers went on by that had waited for their windows.
+    dribble: Arc<Dribble>,
 }
 
 impl Load {
+    /// No streams, whose answers will have this in common.
+    pub(super) fn new(dribble: Dribble) -> Self {
+        Self {
+            streams: AtomicUsize::new(0),
+            heads: AtomicUsize::new(0),
+            malformed: AtomicU32::new(0),
+            dribble: Arc::new(dribble),
+        }
+    }
+
+    /// What answers went on by that had waited for their windows.
+    pub(super) fn dribble(&self) -> &Arc<Dribble> {
+        &self.dribble
+    }
+
     /// Streams under way.
     pub(super) fn streams(&self) -> usize {
         self.streams.load(Relaxed)
@@ -38,30 +51,6 @@ impl Load {
     /// Streams that had to be ended so far.
     pub(super) fn malformed(&self) -> u32 {
         self.malformed.load(Relaxed)
-    }
-
-    /// An answer that waited for its window can go on by next to nothing.
-    pub(super) fn add_dribble(&self) {
-        let now = now();
-        if now.saturating_sub(self.since.load(Relaxed)) >= 1_000 {
-            self.since.store(now, Relaxed);
-            self.dribbles.store(0, Relaxed);
-        }
-        self.dribbles.fetch_add(1, Relaxed);
-    }
-
-    /// How often that was within a second.
-    pub(super) fn dribbles(&self) -> u32 {
-        match self.dribbles.load(Relaxed) {
-            0 => 0,
-            _ if now().saturating_sub(self.since.load(Relaxed)) >= 1_000 => 0,
-            dribbles => dribbles,
-        }
-    }
-
-    /// It is counted anew.
-    pub(super) fn forget_dribbles(&self) {
-        self.dribbles.store(0, Relaxed);
     }
 }
 

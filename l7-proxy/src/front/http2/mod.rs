@@ -25,18 +25,14 @@ use self::{
 use super::{Closing, Door, Guest};
 use crate::{
     http::Client,
-    io::{Deadline, Gather, Stream, WriteOut},
+    io::{Deadline, Dribble, Gather, Stream, WriteOut},
     model::Service,
     state::Refusal,
 };
 
-/// How long a connection is not read at least after abuse. One that was ended for it stays for so long: it counts against the
-/// client's limits, and the client does not come back at once.
+/// How long a connection stays at least that was ended for abuse: it counts against the client's limits, and the client does
+/// not come back at once.
 const PENALTY: Duration = Duration::from_secs(1);
-
-/// How often that is so, with less than a while between, before it ends: its answers hold connections to servers.
-const RESTS: u32 = 30;
-const AWHILE: Duration = Duration::from_secs(60);
 
 /// How long a client may take to hear that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -63,7 +59,7 @@ pub(super) async fn serve(
     let session = Session {
         client: Arc::new(client),
         until: service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get()),
-        load: Arc::default(),
+        load: Arc::new(Load::new(Dribble::new(service.limits.http2.dribbles))),
         door,
     };
     let is_abuse = match session.run(connection, &out, &service).await {
@@ -123,7 +119,7 @@ struct Session {
 }
 
 impl Session {
-    /// How long nothing is read of a client that abuses us: up to twice as long as it has to be, so that a crowd of them does not
+    /// How long a connection stays that was ended for abuse: up to twice as long as it has to, so that a crowd of them does not
     /// come back together.
     fn penalty(&self) -> Duration {
         PENALTY + PENALTY * u32::from(self.client.ends.client.port() % 64) / 64
@@ -142,7 +138,6 @@ impl Session {
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
         let (mut served, mut ending, mut cut) = (0_u32, false, None);
-        let (mut rests, mut rested) = (0, None);
         loop {
             tokio::select! {
                 biased;
@@ -152,21 +147,12 @@ impl Session {
                     if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
                         return Poll::Ready(None);
                     }
-                    let most = service.limits.http2.dribbles;
-                    if self.load.dribbles() > most && out.ask(|guard| guard.opened_by_little() > most) {
-                        self.load.forget_dribbles();
-                        out.ask(Guard::forget_little);
-                        rests = if rested.is_some_and(|last: Instant| last.elapsed() < AWHILE) { rests + 1 } else { 1 };
-                        rested = Some(Instant::now());
+                    if out.put_behind(self.load.dribble().price()) {
                         counters.refused(Refusal::Http2);
-                        out.rest(self.penalty());
-                        // It may wait for nothing else.
-                        context.waker().wake_by_ref();
                     }
                     // Each costs a server work, and none is a request at last ("made you reset").
-                    let is_costly = rests > RESTS || self.load.malformed() > service.limits.http2.own_resets;
-                    let costly = cut.is_none() && is_costly;
-                    let calm = costly.then_some(Reason::ENHANCE_YOUR_CALM);
+                    let is_costly = self.load.malformed() > service.limits.http2.own_resets;
+                    let calm = (cut.is_none() && is_costly).then_some(Reason::ENHANCE_YOUR_CALM);
                     if let Some(reason) = out.ask(Guard::take_end).map(Reason::from).or(calm) {
                         counters.refused(match reason {
                             Reason::ENHANCE_YOUR_CALM => Refusal::Http2,

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::{fields, guard::DRIBBLE, load::Load};
+use super::{fields, load::Load};
 use crate::{
     http::{From, Lines, Side, SideFault, may_trail, with_date},
-    io::Channel,
+    io::{Channel, Window},
     wire::{Answer, Fields, Framing, Known, Piece, Sink},
 };
 
@@ -39,8 +39,7 @@ pub(super) struct H2 {
     pub(super) is_tunnel: bool,
     /// Whether the stream is of no more use.
     broken: bool,
-    /// Whether the window was found empty, and has not been opened since.
-    is_dry: bool,
+    window: Window,
     /// What the streams of the connection amount to.
     load: Arc<Load>,
 }
@@ -59,7 +58,7 @@ impl H2 {
             is_head: false,
             is_tunnel: false,
             broken: false,
-            is_dry: false,
+            window: Window::of_client(Arc::clone(load.dribble())),
             load,
         }
     }
@@ -80,7 +79,7 @@ impl H2 {
 
     /// The stream as a connection of another protocol, when the answer has said that it is.
     pub(super) fn into_channel(self) -> Option<Channel> {
-        self.send.map(|send| Channel::new(self.body, send))
+        self.send.map(|send| Channel::new(self.body, send, self.window))
     }
 
     /// Sends a head. A stream that is gone takes none: that is seen when it is flushed.
@@ -226,20 +225,8 @@ impl Side for H2 {
         while let Some(first) = self.pending.front_mut() {
             // Without the end, which takes none.
             let bytes = self.waiting - usize::from(self.last.is_some());
-            let mut room = send.capacity();
-            if room == 0 {
-                send.reserve_capacity(bytes);
-                let Poll::Ready(granted) = send.poll_capacity(context) else {
-                    self.is_dry = true;
-                    return Poll::Pending;
-                };
-                let Some(Ok(granted)) = granted else { return Poll::Ready(Err(Self::lost())) };
-                room = granted;
-            }
-            if std::mem::take(&mut self.is_dry) && room < bytes.min(DRIBBLE as usize) {
-                self.load.add_dribble();
-            }
-            let part = first.split_to(first.len().min(room));
+            let part = ready!(self.window.poll_part(send, first.len(), bytes, context))?;
+            let part = first.split_to(part);
             if first.is_empty() {
                 self.pending.pop_front();
             }

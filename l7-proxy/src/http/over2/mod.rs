@@ -19,7 +19,7 @@ use super::{
     exchange::{ENOUGH, Phase},
 };
 use crate::{
-    io::{Channel, Deadline},
+    io::{Channel, Deadline, Window},
     model::{CookieLine, Service},
     server::Live,
     wire::{Answer, Fault, Framing, Method},
@@ -128,7 +128,7 @@ impl<S: Side> Over2<'_, S> {
         running.x.deadline.clear();
         let Running { send, down, .. } = running;
         match (end, down) {
-            (End::Switched, Down::Body(body)) => (end, Some(Channel::new(body, send))),
+            (End::Switched, Down::Body(body)) => (end, Some(Channel::new(body, send, Window::default()))),
             _ => (end, None),
         }
     }

@@ -38,6 +38,8 @@ pub enum Abuse {
     Bombs,
     /// Ask for more than fits through their windows, which they open by a byte each.
     Windows,
+    /// Open the windows of answers by little, without a pause.
+    Sips,
     /// Send 1 GB to a server that reads nothing.
     Bodies,
 }
@@ -54,8 +56,9 @@ const WINDOW: Duration = Duration::from_millis(100);
 /// Requests that are taken back with one write.
 const TAKEN_BACK: u32 = 25;
 
-/// Answers that each of those who open their windows by a byte waits for.
+/// Answers that each of those waits for who open their windows by little, and bytes of one.
 const ANSWERS: u32 = 100;
+const LARGE: u32 = 64 << 10;
 
 /// What the kernel keeps of what they send and the proxy does not take. The kernel would let it grow to megabytes, and who fills
 /// and empties those takes the clients' processor from clients, whatever the proxy does.
@@ -77,13 +80,14 @@ const END_HEADERS: u8 = 4;
 
 impl Abuse {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Slow, Self::Resets, Self::Bombs, Self::Windows, Self::Bodies];
+    pub const ALL: [Self; 6] =
+        [Self::Slow, Self::Resets, Self::Bombs, Self::Windows, Self::Sips, Self::Bodies];
 
     /// Connections at a time.
     fn connections(self) -> usize {
         match self {
             Self::Slow => 2_000,
-            Self::Resets | Self::Bombs | Self::Windows | Self::Bodies => 20,
+            Self::Resets | Self::Bombs | Self::Windows | Self::Sips | Self::Bodies => 20,
         }
     }
 
@@ -91,7 +95,7 @@ impl Abuse {
     /// that nobody takes them.
     fn beginning(self) -> u64 {
         match self {
-            Self::Windows => 5 * u64::from(ANSWERS) * self.connections() as u64,
+            Self::Windows | Self::Sips => 5 * u64::from(ANSWERS) * self.connections() as u64,
             Self::Slow | Self::Resets | Self::Bombs | Self::Bodies => 0,
         }
     }
@@ -186,6 +190,7 @@ async fn again_and_again(abuse: Abuse, number: usize, common: Arc<Common>) {
                 Abuse::Resets => resets(&mut output, &common).await,
                 Abuse::Bombs => bomb(number, &mut output, &common).await,
                 Abuse::Windows => windows(&mut output, &common).await,
+                Abuse::Sips => sips(number, &mut output, &common).await,
                 Abuse::Bodies => body(&mut output, &common).await,
             }
         };
@@ -291,6 +296,24 @@ async fn windows(output: &mut Output<'_>, common: &Common) -> io::Result<()> {
         time::sleep(WINDOW).await;
         output.write_all(&opened).await?;
         common.deeds.fetch_add(u64::from(ANSWERS), Ordering::Relaxed);
+    }
+}
+
+async fn sips(number: usize, output: &mut Output<'_>, common: &Common) -> io::Result<()> {
+    let sip = [1, 128, 512][number % 3];
+    output.write_all(CLOSED).await?;
+    let mut first = 1;
+    loop {
+        let streams = (0..ANSWERS).map(move |number| first + number * 2);
+        let asked: Vec<u8> = streams.clone().flat_map(|stream| get(stream, "/app/64k")).collect();
+        output.write_all(&asked).await?;
+        let mut opened = frame(WINDOW_UPDATE, 0, 0, &(sip * ANSWERS).to_be_bytes());
+        opened.extend(streams.flat_map(|stream| frame(WINDOW_UPDATE, 0, stream, &sip.to_be_bytes())));
+        for _ in 0..LARGE / sip {
+            output.write_all(&opened).await?;
+            common.deeds.fetch_add(u64::from(ANSWERS), Ordering::Relaxed);
+        }
+        first += 2 * ANSWERS;
     }
 }
 

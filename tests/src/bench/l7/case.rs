@@ -58,7 +58,7 @@ pub enum Goal {
 
 impl Case {
     /// All, in the order of a round.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::H1Small,
         Self::H1Large,
         Self::TlsH1,
@@ -71,6 +71,7 @@ impl Case {
         Self::Abused(Abuse::Resets),
         Self::Abused(Abuse::Bombs),
         Self::Abused(Abuse::Windows),
+        Self::Abused(Abuse::Sips),
         Self::Abused(Abuse::Bodies),
         Self::AbuseHeld,
     ];
@@ -91,6 +92,7 @@ impl Case {
             Self::Abused(Abuse::Resets) => "abuse-resets",
             Self::Abused(Abuse::Bombs) => "abuse-bombs",
             Self::Abused(Abuse::Windows) => "abuse-windows",
+            Self::Abused(Abuse::Sips) => "abuse-sips",
             Self::Abused(Abuse::Bodies) => "abuse-bodies",
             Self::AbuseHeld => "abuse-held",
         }
