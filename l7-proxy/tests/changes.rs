@@ -81,3 +81,29 @@ fn an_address_that_goes_to_another_service_stays_open() {
     assert_eq!(before.rest(), "");
     eventually("the other service accepts", || by(&mut Client::connect(address)) == "other");
 }
+
+#[test]
+fn who_waits_where_nobody_listens_any_more_is_served() {
+    let server = Server::echo("a");
+    let (proxy, stays, goes) = {
+        let (stays, goes) = (listener(), listener());
+        let addresses = (stays.local_addr().unwrap(), goes.local_addr().unwrap());
+        let mut listeners = Listeners::none();
+        listeners.hand_over(stays).unwrap();
+        listeners.hand_over(goes).unwrap();
+        let mut told = spec(addresses.0, "", &[server.address], "", "");
+        told.services[0].listen.push(addresses.1);
+        (Engine::start(&told, listeners).unwrap(), addresses.0, addresses.1)
+    };
+    // More than are accepted at once.
+    let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(goes)).collect();
+    for client in &mut clients {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    }
+    proxy.apply(&spec(stays, "", &[server.address], "", ""), Listeners::none()).unwrap();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.rest();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{number}: {answer}");
+    }
+    eventually("nobody listens there", || std::net::TcpStream::connect(goes).is_err());
+}

@@ -3,7 +3,12 @@
 
 /// Whether the first field of a block is a pseudo-field: one of the static table's first fourteen, or a name
 /// that begins with a colon (RFC 7541 §6, Appendix B: 1011100).
-pub(super) fn begins_with_pseudo(block: &[u8]) -> bool {
+pub(super) fn begins_with_pseudo(mut block: &[u8]) -> bool {
+    // Changes of the table's size may come first (RFC 7541 §4.2).
+    while let [first @ 0x20..=0x3f, rest @ ..] = block {
+        let more = rest.iter().take_while(|&byte| byte & 0x80 != 0).count() + 1;
+        block = if *first == 0x3f { rest.get(more..).unwrap_or_default() } else { rest };
+    }
     match block {
         [0x81..=0x8e | 0x41..=0x4e | 0x01..=0x0e | 0x11..=0x1e, ..] => true,
         [0x40 | 0x00 | 0x10, length, first, ..] if length & 0x80 == 0 => *length > 0 && *first == b':',

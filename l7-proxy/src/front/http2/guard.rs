@@ -469,6 +469,10 @@ mod tests {
         guard.came(&mut [0; PREFACE]);
         for (number, (block, spoilt)) in [
             (&[0x82][..], true),
+            (&[0x20, 0x82], true),
+            (&[0x20, 0x3f, 0xe1, 0x1f, 0x82], true),
+            (&[0x3f, 0xe1, 0x1f, 0, 1, b'x', 1, b'y'], false),
+            (&[0x3f, 0xe1], false),
             (&[0x42, 1, b'x'], true),
             (&[0, 2, b':', b'x', 0], true),
             (&[0x40, 0x85, 0xb9, 0x49, 0x53, 0x39, 0xe4, 0x01, b'x'], true),
