@@ -117,12 +117,12 @@ pub struct Http2Limits {
     /// Streams that we may have to reset for a client's mistakes ("made you reset"); then the connection ends.
     pub own_resets: u32,
     /// Frames in a second that carry nothing of a request or an answer (SETTINGS, PING, PRIORITY, RST_STREAM,
-    /// empty ones, unknown ones, WINDOW_UPDATE where less than eight bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
-    /// for `connection_window`.
+    /// empty ones, unknown ones, WINDOW_UPDATE where less than five bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
+    /// for `connection_window`; SETTINGS that change the windows of all streams count as ten.
     pub control_frames: u32,
-    /// Times in a second that next to nothing may pass the window of an answer or a tunnel before it is closed again ("data
-    /// dribble"); a KiB is worth it, on average. Who does it more often is put behind other clients: all who do have one turn in a
-    /// millisecond among them.
+    /// How often in a second the window of an answer or a tunnel may be closed again after less than a KiB has passed, on average
+    /// ("data dribble"); 0 is like 1. The connection of a client with which that is more often is put behind all others: all of
+    /// those have about one turn in a millisecond among them.
     pub dribbles: u32,
 }
 

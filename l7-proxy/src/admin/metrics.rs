@@ -48,7 +48,7 @@ impl<'a> Family<'a> {
 }
 
 /// What each counter of a service is, in the order in which they are told.
-const COUNTERS: [(&str, &str, &str); 10] = [
+const COUNTERS: [(&str, &str, &str); 11] = [
     ("connections", "l7_connections", "Connections of clients."),
     ("requests", "l7_requests", "Requests that were answered or failed."),
     ("answers", "l7_answers", "Answers by the class of their status."),
@@ -57,6 +57,11 @@ const COUNTERS: [(&str, &str, &str); 10] = [
     ("retries", "l7_retries", "Servers that were tried again or instead."),
     ("received_bytes", "l7_received_bytes", "Bytes from clients: bodies and tunnels."),
     ("sent_bytes", "l7_sent_bytes", "Bytes to clients."),
+    (
+        "put_behind",
+        "l7_put_behind",
+        "Times that a connection was put behind others, for it opens windows by next to nothing.",
+    ),
     ("refused", "l7_refused", "What a limit has refused."),
     ("broken", "l7_broken", "Answers and connections that broke off, by who broke them."),
 ];

@@ -1,79 +1,88 @@
-//! Turns of connections that are put behind all others: there is one in a millisecond, however many they are, so that they
-//! have some of the processor's time among them and no more. Who is alone with that hardly notices it.
+//! Turns of connections that are put behind all others: about one in a millisecond, however many they are, so that they have
+//! some of the processor's time among them and no more. Each pays for its own: who costs much has fewer. Who is alone with
+//! it hardly notices.
 
 use std::{
     cell::Cell,
-    future::Future as _,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// What a turn takes at least; the runtime's timers cannot tell less apart.
+/// Between two turns; the runtime's timers cannot tell less apart.
 const TURN: Duration = Duration::from_millis(1);
 
-/// No turn comes later than this: where there would be more, some come together.
+/// No turn comes later than this: of more than a thousand connections some have theirs together.
 const LATEST: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static TURNS: Cell<Turns> = Cell::default();
+    /// How many there are on this thread, and the last turn that was taken.
+    static MEMBERS: Cell<u32> = const { Cell::new(0) };
+    static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Turns of a thread.
-#[derive(Clone, Copy, Debug, Default)]
-struct Turns {
-    /// The last that was taken.
-    last: Option<Instant>,
-}
-
-impl Turns {
-    /// Takes the next turn, for someone whose last one was worth so much.
-    fn take(&mut self, now: Instant, cost: Duration) -> Instant {
-        let last = self.last.map_or(now, |last| last.max(now));
-        let turn = (last + cost.max(TURN)).min(now + LATEST);
-        self.last = Some(turn);
-        turn
+/// The next turn after `last`, for someone whose own is not due before `due`; and what is the last one then. Who waits for what it
+/// has cost holds up nobody else.
+fn next(last: Option<Instant>, due: Option<Instant>, now: Instant) -> (Instant, Option<Instant>) {
+    let next = (last.map_or(now, |last| last.max(now)) + TURN).min(now + LATEST);
+    match due {
+        Some(due) if due > next => (due.min(now + LATEST), last),
+        _ => (next, Some(next)),
     }
 }
 
 /// A place behind others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Behind {
-    /// When its next turn comes.
+    /// When its next turn comes, and when its last one did.
     turn: Option<Pin<Box<Sleep>>>,
-    /// By how much its last one has to be paid for.
+    had: Option<Instant>,
+    /// By how much that has to be paid for.
     cost: Duration,
 }
 
 impl Behind {
+    /// It has had no turn there yet.
+    pub(super) fn new() -> Self {
+        MEMBERS.set(MEMBERS.get() + 1);
+        Self { turn: None, had: None, cost: Duration::ZERO }
+    }
+
     /// Ready when it is its turn, until [`Self::end_turn`].
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.turn.is_none() {
-            let mut turns = TURNS.get();
-            let turn = turns.take(Instant::now(), std::mem::take(&mut self.cost));
-            TURNS.set(turns);
-            self.turn = Some(Box::pin(sleep_until(turn)));
-        }
-        let Some(turn) = &mut self.turn else { return Poll::Pending };
-        ready!(turn.as_mut().poll(context));
-        Poll::Ready(())
+        let (had, cost) = (self.had, &mut self.cost);
+        let turn = self.turn.get_or_insert_with(|| {
+            // Each has its share of the time that all of them have.
+            let cost = std::mem::take(cost).saturating_mul(MEMBERS.get());
+            let due = had.and_then(|had| had.checked_add(cost));
+            let (turn, last) = next(LAST.get(), due, Instant::now());
+            LAST.set(last);
+            Box::pin(sleep_until(turn))
+        });
+        turn.as_mut().poll(context)
     }
 
     /// It has had its turn.
     pub(super) fn end_turn(&mut self) {
-        self.turn = None;
+        self.had = self.turn.take().map(|turn| turn.deadline());
     }
 
     /// What it has done will have to be paid for.
     pub(super) fn add_cost(&mut self, cost: Duration) {
-        self.cost += cost;
+        self.cost = self.cost.saturating_add(cost);
     }
 
-    /// Whether it waits for a turn.
+    /// Whether it waits for a turn that has not come.
     pub(super) fn waits(&self) -> bool {
-        self.turn.is_some()
+        self.turn.as_ref().is_some_and(|turn| !turn.is_elapsed())
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        MEMBERS.set(MEMBERS.get().saturating_sub(1));
     }
 }
 
@@ -82,15 +91,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_follow_each_other_as_fast_as_they_are_paid_for() {
+    fn turns_follow_each_other_and_who_is_dear_waits_for_itself() {
         const MILLI: Duration = Duration::from_millis(1);
         let start = Instant::now();
-        let mut turns = Turns::default();
-        let mut take = |now: u32, cost: u32| turns.take(start + MILLI * now, MILLI * cost) - start;
-        assert_eq!([take(0, 0), take(0, 0), take(0, 1)], [MILLI, MILLI * 2, MILLI * 3]);
-        assert_eq!([take(1, 5), take(1, 0)], [MILLI * 8, MILLI * 9], "by who asks, when it is asked");
-        assert_eq!(take(100, 2), MILLI * 102, "nothing is saved up");
-        assert_eq!([take(100, 5_000), take(100, 0)], [MILLI * 1_100; 2], "none is later than that");
-        assert_eq!(take(200, 0), MILLI * 1_101);
+        let mut last = None;
+        let mut take = |now: u32, due: Option<u32>| {
+            let turn;
+            (turn, last) = next(last, due.map(|due| start + MILLI * due), start + MILLI * now);
+            (turn - start).as_millis()
+        };
+        assert_eq!([take(0, None), take(0, None), take(0, Some(1))], [1, 2, 3]);
+        assert_eq!([take(1, Some(50)), take(1, None)], [50, 4], "nobody else pays for it");
+        assert_eq!(take(100, Some(7)), 101, "nothing is saved up");
+        assert_eq!([take(100, Some(5_000)), take(100, None)], [1_100, 102], "none is later than that");
+        assert_eq!((0..2_000).map(|_| take(200, None)).max(), Some(1_200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_dear_has_fewer_turns() {
+        let begin = Instant::now();
+        let mut all = tokio::task::JoinSet::new();
+        for number in 0..4 {
+            all.spawn(async move {
+                let mut behind = Behind::new();
+                let mut turns = 0;
+                while begin.elapsed() < Duration::from_secs(1) {
+                    std::future::poll_fn(|context| behind.poll(context)).await;
+                    assert!(!behind.waits());
+                    turns += 1;
+                    behind.end_turn();
+                    behind.add_cost(Duration::from_micros(if number == 0 { 8_000 } else { 1_000 }));
+                }
+                (number, turns)
+            });
+        }
+        for (number, turns) in all.join_all().await {
+            let expected = if number == 0 { 30..=33 } else { 240..=260 };
+            assert!(expected.contains(&turns), "{number}: {turns}");
+        }
+        assert_eq!(MEMBERS.get(), 0);
     }
 }

@@ -13,4 +13,4 @@ pub use deadline::Deadline;
 pub use gather::{Gather, Watch, WriteOut};
 pub use out::Out;
 pub use stream::{Stream, fill};
-pub use window::{Dribble, Window};
+pub use window::{Window, Windows};

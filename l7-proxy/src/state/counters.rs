@@ -123,6 +123,7 @@ pub struct Counters {
     retries: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
+    put_behind: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
     /// Exchanges and connections that broke, by who broke them: see [`By`].
     broken: [AtomicU64; 3],
@@ -163,6 +164,11 @@ impl Counters {
         add(&self.sent, sent);
     }
 
+    /// A connection was put behind others.
+    pub fn put_behind(&self) {
+        add(&self.put_behind, 1);
+    }
+
     /// Something was refused.
     pub fn refused(&self, refusal: Refusal) {
         add(&self.refusals[refusal as usize], 1);
@@ -183,6 +189,7 @@ impl Counters {
             ("retries", &self.retries),
             ("received_bytes", &self.received),
             ("sent_bytes", &self.sent),
+            ("put_behind", &self.put_behind),
         ];
         let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
         let answers = classes.into_iter().zip(&self.answers);

@@ -153,7 +153,11 @@ impl Frames {
 
     /// Waits until settings are acknowledged.
     pub(crate) fn settled(&mut self) {
-        while self.next().is_none_or(|(kind, flags, ..)| kind != SETTINGS || flags & ACK == 0) {}
+        let mut is_settled = false;
+        while !is_settled {
+            let (kind, flags, ..) = self.next().expect("settings are acknowledged");
+            is_settled = kind == SETTINGS && flags & ACK != 0;
+        }
     }
 
     /// What came until it is clear whether `expect` holds.

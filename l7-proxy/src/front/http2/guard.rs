@@ -2,8 +2,8 @@
 //! does not always say so with the code of RFC 9113, lets pseudo-fields pass in trailers and settings be missing,
 //! and does not count frames that are there to keep us busy. Pure.
 //!
-//! Only the nine bytes before each frame are followed through everything; of what is in a frame, what lies in
-//! the same piece as they do.
+//! The nine bytes before each frame are followed through everything, and the bytes of trailers; of what else is in a frame, what
+//! lies in the same piece.
 
 use super::block::{Fields, begins_with_pseudo};
 use crate::io::Watch;
@@ -28,10 +28,14 @@ const WITH_PRIORITY: u8 = 32;
 /// As how many frames of no use one that takes a request back counts.
 const RESET_COSTS: u32 = 5;
 
-/// For so few bytes that were sent to it a client may open a window: that of a stream and that of the connection for each frame of
-/// next to nothing. And as many bytes count at most.
-const OPENED: usize = 8;
-const MOST_SENT: usize = 64 * 1024;
+/// Bytes that must have been sent for each window that a client opens: it may open that of a stream and that of the connection for
+/// each frame of a byte, which is ten long. No more than so many are remembered.
+const OPENED: usize = 5;
+const MOST_SENT: usize = 256 * 1024;
+
+/// As so many windows counts a change of all of them, and as so many frames of no use.
+const ALL_WINDOWS: u32 = 128;
+const CHANGE_COSTS: u32 = 10;
 
 /// Error codes (RFC 9113 §7).
 const PROTOCOL_ERROR: u32 = 1;
@@ -67,8 +71,9 @@ pub(super) struct Guard {
     idle: u32,
     most_idle: u32,
     most_fields: usize,
-    /// Bytes that were sent, and that windows may be opened for.
+    /// Bytes that were sent, and that windows may be opened for; and those that were, until that is asked.
     sent: usize,
+    opened: u32,
     /// The trailers that a frame, or some of them, are about.
     trailers: Option<Trailers>,
     /// Whether settings have come, which must be first.
@@ -135,6 +140,7 @@ impl Guard {
             most_idle,
             most_fields,
             sent: 0,
+            opened: 0,
             trailers: None,
             began: false,
             end: None,
@@ -237,7 +243,7 @@ impl Guard {
     fn count(&mut self, frame: &Frame<'_>) {
         let is_of_use = match frame.kind {
             HEADERS | GOAWAY => true,
-            // Nobody opens windows through which nothing has gone, but those of what begins.
+            // Nobody opens windows again and again through which nothing has gone.
             WINDOW_UPDATE => self.sent >= OPENED,
             DATA => frame.length > 0 || frame.flags & END_STREAM != 0,
             CONTINUATION => frame.length > 0,
@@ -245,12 +251,25 @@ impl Guard {
         };
         if frame.kind == WINDOW_UPDATE {
             self.sent = self.sent.saturating_sub(OPENED);
+            self.opened = self.opened.saturating_add(1);
+        } else if frame.changes_windows() {
+            self.opened = self.opened.saturating_add(ALL_WINDOWS);
         }
         if is_of_use {
             return;
         }
-        // A request that is taken back has cost a server work by then.
-        self.add_idle(if frame.kind == RESET { RESET_COSTS } else { 1 });
+        self.add_idle(match frame.kind {
+            // A request that is taken back has cost a server work by then.
+            RESET => RESET_COSTS,
+            // All streams that wait are looked at.
+            SETTINGS if self.began && frame.changes_windows() => CHANGE_COSTS,
+            _ => 1,
+        });
+    }
+
+    /// How many windows were opened since it was asked last.
+    pub(super) fn take_opened(&mut self) -> u32 {
+        std::mem::take(&mut self.opened)
     }
 
     /// A request was refused that the client may ask again, without an end.
@@ -289,6 +308,12 @@ fn setting_is_wrong(setting: &[u8]) -> Option<u32> {
 }
 
 impl Frame<'_> {
+    /// Whether it changes the windows of all streams (SETTINGS_INITIAL_WINDOW_SIZE); what is not there may.
+    fn changes_windows(&self) -> bool {
+        let has_it = |payload: &[u8]| payload.chunks_exact(6).any(|setting| setting.starts_with(&[0, 4]));
+        self.kind == SETTINGS && self.flags & ACK == 0 && self.payload.is_none_or(has_it)
+    }
+
     fn padding_is_wrong(&self) -> bool {
         let before = if self.kind == HEADERS && self.flags & WITH_PRIORITY != 0 { 6 } else { 1 };
         matches!(self.kind, DATA | HEADERS)
@@ -509,9 +534,33 @@ mod tests {
             guard.came(&mut frame(DATA, 0, 1, b""));
         }
         assert_eq!((guard.take_end(), guard.take_end()), (Some(ENHANCE_YOUR_CALM), None));
-        let mut guard = Guard::new(10, 128);
-        guard.came(&mut [0; PREFACE]);
-        guard.came(&mut frame(SETTINGS, 0, 0, &[]));
+        let with_settings = || {
+            let mut guard = Guard::new(10, 128);
+            guard.came(&mut [0; PREFACE]);
+            guard.came(&mut frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+            guard
+        };
+        let mut guard = with_settings();
+        // The windows of the stream and of the connection for each byte that came: all it can.
+        for _ in 0..10_000 {
+            guard.next_turn();
+            guard.goes(&mut [], 10);
+            guard.came(&mut frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]).repeat(2));
+        }
+        assert_eq!((guard.take_opened(), guard.take_opened()), (20_128, 0));
+        assert_eq!(guard.take_end(), None);
+        for _ in 0..40 {
+            guard.next_turn();
+            guard.came(&mut frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]));
+        }
+        assert_eq!(guard.take_end(), Some(ENHANCE_YOUR_CALM));
+        // All windows at once, and something else.
+        let mut guard = with_settings();
+        guard.came(&mut frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9]).repeat(4));
+        assert_eq!((guard.take_opened(), guard.take_end()), (128, None));
+        guard.came(&mut frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]).repeat(3));
+        assert_eq!((guard.take_opened(), guard.take_end()), (3 * 128, Some(ENHANCE_YOUR_CALM)));
+        let mut guard = with_settings();
         for _ in 0..6 {
             guard.next_turn();
             guard.came(&mut frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82]));

@@ -7,7 +7,7 @@ use std::sync::{
 
 use h2::RecvStream;
 
-use crate::io::Dribble;
+use crate::io::Windows;
 
 /// What all streams of a connection amount to.
 #[derive(Debug)]
@@ -18,24 +18,24 @@ pub(super) struct Load {
     heads: AtomicUsize,
     /// Streams that were malformed in ways that the h2 crate does not see.
     malformed: AtomicU32,
-    /// What answers went on by that had waited for their windows.
-    dribble: Arc<Dribble>,
+    /// The windows that the client opens.
+    windows: Arc<Windows>,
 }
 
 impl Load {
-    /// No streams, whose answers will have this in common.
-    pub(super) fn new(dribble: Dribble) -> Self {
+    /// No streams, and next to nothing may pass their windows so many times in a second.
+    pub(super) fn new(dribbles: u32) -> Self {
         Self {
             streams: AtomicUsize::new(0),
             heads: AtomicUsize::new(0),
             malformed: AtomicU32::new(0),
-            dribble: Arc::new(dribble),
+            windows: Arc::new(Windows::new(dribbles)),
         }
     }
 
-    /// What answers went on by that had waited for their windows.
-    pub(super) fn dribble(&self) -> &Arc<Dribble> {
-        &self.dribble
+    /// The windows that the client opens.
+    pub(super) fn windows(&self) -> &Arc<Windows> {
+        &self.windows
     }
 
     /// Streams under way.

@@ -25,7 +25,7 @@ use self::{
 use super::{Closing, Door, Guest};
 use crate::{
     http::Client,
-    io::{Deadline, Dribble, Gather, Stream, WriteOut},
+    io::{Deadline, Gather, Stream, WriteOut},
     model::Service,
     state::Refusal,
 };
@@ -59,10 +59,13 @@ pub(super) async fn serve(
     let session = Session {
         client: Arc::new(client),
         until: service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get()),
-        load: Arc::new(Load::new(Dribble::new(service.limits.http2.dribbles))),
+        load: Arc::new(Load::new(service.limits.http2.dribbles)),
         door,
     };
-    let is_abuse = match session.run(connection, &out, &service).await {
+    let ended = session.run(connection, &out, &service).await;
+    // Whoever still waits for the client to take something waits for nothing.
+    session.load.windows().set_stuck(false);
+    let is_abuse = match ended {
         Ok(ended) => ended == Some(Reason::ENHANCE_YOUR_CALM),
         // Only what we have ended for good reason is the client's abuse; the rest is how connections end.
         Err(error) if error.is_remote() || error.is_io() => false,
@@ -137,18 +140,24 @@ impl Session {
         let mut deadline = Deadline::default();
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
+        let windows = self.load.windows();
         let (mut served, mut ending, mut cut) = (0_u32, false, None);
         loop {
             tokio::select! {
                 biased;
                 accepted = poll_fn(|context| {
-                    let polled = connection.poll_accept(context);
-                    // All that streams had to say by now goes out together.
-                    if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
-                        return Poll::Ready(None);
+                    if out.put_behind(windows.price()) {
+                        counters.put_behind();
                     }
-                    if out.put_behind(self.load.dribble().price()) {
-                        counters.refused(Refusal::Http2);
+                    let polled = connection.poll_accept(context);
+                    windows.opened(out.ask(Guard::take_opened));
+                    if polled.is_pending() {
+                        // All that streams had to say by now goes out together.
+                        let written = out.poll(context);
+                        windows.set_stuck(written.is_pending());
+                        if matches!(written, Poll::Ready(Err(_))) {
+                            return Poll::Ready(None);
+                        }
                     }
                     // Each costs a server work, and none is a request at last ("made you reset").
                     let is_costly = self.load.malformed() > service.limits.http2.own_resets;

@@ -58,7 +58,7 @@ impl H2 {
             is_head: false,
             is_tunnel: false,
             broken: false,
-            window: Window::of_client(Arc::clone(load.dribble())),
+            window: Window::of_client(Arc::clone(load.windows())),
             load,
         }
     }
