@@ -118,7 +118,7 @@ pub struct Http2Limits {
     pub own_resets: u32,
     /// Frames in a second that carry nothing of a request or an answer (SETTINGS, PING, PRIORITY, RST_STREAM,
     /// empty ones, unknown ones, WINDOW_UPDATE where less than five bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
-    /// for `connection_window`; SETTINGS that change the windows of all streams count as ten.
+    /// for `connection_window`; SETTINGS that change the windows of all streams count as fifty.
     pub control_frames: u32,
     /// How often in a second the window of an answer or a tunnel may be closed again after less than a KiB has passed, on average
     /// ("data dribble"); 0 is like 1. The connection of a client with which that is more often is put behind all others: all of

@@ -35,7 +35,7 @@ const MOST_SENT: usize = 256 * 1024;
 
 /// As so many windows counts a change of all of them, and as so many frames of no use.
 const ALL_WINDOWS: u32 = 128;
-const CHANGE_COSTS: u32 = 10;
+const CHANGE_COSTS: u32 = 50;
 
 /// Error codes (RFC 9113 §7).
 const PROTOCOL_ERROR: u32 = 1;
