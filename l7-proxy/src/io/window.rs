@@ -42,6 +42,8 @@ pub struct Windows {
     /// Bytes that run out in a second.
     forgiven: u64,
     passed: Mutex<Passed>,
+    /// Whether too little has ever passed.
+    is_marked: AtomicBool,
     /// Whether what was sent last still waits for the client to take it.
     is_stuck: AtomicBool,
     unstuck: Arc<Notify>,
@@ -68,6 +70,7 @@ impl Windows {
         Self {
             forgiven: u64::from(times.max(1)) * WORTH as u64,
             passed: Mutex::default(),
+            is_marked: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             unstuck: Arc::default(),
         }
@@ -92,6 +95,7 @@ impl Windows {
             None => {
                 passed.opened -= 1;
                 passed.wakes = passed.wakes.saturating_add(1);
+                self.is_marked.store(true, Relaxed);
                 empty + self.time(WORTH - bytes)
             }
         };
@@ -107,7 +111,8 @@ impl Windows {
     /// for a second.
     #[must_use]
     pub fn price(&self) -> Option<Duration> {
-        self.price_at(Instant::now)
+        // Most never have anything to pay for.
+        if self.is_marked.load(Relaxed) { self.price_at(Instant::now) } else { None }
     }
 
     fn price_at(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
@@ -122,7 +127,11 @@ impl Windows {
 
     /// Whether what was sent last still waits for the client to take it.
     pub fn set_stuck(&self, is_stuck: bool) {
-        if self.is_stuck.swap(is_stuck, Relaxed) && !is_stuck {
+        if self.is_stuck.load(Relaxed) == is_stuck {
+            return;
+        }
+        self.is_stuck.store(is_stuck, Relaxed);
+        if !is_stuck {
             self.unstuck.notify_waiters();
         }
     }

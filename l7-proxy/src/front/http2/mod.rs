@@ -141,16 +141,19 @@ impl Session {
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
         let windows = self.load.windows();
-        let (mut served, mut ending, mut cut) = (0_u32, false, None);
+        let (mut served, mut ending, mut cut, mut was_behind) = (0_u32, false, None, false);
         loop {
             tokio::select! {
                 biased;
                 accepted = poll_fn(|context| {
-                    if out.put_behind(windows.price()) {
+                    let price = windows.price();
+                    was_behind |= price.is_some();
+                    if was_behind && out.put_behind(price) {
                         counters.put_behind();
                     }
                     let polled = connection.poll_accept(context);
-                    windows.opened(out.ask(Guard::take_opened));
+                    let (opened, end) = out.ask(|guard| (guard.take_opened(), guard.take_end()));
+                    windows.opened(opened);
                     if polled.is_pending() {
                         // All that streams had to say by now goes out together.
                         let written = out.poll(context);
@@ -162,7 +165,7 @@ impl Session {
                     // Each costs a server work, and none is a request at last ("made you reset").
                     let is_costly = self.load.malformed() > service.limits.http2.own_resets;
                     let calm = (cut.is_none() && is_costly).then_some(Reason::ENHANCE_YOUR_CALM);
-                    if let Some(reason) = out.ask(Guard::take_end).map(Reason::from).or(calm) {
+                    if let Some(reason) = end.map(Reason::from).or(calm) {
                         counters.refused(match reason {
                             Reason::ENHANCE_YOUR_CALM => Refusal::Http2,
                             _ => Refusal::Malformed,
