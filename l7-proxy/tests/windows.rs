@@ -4,12 +4,13 @@ mod common;
 
 use std::{
     collections::BTreeSet,
+    io::Write,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use common::{
-    Client, Proxy, Server,
+    Client, Proxy, Server, eventually,
     frames::{
         DATA, END_HEADERS, END_STREAM, Expect, Frames, GET, GOAWAY, HEADERS, PING, WINDOW, block, frame, get,
         number, settings,
@@ -36,20 +37,25 @@ fn server(bytes: usize) -> Server {
 }
 
 /// A proxy, and where it is looked after.
-fn start(server: &Server) -> (Proxy, SocketAddr) {
+fn start(server: &Server, service: &str) -> (Proxy, SocketAddr) {
     let listener = common::listener();
     let admin = listener.local_addr().unwrap();
     drop(listener);
-    (Proxy::start_with(&[server.address], H2C, "", &format!(r#", "admin": "{admin}""#)), admin)
+    (Proxy::start_with(&[server.address], service, "", &format!(r#", "admin": "{admin}""#)), admin)
 }
 
 /// How often clients were put behind others.
 fn put_behind(admin: SocketAddr) -> u32 {
+    metric(admin, "l7_put_behind_total{")
+}
+
+/// What one that begins so counts.
+fn metric(admin: SocketAddr, begin: &str) -> u32 {
     let mut client = Client::connect(admin);
     client.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let metrics = client.rest();
     assert!(metrics.contains("l7_requests_total"), "{metrics}");
-    let line = metrics.lines().find(|line| line.starts_with("l7_put_behind_total{"));
+    let line = metrics.lines().find(|line| line.starts_with(begin));
     line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
 }
 
@@ -71,7 +77,7 @@ fn who_opens_windows_by_next_to_nothing_is_put_behind_others() {
     let version = ("sec-websocket-version", "13");
     let tunnel = frame(HEADERS, END_HEADERS, 1, &[block(&tunnel), block(&[version])].concat());
     for (name, request) in [("an answer", get(1)), ("a tunnel", tunnel)] {
-        let (proxy, admin) = start(&server);
+        let (proxy, admin) = start(&server, H2C);
         // A hundred in a second are forgiven, and those are well within one.
         for (bytes, by, behind) in [(90, 1, false), (55 * 1_024, 1_024, false), (1_000, 1, true)] {
             let mut client = Frames::begin(proxy.address);
@@ -93,7 +99,7 @@ fn who_opens_windows_by_next_to_nothing_is_put_behind_others() {
 fn what_is_left_of_a_narrow_connection_is_no_fault() {
     // The default window of a connection for a hundred answers: what is left of it is now and then a byte.
     let server = server(20_001);
-    let (proxy, admin) = start(&server);
+    let (proxy, admin) = start(&server, H2C);
     // Clients open it again by half or by four kilobytes; some by every frame that they have taken, and frames get smaller and
     // smaller by that, which is dear, but those are served too, and soon.
     let began = Instant::now();
@@ -119,7 +125,7 @@ fn what_is_left_of_a_narrow_connection_is_no_fault() {
         assert_eq!(bytes, 100 * 20_001);
         assert!(step == 1 || put_behind(admin) == 0, "{step}");
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -158,4 +164,28 @@ fn windows_are_opened_for_what_was_sent_or_the_connection_ends() {
     client.0.send(&number(WINDOW, 0, 1).repeat(2_100));
     let (kind, .., payload) = client.next().unwrap();
     assert_eq!((kind, payload[7]), (GOAWAY, 11), "ENHANCE_YOUR_CALM");
+}
+
+#[test]
+fn who_opens_windows_by_bytes_and_does_not_take_them_is_thrown_out() {
+    let server = server(10_000_000);
+    let (proxy, admin) =
+        start(&server, r#", "h2c": true, "limits": { "http2": { "control_frames": 1000000 } }"#);
+    let mut client = Frames::begin(proxy.address);
+    client.0.send(&[settings(4, 0), number(WINDOW, 0, 1 << 30)].concat());
+    let streams = || (0..100).map(|number| 2 * number + 1);
+    client.0.send(&streams().flat_map(get).collect::<Vec<u8>>());
+    let answered = (0..).map(|_| client.next().unwrap()).filter(|(kind, ..)| *kind == HEADERS).take(100);
+    assert_eq!(answered.count(), 100);
+    // The first one fills whatever there is between us.
+    client.0.send(&number(WINDOW, 1, 1 << 30));
+    let opened: Vec<u8> = streams().skip(1).flat_map(|stream| number(WINDOW, stream, 1)).collect();
+    for _ in 0..200 {
+        if client.0.stream.write_all(&opened).is_err() {
+            break;
+        }
+    }
+    eventually("it is thrown out", || {
+        metric(admin, "l7_refused_total{service=\"web\",limit=\"http2\"}") == 1
+    });
 }

@@ -18,8 +18,8 @@ const TURN: Duration = Duration::from_millis(1);
 const LATEST: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// How many there are on this thread, and the last turn that was taken.
-    static MEMBERS: Cell<u32> = const { Cell::new(0) };
+    /// How many wait for a turn on this thread, and the last turn that was taken.
+    static WAITING: Cell<u32> = const { Cell::new(0) };
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
@@ -34,39 +34,50 @@ fn next(last: Option<Instant>, due: Option<Instant>, now: Instant) -> (Instant, 
 }
 
 /// A place behind others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Behind {
-    /// When its next turn comes, and when its last one did.
+    /// When its next turn comes, whether it is counted among those who wait, and when its last turn ended.
     turn: Option<Pin<Box<Sleep>>>,
+    is_counted: bool,
     had: Option<Instant>,
     /// By how much that has to be paid for.
     cost: Duration,
 }
 
 impl Behind {
-    /// It has had no turn there yet.
-    pub(super) fn new() -> Self {
-        MEMBERS.set(MEMBERS.get() + 1);
-        Self { turn: None, had: None, cost: Duration::ZERO }
-    }
-
     /// Ready when it is its turn, until [`Self::end_turn`].
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (had, cost) = (self.had, &mut self.cost);
-        let turn = self.turn.get_or_insert_with(|| {
+        if self.turn.is_none() {
+            self.count(true);
             // Each has its share of the time that all of them have.
-            let cost = std::mem::take(cost).saturating_mul(MEMBERS.get());
-            let due = had.and_then(|had| had.checked_add(cost));
+            let cost = std::mem::take(&mut self.cost).saturating_mul(WAITING.get());
+            let due = self.had.and_then(|had| had.checked_add(cost));
             let (turn, last) = next(LAST.get(), due, Instant::now());
             LAST.set(last);
-            Box::pin(sleep_until(turn))
-        });
-        turn.as_mut().poll(context)
+            self.turn = Some(Box::pin(sleep_until(turn)));
+        }
+        let polled = self.turn.as_mut().map_or(Poll::Ready(()), |turn| turn.as_mut().poll(context));
+        if polled.is_ready() {
+            self.count(false);
+        }
+        polled
+    }
+
+    /// Whoever has a turn and says nothing must not have others pay for it.
+    fn count(&mut self, is_counted: bool) {
+        let waiting = WAITING.get();
+        match (self.is_counted, is_counted) {
+            (false, true) => WAITING.set(waiting + 1),
+            (true, false) => WAITING.set(waiting.saturating_sub(1)),
+            _ => {}
+        }
+        self.is_counted = is_counted;
     }
 
     /// It has had its turn.
     pub(super) fn end_turn(&mut self) {
-        self.had = self.turn.take().map(|turn| turn.deadline());
+        self.turn = None;
+        self.had = Some(Instant::now());
     }
 
     /// What it has done will have to be paid for.
@@ -82,7 +93,7 @@ impl Behind {
 
 impl Drop for Behind {
     fn drop(&mut self) {
-        MEMBERS.set(MEMBERS.get().saturating_sub(1));
+        self.count(false);
     }
 }
 
@@ -113,7 +124,7 @@ mod tests {
         let mut all = tokio::task::JoinSet::new();
         for number in 0..4 {
             all.spawn(async move {
-                let mut behind = Behind::new();
+                let mut behind = Behind::default();
                 let mut turns = 0;
                 while begin.elapsed() < Duration::from_secs(1) {
                     std::future::poll_fn(|context| behind.poll(context)).await;
@@ -129,6 +140,6 @@ mod tests {
             let expected = if number == 0 { 30..=33 } else { 240..=260 };
             assert!(expected.contains(&turns), "{number}: {turns}");
         }
-        assert_eq!(MEMBERS.get(), 0);
+        assert_eq!(WAITING.get(), 0);
     }
 }

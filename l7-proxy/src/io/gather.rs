@@ -107,7 +107,7 @@ impl<S, W> WriteOut<S, W> {
         let behind = &mut lock(&self.0).behind;
         let was_behind = behind.is_some();
         match cost {
-            Some(cost) => behind.get_or_insert_with(Behind::new).add_cost(cost),
+            Some(cost) => behind.get_or_insert_default().add_cost(cost),
             // Who waits for a turn might not be woken for another reason.
             None if behind.as_ref().is_some_and(|behind| !behind.waits()) => *behind = None,
             None => {}
@@ -172,6 +172,13 @@ impl<S, W: Watch> Inner<S, W> {
     fn put_back(&mut self, bytes: &[u8]) {
         let rest = std::mem::replace(&mut self.prefix, bytes.into());
         self.prefix.unsplit(rest);
+    }
+}
+
+impl<S, W> Drop for Gather<S, W> {
+    fn drop(&mut self) {
+        // Nothing is read any more, whatever its owner still does.
+        lock(&self.0).behind = None;
     }
 }
 

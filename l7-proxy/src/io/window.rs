@@ -7,10 +7,9 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -18,10 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::SendStream;
-use tokio::{
-    sync::{Notify, futures::OwnedNotified},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 /// Bytes that are worth waking for.
 const WORTH: usize = 1_024;
@@ -36,7 +32,11 @@ const PRICE: Duration = Duration::from_micros(64);
 /// So many windows count as opened at most before something passes them.
 const MOST_OPENED: u32 = 1_024;
 
-/// What the streams of a connection have in common: how much passes their windows, and whether anything leaves at all.
+/// Parts that were too little and that the client has not taken: each is a frame in the h2 crate's queue, hundreds of bytes for
+/// one. Who takes what comes before it opens more windows is far below.
+const MOST_LITTLE: usize = 4_096;
+
+/// What the streams of a connection have in common: how much passes their windows.
 #[derive(Debug)]
 pub struct Windows {
     /// Bytes that run out in a second.
@@ -44,9 +44,8 @@ pub struct Windows {
     passed: Mutex<Passed>,
     /// Whether too little has ever passed.
     is_marked: AtomicBool,
-    /// Whether what was sent last still waits for the client to take it.
-    is_stuck: AtomicBool,
-    unstuck: Arc<Notify>,
+    /// Parts that were too little and that the client has not taken.
+    little: AtomicUsize,
 }
 
 /// A bucket that fills with bytes that were too few, and runs out by itself.
@@ -71,8 +70,7 @@ impl Windows {
             forgiven: u64::from(times.max(1)) * WORTH as u64,
             passed: Mutex::default(),
             is_marked: AtomicBool::new(false),
-            is_stuck: AtomicBool::new(false),
-            unstuck: Arc::default(),
+            little: AtomicUsize::new(0),
         }
     }
 
@@ -84,16 +82,23 @@ impl Windows {
         }
     }
 
-    /// No more than so many bytes have passed a window between two times at which it was closed.
-    fn add(&self, bytes: usize, now: Instant) {
+    /// Whether there is one for which nothing has passed yet; it is no longer.
+    fn take_opened(&self) -> bool {
+        let opened = &mut self.lock().opened;
+        let has_any = *opened > 0;
+        *opened = opened.saturating_sub(1);
+        has_any
+    }
+
+    /// No more than so many bytes have passed a window between two times at which it was closed, which may be the client's fault.
+    fn add(&self, bytes: usize, is_fault: bool, now: Instant) {
         let mut passed = self.lock();
         let least = before(now, CREDIT);
         let empty = passed.empty.unwrap_or(least);
         let empty = match bytes.checked_sub(WORTH) {
             Some(more) => before(empty, self.time(more)),
-            None if passed.opened == 0 => return,
+            None if !is_fault => return,
             None => {
-                passed.opened -= 1;
                 passed.wakes = passed.wakes.saturating_add(1);
                 self.is_marked.store(true, Relaxed);
                 empty + self.time(WORTH - bytes)
@@ -125,15 +130,10 @@ impl Windows {
         passed.is_too_much.then(|| PRICE * wakes)
     }
 
-    /// Whether what was sent last still waits for the client to take it.
-    pub fn set_stuck(&self, is_stuck: bool) {
-        if self.is_stuck.load(Relaxed) == is_stuck {
-            return;
-        }
-        self.is_stuck.store(is_stuck, Relaxed);
-        if !is_stuck {
-            self.unstuck.notify_waiters();
-        }
+    /// Whether the client opens windows by next to nothing and does not even take that.
+    #[must_use]
+    pub fn are_clogged(&self) -> bool {
+        self.little.load(Relaxed) > MOST_LITTLE
     }
 
     fn lock(&self) -> MutexGuard<'_, Passed> {
@@ -152,8 +152,6 @@ pub struct Window {
     /// What it has in common with others, if it is a client's.
     windows: Option<Arc<Windows>>,
     state: State,
-    /// Waits for the client to take what was sent before.
-    unstuck: Option<Pin<Box<OwnedNotified>>>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -163,8 +161,8 @@ enum State {
     Open,
     /// Nobody can send.
     Closed,
-    /// It was closed, and so many bytes have passed since.
-    Opened(usize),
+    /// It was closed, and so many bytes have passed since; whether the client has opened it by so little.
+    Opened(usize, bool),
 }
 
 impl Window {
@@ -174,8 +172,7 @@ impl Window {
         Self { windows: Some(windows), ..Self::default() }
     }
 
-    /// How many bytes of the next `piece` are to be sent now by someone who has `all` of them to send. Less than is worth it waits
-    /// while the client takes nothing: each part is a frame, which takes hundreds of bytes of memory for one.
+    /// Which part of the next `piece` of bytes is to be sent now by someone who has `all` of them to send.
     ///
     /// # Errors
     /// When the stream is of no more use.
@@ -185,7 +182,7 @@ impl Window {
         piece: usize,
         all: usize,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<Part>> {
         let mut room = send.capacity();
         if room == 0 {
             send.reserve_capacity(all);
@@ -202,32 +199,73 @@ impl Window {
             };
         }
         let part = piece.min(room);
-        if part < WORTH {
-            ready!(self.poll_unstuck(context));
-        }
+        let windows = self.windows.as_ref().filter(|_| room < WORTH.min(all));
+        let little = windows.filter(|windows| windows.take_opened()).map(Little::new);
         self.state = match self.state {
             State::Open => State::Open,
-            State::Closed => State::Opened(part),
-            State::Opened(bytes) => State::Opened(bytes.saturating_add(part)),
+            State::Closed => State::Opened(part, little.is_some()),
+            State::Opened(bytes, was_little) => {
+                State::Opened(bytes.saturating_add(part), was_little || little.is_some())
+            }
         };
-        Poll::Ready(Ok(part))
-    }
-
-    fn poll_unstuck(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while let Some(windows) = self.windows.as_ref().filter(|windows| windows.is_stuck.load(Relaxed)) {
-            let wait = || Box::pin(Arc::clone(&windows.unstuck).notified_owned());
-            ready!(self.unstuck.get_or_insert_with(wait).as_mut().poll(context));
-            self.unstuck = None;
-        }
-        self.unstuck = None;
-        Poll::Ready(())
+        Poll::Ready(Ok(Part { bytes: part, little }))
     }
 
     fn close(&mut self) {
-        if let (State::Opened(bytes), Some(windows)) = (&self.state, &self.windows) {
-            windows.add(*bytes, Instant::now());
+        if let (&State::Opened(bytes, is_little), Some(windows)) = (&self.state, &self.windows) {
+            windows.add(bytes, is_little, Instant::now());
         }
         self.state = State::Closed;
+    }
+}
+
+/// How much of a piece is sent now.
+pub struct Part {
+    bytes: usize,
+    little: Option<Little>,
+}
+
+impl Part {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes it off the piece. Too little of it counts for as long as it waits in a queue.
+    pub fn split(self, piece: &mut Bytes) -> Bytes {
+        let bytes = piece.split_to(self.bytes);
+        match self.little {
+            Some(little) => Bytes::from_owner(Counted { bytes, _little: little }),
+            None => bytes,
+        }
+    }
+}
+
+/// A part that is too little, until it is dropped.
+struct Little(Arc<Windows>);
+
+impl Little {
+    fn new(windows: &Arc<Windows>) -> Self {
+        windows.little.fetch_add(1, Relaxed);
+        Self(Arc::clone(windows))
+    }
+}
+
+impl Drop for Little {
+    fn drop(&mut self) {
+        self.0.little.fetch_sub(1, Relaxed);
+    }
+}
+
+struct Counted {
+    bytes: Bytes,
+    _little: Little,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -246,7 +284,9 @@ mod tests {
         (0..10_000).find(|&milli| {
             let now = begin + MILLI * milli;
             windows.opened(opened);
-            bytes.by_ref().take(times as usize).for_each(|&bytes| windows.add(bytes, now));
+            bytes.by_ref().take(times as usize).for_each(|&bytes| {
+                windows.add(bytes, bytes < WORTH && windows.take_opened(), now);
+            });
             windows.price_at(|| now).is_some()
         })
     }
@@ -267,8 +307,7 @@ mod tests {
         let windows = Windows::new(100);
         let add = |times: u32, bytes, now| {
             for _ in 0..times {
-                windows.opened(1);
-                windows.add(bytes, now);
+                windows.add(bytes, true, now);
             }
         };
         assert_eq!(windows.price_at(|| now), None);
@@ -288,30 +327,27 @@ mod tests {
         );
         now += MILLI;
         assert_eq!(windows.price_at(|| now), None);
-        // Windows that were opened long ago are not all remembered.
-        windows.opened(u32::MAX);
-        (0..MOST_OPENED + 1_000).for_each(|_| windows.add(0, now));
-        assert_eq!(windows.price_at(|| now), Some(PRICE * MOST_OPENED));
     }
 
     #[test]
-    fn little_waits_while_nothing_is_taken() {
+    fn parts_that_are_too_little_count_until_they_are_taken() {
         let windows = Arc::new(Windows::new(100));
-        let mut window = Window::of_client(Arc::clone(&windows));
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut poll = || window.poll_unstuck(&mut context);
-        assert!(poll().is_ready());
-        windows.set_stuck(true);
-        assert!(poll().is_pending() && poll().is_pending());
-        windows.set_stuck(false);
-        assert!(poll().is_ready());
-        windows.set_stuck(true);
-        assert!(poll().is_pending());
-        // It is taken, and stuck again before anybody has looked.
-        windows.set_stuck(false);
-        windows.set_stuck(true);
-        assert!(poll().is_pending());
-        windows.set_stuck(false);
-        assert!(poll().is_ready());
+        let part = || Part { bytes: 3, little: windows.take_opened().then(|| Little::new(&windows)) };
+        // Windows that were opened long ago are not all remembered.
+        windows.opened(u32::MAX);
+        assert_eq!((0..MOST_OPENED + 1_000).filter(|_| windows.take_opened()).count(), 1_024);
+        let mut queue = Vec::new();
+        while !windows.are_clogged() && queue.len() < 10_000 {
+            windows.opened(1);
+            queue.push(part().split(&mut Bytes::from_static(b"abcd")));
+        }
+        assert_eq!((queue.len(), &queue[9][..]), (MOST_LITTLE + 1, &b"abc"[..]));
+        queue.pop();
+        assert!(!windows.are_clogged());
+        queue.clear();
+        assert_eq!(windows.little.load(Relaxed), 0);
+        // What no window was opened for is nobody's fault.
+        let other = part();
+        assert!(other.little.is_none());
     }
 }

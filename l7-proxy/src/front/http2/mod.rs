@@ -62,10 +62,7 @@ pub(super) async fn serve(
         load: Arc::new(Load::new(service.limits.http2.dribbles)),
         door,
     };
-    let ended = session.run(connection, &out, &service).await;
-    // Whoever still waits for the client to take something waits for nothing.
-    session.load.windows().set_stuck(false);
-    let is_abuse = match ended {
+    let is_abuse = match session.run(connection, &out, &service).await {
         Ok(ended) => ended == Some(Reason::ENHANCE_YOUR_CALM),
         // Only what we have ended for good reason is the client's abuse; the rest is how connections end.
         Err(error) if error.is_remote() || error.is_io() => false,
@@ -154,16 +151,13 @@ impl Session {
                     let polled = connection.poll_accept(context);
                     let (opened, end) = out.ask(|guard| (guard.take_opened(), guard.take_end()));
                     windows.opened(opened);
-                    if polled.is_pending() {
-                        // All that streams had to say by now goes out together.
-                        let written = out.poll(context);
-                        windows.set_stuck(written.is_pending());
-                        if matches!(written, Poll::Ready(Err(_))) {
-                            return Poll::Ready(None);
-                        }
+                    // All that streams had to say by now goes out together.
+                    if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
+                        return Poll::Ready(None);
                     }
-                    // Each costs a server work, and none is a request at last ("made you reset").
-                    let is_costly = self.load.malformed() > service.limits.http2.own_resets;
+                    // Each stream costs a server work, and none is a request at last ("made you reset"); or each byte a frame.
+                    let is_costly =
+                        self.load.malformed() > service.limits.http2.own_resets || windows.are_clogged();
                     let calm = (cut.is_none() && is_costly).then_some(Reason::ENHANCE_YOUR_CALM);
                     if let Some(reason) = end.map(Reason::from).or(calm) {
                         counters.refused(match reason {

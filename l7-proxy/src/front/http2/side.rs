@@ -226,7 +226,7 @@ impl Side for H2 {
             // Without the end, which takes none.
             let bytes = self.waiting - usize::from(self.last.is_some());
             let part = ready!(self.window.poll_part(send, first.len(), bytes, context))?;
-            let part = first.split_to(part);
+            let part = part.split(first);
             if first.is_empty() {
                 self.pending.pop_front();
             }
