@@ -169,8 +169,10 @@ fn windows_are_opened_for_what_was_sent_or_the_connection_ends() {
 #[test]
 fn who_opens_windows_by_bytes_and_does_not_take_them_is_thrown_out() {
     let server = server(10_000_000);
+    // 4,096 of them may wait.
+    let limits = r#""control_frames": 1000000, "send_buffer": 8192"#;
     let (proxy, admin) =
-        start(&server, r#", "h2c": true, "limits": { "http2": { "control_frames": 1000000 } }"#);
+        start(&server, &format!(r#", "h2c": true, "limits": {{ "http2": {{ {limits} }} }}"#));
     let mut client = Frames::begin(proxy.address);
     client.0.send(&[settings(4, 0), number(WINDOW, 0, 1 << 30)].concat());
     let streams = || (0..100).map(|number| 2 * number + 1);

@@ -122,7 +122,8 @@ pub struct Http2Limits {
     pub control_frames: u32,
     /// How often in a second the window of an answer or a tunnel may be closed again after less than a KiB has passed, on average
     /// ("data dribble"); 0 is like 1. The connection of a client with which that is more often is put behind all others: all of
-    /// those have about one turn in a millisecond among them.
+    /// those have about one turn in a millisecond among them. One that does not even take what comes by so little ends, when more such
+    /// parts wait than `streams` times `send_buffer` are in parts of 256 bytes.
     pub dribbles: u32,
 }
 

@@ -116,6 +116,13 @@ impl<S, W> WriteOut<S, W> {
     }
 }
 
+impl<S, W> WriteOut<S, W> {
+    /// It is behind nobody, for it is to be read no more.
+    pub fn leave_behind(&self) {
+        lock(&self.0).behind = None;
+    }
+}
+
 impl<W> WriteOut<Stream, W> {
     /// Sees to it that the end of the connection is a reset.
     pub fn break_off(&self) {

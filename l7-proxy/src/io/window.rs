@@ -30,11 +30,7 @@ const MEMORY: Duration = Duration::from_secs(2);
 const PRICE: Duration = Duration::from_micros(64);
 
 /// So many windows count as opened at most before something passes them.
-const MOST_OPENED: u32 = 1_024;
-
-/// Parts that were too little and that the client has not taken: each is a frame in the h2 crate's queue, hundreds of bytes for
-/// one. Who takes what comes before it opens more windows is far below.
-const MOST_LITTLE: usize = 4_096;
+const MOST_OPENED: u32 = 4_096;
 
 /// What the streams of a connection have in common: how much passes their windows.
 #[derive(Debug)]
@@ -44,8 +40,9 @@ pub struct Windows {
     passed: Mutex<Passed>,
     /// Whether too little has ever passed.
     is_marked: AtomicBool,
-    /// Parts that were too little and that the client has not taken.
+    /// Parts that were too little and that the client has not taken; and how many those may be.
     little: AtomicUsize,
+    most_little: usize,
 }
 
 /// A bucket that fills with bytes that were too few, and runs out by itself.
@@ -63,14 +60,16 @@ struct Passed {
 }
 
 impl Windows {
-    /// Next to nothing may pass windows so many times in a second.
+    /// Next to nothing may pass windows so many times in a second, and so many parts of answers that were cut to that may wait for the
+    /// client to take them: each is a frame in the h2 crate's queue, hundreds of bytes for one.
     #[must_use]
-    pub fn new(times: u32) -> Self {
+    pub fn new(times: u32, most_little: usize) -> Self {
         Self {
             forgiven: u64::from(times.max(1)) * WORTH as u64,
             passed: Mutex::default(),
             is_marked: AtomicBool::new(false),
             little: AtomicUsize::new(0),
+            most_little,
         }
     }
 
@@ -133,7 +132,7 @@ impl Windows {
     /// Whether the client opens windows by next to nothing and does not even take that.
     #[must_use]
     pub fn are_clogged(&self) -> bool {
-        self.little.load(Relaxed) > MOST_LITTLE
+        self.little.load(Relaxed) > self.most_little
     }
 
     fn lock(&self) -> MutexGuard<'_, Passed> {
@@ -279,7 +278,7 @@ mod tests {
     /// `opened` times.
     fn too_much(times: u32, opened: u32, bytes: &[usize]) -> Option<u32> {
         let begin = Instant::now();
-        let windows = Windows::new(1_000);
+        let windows = Windows::new(1_000, 10);
         let mut bytes = bytes.iter().cycle();
         (0..10_000).find(|&milli| {
             let now = begin + MILLI * milli;
@@ -304,7 +303,7 @@ mod tests {
     #[test]
     fn neither_good_nor_bad_is_remembered_for_ever() {
         let mut now = Instant::now();
-        let windows = Windows::new(100);
+        let windows = Windows::new(100, 10);
         let add = |times: u32, bytes, now| {
             for _ in 0..times {
                 windows.add(bytes, true, now);
@@ -331,17 +330,17 @@ mod tests {
 
     #[test]
     fn parts_that_are_too_little_count_until_they_are_taken() {
-        let windows = Arc::new(Windows::new(100));
+        let windows = Arc::new(Windows::new(100, 10));
         let part = || Part { bytes: 3, little: windows.take_opened().then(|| Little::new(&windows)) };
         // Windows that were opened long ago are not all remembered.
         windows.opened(u32::MAX);
-        assert_eq!((0..MOST_OPENED + 1_000).filter(|_| windows.take_opened()).count(), 1_024);
+        assert_eq!((0..MOST_OPENED + 1_000).filter(|_| windows.take_opened()).count(), MOST_OPENED as usize);
         let mut queue = Vec::new();
         while !windows.are_clogged() && queue.len() < 10_000 {
             windows.opened(1);
             queue.push(part().split(&mut Bytes::from_static(b"abcd")));
         }
-        assert_eq!((queue.len(), &queue[9][..]), (MOST_LITTLE + 1, &b"abc"[..]));
+        assert_eq!((queue.len(), &queue[9][..]), (11, &b"abc"[..]));
         queue.pop();
         assert!(!windows.are_clogged());
         queue.clear();

@@ -34,7 +34,7 @@ const OPENED: usize = 5;
 const MOST_SENT: usize = 256 * 1024;
 
 /// As so many windows counts a change of all of them, and as so many frames of no use.
-const ALL_WINDOWS: u32 = 128;
+const ALL_WINDOWS: u32 = 1_024;
 const CHANGE_COSTS: u32 = 50;
 
 /// Error codes (RFC 9113 §7).
@@ -547,7 +547,7 @@ mod tests {
             guard.goes(&mut [], 10);
             guard.came(&mut frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]).repeat(2));
         }
-        assert_eq!((guard.take_opened(), guard.take_opened()), (20_128, 0));
+        assert_eq!((guard.take_opened(), guard.take_opened()), (21_024, 0));
         assert_eq!(guard.take_end(), None);
         for _ in 0..40 {
             guard.next_turn();
@@ -557,9 +557,9 @@ mod tests {
         // All windows at once, and something else.
         let mut guard = with_settings();
         guard.came(&mut frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9]).repeat(4));
-        assert_eq!((guard.take_opened(), guard.take_end()), (128, None));
+        assert_eq!((guard.take_opened(), guard.take_end()), (ALL_WINDOWS, None));
         guard.came(&mut frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]).repeat(3));
-        assert_eq!((guard.take_opened(), guard.take_end()), (3 * 128, Some(ENHANCE_YOUR_CALM)));
+        assert_eq!((guard.take_opened(), guard.take_end()), (3 * ALL_WINDOWS, Some(ENHANCE_YOUR_CALM)));
         let mut guard = with_settings();
         for _ in 0..6 {
             guard.next_turn();

@@ -7,7 +7,7 @@ use std::sync::{
 
 use h2::RecvStream;
 
-use crate::io::Windows;
+use crate::{io::Windows, spec::Http2Limits};
 
 /// What all streams of a connection amount to.
 #[derive(Debug)]
@@ -23,13 +23,16 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// No streams, and next to nothing may pass their windows so many times in a second.
-    pub(super) fn new(dribbles: u32) -> Self {
+    /// No streams.
+    pub(super) fn new(limits: &Http2Limits) -> Self {
+        // What they may hold lawfully, in parts of 256 bytes.
+        let most_little = u64::from(limits.streams) * u64::from(limits.send_buffer) / 256;
+        let windows = Windows::new(limits.dribbles, usize::try_from(most_little).unwrap_or(usize::MAX));
         Self {
             streams: AtomicUsize::new(0),
             heads: AtomicUsize::new(0),
             malformed: AtomicU32::new(0),
-            windows: Arc::new(Windows::new(dribbles)),
+            windows: Arc::new(windows),
         }
     }
 

@@ -59,7 +59,7 @@ pub(super) async fn serve(
     let session = Session {
         client: Arc::new(client),
         until: service.timeouts.lifetime.map(|lifetime| Instant::now() + lifetime.get()),
-        load: Arc::new(Load::new(service.limits.http2.dribbles)),
+        load: Arc::new(Load::new(&service.limits.http2)),
         door,
     };
     let is_abuse = match session.run(connection, &out, &service).await {
@@ -138,14 +138,15 @@ impl Session {
         deadline.set(idle);
         let counters = service.state.counters(self.door.worker);
         let windows = self.load.windows();
-        let (mut served, mut ending, mut cut, mut was_behind) = (0_u32, false, None, false);
+        let (mut served, mut ending, mut was_behind) = (0_u32, false, false);
+        let (mut cut, mut is_told) = (None, false);
         loop {
             tokio::select! {
                 biased;
                 accepted = poll_fn(|context| {
                     let price = windows.price();
                     was_behind |= price.is_some();
-                    if was_behind && out.put_behind(price) {
+                    if was_behind && cut.is_none() && out.put_behind(price) {
                         counters.put_behind();
                     }
                     let polled = connection.poll_accept(context);
@@ -158,22 +159,27 @@ impl Session {
                     // Each stream costs a server work, and none is a request at last ("made you reset"); or each byte a frame.
                     let is_costly =
                         self.load.malformed() > service.limits.http2.own_resets || windows.are_clogged();
-                    let calm = (cut.is_none() && is_costly).then_some(Reason::ENHANCE_YOUR_CALM);
-                    if let Some(reason) = end.map(Reason::from).or(calm) {
+                    let calm = is_costly.then_some(Reason::ENHANCE_YOUR_CALM);
+                    if let (None, Some(reason)) = (cut, end.map(Reason::from).or(calm)) {
                         counters.refused(match reason {
                             Reason::ENHANCE_YOUR_CALM => Refusal::Http2,
                             _ => Refusal::Malformed,
                         });
                         connection.abrupt_shutdown(reason);
+                        out.leave_behind();
                         cut = Some(reason);
-                        context.waker().wake_by_ref();
-                        return Poll::Pending;
+                        return Poll::Ready(Some(Err(reason.into())));
                     }
                     polled
                 }) => {
                     let Some(accepted) = accepted else { return Ok(cut) };
                     let (request, mut respond) = match accepted {
-                        // That was counted.
+                        // That was counted. What the client is told it has to take soon.
+                        Err(_) if cut.is_some() && !is_told => {
+                            (ending, is_told) = (true, true);
+                            deadline.set(GOODBYE);
+                            continue;
+                        }
                         Err(_) if cut.is_some() => return Ok(cut),
                         accepted => accepted?,
                     };
@@ -203,6 +209,9 @@ impl Session {
                     deadline.set(GOODBYE);
                 }
                 () = poll_fn(|context| deadline.poll(context)) => {
+                    if cut.is_some() {
+                        return Ok(cut);
+                    }
                     // Streams have timers of their own: a connection is idle when it has none.
                     if self.load.streams() > 0 {
                         deadline.set(if ending { GOODBYE } else { idle });

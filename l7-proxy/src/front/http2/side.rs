@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
@@ -17,6 +17,9 @@ use crate::{
     io::{Channel, Window},
     wire::{Answer, Fields, Framing, Known, Piece, Sink},
 };
+
+/// Pieces of an answer that wait are joined up to so many bytes.
+const LITTLE: usize = 4 * 1024;
 
 /// How an answer ends.
 enum Last {
@@ -190,9 +193,19 @@ impl Side for H2 {
     }
 
     fn data(&mut self, data: Bytes) {
-        if !self.is_head && !data.is_empty() {
-            self.waiting += data.len();
-            self.pending.push_back(data);
+        if self.is_head || data.is_empty() {
+            return;
+        }
+        self.waiting += data.len();
+        match self.pending.back_mut() {
+            // Each is a frame of its own.
+            Some(last) if last.len() + data.len() <= LITTLE => {
+                let last_one = std::mem::take(last).try_into_mut();
+                let mut joined = last_one.unwrap_or_else(|last| BytesMut::from(&last[..]));
+                joined.extend_from_slice(&data);
+                *last = joined.freeze();
+            }
+            _ => self.pending.push_back(data),
         }
     }
 
