@@ -235,7 +235,8 @@ impl Part {
     pub fn split(self, piece: &mut Bytes) -> Bytes {
         let bytes = piece.split_to(self.bytes);
         match self.little {
-            Some(little) => Bytes::from_owner(Counted { bytes, _little: little }),
+            // A byte must not hold the whole piece.
+            Some(little) => Bytes::from_owner(Counted { bytes: bytes[..].into(), _little: little }),
             None => bytes,
         }
     }
@@ -258,7 +259,7 @@ impl Drop for Little {
 }
 
 struct Counted {
-    bytes: Bytes,
+    bytes: Box<[u8]>,
     _little: Little,
 }
 

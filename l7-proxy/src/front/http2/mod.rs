@@ -153,9 +153,7 @@ impl Session {
                     let (opened, end) = out.ask(|guard| (guard.take_opened(), guard.take_end()));
                     windows.opened(opened);
                     // All that streams had to say by now goes out together.
-                    if polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_))) {
-                        return Poll::Ready(None);
-                    }
+                    let is_lost = polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_)));
                     // Each stream costs a server work, and none is a request at last ("made you reset"); or each byte a frame.
                     let is_costly =
                         self.load.malformed() > service.limits.http2.own_resets || windows.are_clogged();
@@ -170,7 +168,7 @@ impl Session {
                         cut = Some(reason);
                         return Poll::Ready(Some(Err(reason.into())));
                     }
-                    polled
+                    if is_lost { Poll::Ready(None) } else { polled }
                 }) => {
                     let Some(accepted) = accepted else { return Ok(cut) };
                     let (request, mut respond) = match accepted {
@@ -181,6 +179,8 @@ impl Session {
                             continue;
                         }
                         Err(_) if cut.is_some() => return Ok(cut),
+                        // What came before it was seen is dropped, and so reset.
+                        Ok(_) if cut.is_some() => continue,
                         accepted => accepted?,
                     };
                     served = served.saturating_add(1);
