@@ -98,9 +98,7 @@ impl<S, W> WriteOut<S, W> {
     pub fn ask<T>(&self, question: impl FnOnce(&mut W) -> T) -> T {
         question(&mut lock(&self.0).watch)
     }
-}
 
-impl<S, W> WriteOut<S, W> {
     /// It is put behind all others that are not, and pays for what it has done by so much time; or it is like everybody else
     /// again. Says whether that is news.
     pub fn put_behind(&self, cost: Option<Duration>) -> bool {
@@ -114,9 +112,7 @@ impl<S, W> WriteOut<S, W> {
         }
         behind.is_some() && !was_behind
     }
-}
 
-impl<S, W> WriteOut<S, W> {
     /// It is behind nobody, for it is to be read no more.
     pub fn leave_behind(&self) {
         lock(&self.0).behind = None;

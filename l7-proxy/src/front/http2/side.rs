@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Pieces of an answer that wait are joined up to so many bytes.
-const LITTLE: usize = 4 * 1024;
+const JOINED: usize = 4 * 1024;
 
 /// How an answer ends.
 enum Last {
@@ -199,7 +199,7 @@ impl Side for H2 {
         self.waiting += data.len();
         match self.pending.back_mut() {
             // Each is a frame of its own.
-            Some(last) if last.len() + data.len() <= LITTLE => {
+            Some(last) if last.len() + data.len() <= JOINED => {
                 let last_one = std::mem::take(last).try_into_mut();
                 let mut joined = last_one.unwrap_or_else(|last| BytesMut::from(&last[..]));
                 joined.extend_from_slice(&data);

@@ -121,8 +121,7 @@ impl Case {
             Self::TlsNew => Some(Goal::Times(0.8)),
             Self::Idle => Some(Goal::AtMost(25_000.0)),
             Self::Abused(_) => Some(Goal::AtMost(2.0)),
-            // Four thousand answers of 64 KiB that nobody takes, half of each in the proxy, are most of it.
-            Self::AbuseHeld => Some(Goal::AtMost(192.0)),
+            Self::AbuseHeld => Some(Goal::AtMost(128.0)),
             Self::WebSocket => None,
         }
     }
