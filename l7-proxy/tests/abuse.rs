@@ -10,12 +10,16 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use common::{
     Client, Server, eventually,
+    frames::{DATA, END_HEADERS, Frames, HEADERS, RESET, WINDOW, block, frame, get, number, settings},
     tls::{Authority, Folder},
 };
 
@@ -96,7 +100,12 @@ impl Apart {
 
 /// Answers `/small` at once, never reads a body, and sends without end otherwise.
 fn server() -> Server {
-    Server::script(|client, _| {
+    counting(Arc::default())
+}
+
+/// The same, which counts answers that the proxy wanted no more of.
+fn counting(cut: Arc<AtomicUsize>) -> Server {
+    Server::script(move |client, _| {
         while let Some(head) = head(client) {
             if head.starts_with("GET /small") {
                 client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
@@ -114,6 +123,7 @@ fn server() -> Server {
             client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n");
             let piece = vec![b'x'; 100_000];
             while client.stream.write_all(&piece).is_ok() {}
+            cut.fetch_add(1, Ordering::SeqCst);
             return;
         }
     })
@@ -251,6 +261,103 @@ fn an_answer_for_a_stalled_client_stays_with_the_server() {
     let each = seen.get().saturating_sub(before) / u64::from(20 + each_of_two);
     println!("{each} KiB for each");
     assert!(each <= 192, "{each} KiB for each");
+}
+
+/// A client of HTTP/2 that has taken nothing since what is between it and the proxy is full: the answer to a last request fills
+/// that. `streams` have sent these heads by then, and their answers have begun.
+fn stuffed(proxy: &Apart, settled: &[u8], streams: u32, head: impl Fn(u32) -> Vec<u8>) -> Frames {
+    let mut client = Frames::begin(proxy.plain);
+    client.0.send(settled);
+    client.0.send(&odd(streams).flat_map(head).collect::<Vec<u8>>());
+    let answers = (0..).map(|_| client.next().unwrap()).filter(|(kind, ..)| *kind == HEADERS);
+    assert_eq!(answers.take(streams as usize).count(), streams as usize);
+    let last = 2 * streams + 1;
+    client.0.send(&[number(WINDOW, 0, 0x7fff_0000), get(last), number(WINDOW, last, 1 << 30)].concat());
+    while client.next().unwrap().0 != DATA {}
+    proxy.is_served();
+    client
+}
+
+fn odd(streams: u32) -> impl Iterator<Item = u32> {
+    (0..streams).map(|number| 2 * number + 1)
+}
+
+#[test]
+fn tiny_messages_for_a_stalled_client_stay_with_the_server() {
+    // Each is a frame, whose bytes are the least of it, and the client's windows are as wide as can be.
+    let (sockets, messages) = (50, 2_000);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&answered);
+    let server = Server::script(move |client, _| {
+        while let Some(head) = head(client) {
+            if head.contains("Upgrade: websocket") {
+                client.stream.set_nodelay(true).unwrap();
+                client.send(
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                      Sec-WebSocket-Accept: x\r\n\r\n",
+                );
+                // An empty ping from a client, and its pong.
+                while client.at_most(6).is_some_and(|ping| ping.len() == 6) {
+                    client.send(&[0x8a, 0]);
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+                return;
+            }
+            if head.starts_with("GET /small") {
+                client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                continue;
+            }
+            client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n");
+            while client.stream.write_all(&[b'x'; 100_000]).is_ok() {}
+            return;
+        }
+    });
+    let proxy = Apart::start(&server, "");
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", "a.example"),
+        ("sec-websocket-version", "13"),
+    ];
+    let head = |stream| frame(HEADERS, END_HEADERS, stream, &block(&fields));
+    let mut client = stuffed(&proxy, &settings(4, 0x3fff_ffff), sockets, head);
+    let before = proxy.memory();
+    let ping = |stream| frame(DATA, 0, stream, &[0x89, 0x80, 0, 0, 0, 0]);
+    let pings: Vec<u8> = odd(sockets).flat_map(ping).collect();
+    for round in 1..=messages {
+        client.0.send(&pings);
+        if round % 100 == 0 {
+            let all = round * sockets as usize;
+            eventually("the server has them", || answered.load(Ordering::SeqCst) == all);
+        }
+    }
+    proxy.is_served();
+    let grown = proxy.memory().saturating_sub(before);
+    println!("{grown} KiB");
+    assert!(grown <= 8_192, "{grown} KiB for {} messages", messages * sockets as usize);
+}
+
+#[test]
+fn windows_that_a_stalled_client_opens_by_bytes_have_little_held() {
+    let cut = Arc::new(AtomicUsize::new(0));
+    let server = counting(Arc::clone(&cut));
+    let proxy = Apart::start(&server, r#", "limits": { "http2": { "control_frames": 1000000 } }"#);
+    let streams = 100;
+    let mut client = stuffed(&proxy, &settings(4, 0), streams, get);
+    let before = proxy.memory();
+    let opened: Vec<u8> = odd(streams).flat_map(|stream| number(WINDOW, stream, 1)).collect();
+    for _ in 0..400 {
+        client.0.send(&opened);
+    }
+    // A last one is handled when all before it are.
+    client.0.send(&frame(RESET, 0, 1, &[0, 0, 0, 8]));
+    eventually("the first answer is given up", || cut.load(Ordering::SeqCst) == 1);
+    proxy.is_served();
+    let grown = proxy.memory().saturating_sub(before);
+    println!("{grown} KiB");
+    assert!(grown <= 6_144, "{grown} KiB for 40,000 bytes");
 }
 
 #[test]

@@ -4,13 +4,12 @@ mod common;
 
 use std::{
     collections::BTreeSet,
-    io::Write,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use common::{
-    Client, Proxy, Server, eventually,
+    Client, Proxy, Server,
     frames::{
         DATA, END_HEADERS, END_STREAM, Expect, Frames, GET, GOAWAY, HEADERS, PING, WINDOW, block, frame, get,
         number, settings,
@@ -164,30 +163,4 @@ fn windows_are_opened_for_what_was_sent_or_the_connection_ends() {
     client.0.send(&number(WINDOW, 0, 1).repeat(2_100));
     let (kind, .., payload) = client.next().unwrap();
     assert_eq!((kind, payload[7]), (GOAWAY, 11), "ENHANCE_YOUR_CALM");
-}
-
-#[test]
-fn who_opens_windows_by_bytes_and_does_not_take_them_is_thrown_out() {
-    let server = server(10_000_000);
-    // 4,096 of them may wait.
-    let limits = r#""control_frames": 1000000, "send_buffer": 8192"#;
-    let (proxy, admin) =
-        start(&server, &format!(r#", "h2c": true, "limits": {{ "http2": {{ {limits} }} }}"#));
-    let mut client = Frames::begin(proxy.address);
-    client.0.send(&[settings(4, 0), number(WINDOW, 0, 1 << 30)].concat());
-    let streams = || (0..100).map(|number| 2 * number + 1);
-    client.0.send(&streams().flat_map(get).collect::<Vec<u8>>());
-    let answered = (0..).map(|_| client.next().unwrap()).filter(|(kind, ..)| *kind == HEADERS).take(100);
-    assert_eq!(answered.count(), 100);
-    // The first one fills whatever there is between us.
-    client.0.send(&number(WINDOW, 1, 1 << 30));
-    let opened: Vec<u8> = streams().skip(1).flat_map(|stream| number(WINDOW, stream, 1)).collect();
-    for _ in 0..200 {
-        if client.0.stream.write_all(&opened).is_err() {
-            break;
-        }
-    }
-    eventually("it is thrown out", || {
-        metric(admin, "l7_refused_total{service=\"web\",limit=\"http2\"}") == 1
-    });
 }

@@ -109,7 +109,7 @@ pub struct Http2Limits {
     /// The same for all requests of a connection; and bytes of the heads of those under way: further ones are refused, to be
     /// asked again (REFUSED_STREAM).
     pub connection_window: u32,
-    /// Bytes of answers that are kept for one stream whose client takes nothing.
+    /// Bytes of answers that are kept for one stream whose client takes nothing; in no more than 68 parts of less than a KiB.
     pub send_buffer: u32,
     /// Streams that a client may reset while we have yet to answer them ("rapid reset"); then the connection
     /// ends.
@@ -120,10 +120,9 @@ pub struct Http2Limits {
     /// empty ones, unknown ones, WINDOW_UPDATE where less than five bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
     /// for `connection_window`; SETTINGS that change the windows of all streams count as fifty.
     pub control_frames: u32,
-    /// How often in a second the window of an answer or a tunnel may be closed again after less than a KiB has passed, on average
-    /// ("data dribble"); 0 is like 1. The connection of a client with which that is more often is put behind all others: all of
-    /// those have about one turn in a millisecond among them. One that does not even take what comes by so little ends, when more such
-    /// parts wait than `streams` times `send_buffer` are in parts of 256 bytes.
+    /// How often in a second the window of an answer or a tunnel, which the client had opened, may be closed again after less than
+    /// a KiB has passed, on average ("data dribble"); 0 is like 1. The connection of a client with which that is more often is put
+    /// behind all others: all that are on a worker have about one turn in a millisecond among them.
     pub dribbles: u32,
 }
 

@@ -85,10 +85,9 @@ impl AsyncWrite for Channel {
         }
         let Self { window, send, .. } = &mut *self;
         let piece = bytes.len().min(MOST);
-        let part = ready!(window.poll_part(send, piece, piece, context))?;
-        let taken = part.bytes();
-        let mut piece = Bytes::copy_from_slice(&bytes[..taken]);
-        send.send_data(part.split(&mut piece), false).map_err(lost)?;
+        let taken = ready!(window.poll_room(send, piece, piece, context))?;
+        let part = window.part(Bytes::copy_from_slice(&bytes[..taken]));
+        send.send_data(part, false).map_err(lost)?;
         Poll::Ready(Ok(taken))
     }
 

@@ -5,6 +5,7 @@ mod channel;
 mod deadline;
 mod gather;
 mod out;
+mod queue;
 mod stream;
 mod window;
 

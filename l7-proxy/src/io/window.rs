@@ -9,7 +9,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,8 +19,10 @@ use bytes::Bytes;
 use h2::SendStream;
 use tokio::time::Instant;
 
+use super::queue::{Queue, SMALL};
+
 /// Bytes that are worth waking for.
-const WORTH: usize = 1_024;
+const WORTH: usize = SMALL;
 
 /// What a client that has behaved is forgiven at once, and what is remembered of one that has not.
 const CREDIT: Duration = Duration::from_secs(1);
@@ -40,9 +42,6 @@ pub struct Windows {
     passed: Mutex<Passed>,
     /// Whether too little has ever passed.
     is_marked: AtomicBool,
-    /// Parts that were too little and that the client has not taken; and how many those may be.
-    little: AtomicUsize,
-    most_little: usize,
 }
 
 /// A bucket that fills with bytes that were too few, and runs out by itself.
@@ -60,16 +59,13 @@ struct Passed {
 }
 
 impl Windows {
-    /// Next to nothing may pass windows so many times in a second, and so many parts of answers that were cut to that may wait for the
-    /// client to take them: each is a frame in the h2 crate's queue, hundreds of bytes for one.
+    /// Next to nothing may pass windows so many times in a second.
     #[must_use]
-    pub fn new(times: u32, most_little: usize) -> Self {
+    pub fn new(times: u32) -> Self {
         Self {
             forgiven: u64::from(times.max(1)) * WORTH as u64,
             passed: Mutex::default(),
             is_marked: AtomicBool::new(false),
-            little: AtomicUsize::new(0),
-            most_little,
         }
     }
 
@@ -129,12 +125,6 @@ impl Windows {
         passed.is_too_much.then(|| PRICE * wakes)
     }
 
-    /// Whether the client opens windows by next to nothing and does not even take that.
-    #[must_use]
-    pub fn are_clogged(&self) -> bool {
-        self.little.load(Relaxed) > self.most_little
-    }
-
     fn lock(&self) -> MutexGuard<'_, Passed> {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,6 +141,7 @@ pub struct Window {
     /// What it has in common with others, if it is a client's.
     windows: Option<Arc<Windows>>,
     state: State,
+    queue: Queue,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -171,17 +162,17 @@ impl Window {
         Self { windows: Some(windows), ..Self::default() }
     }
 
-    /// Which part of the next `piece` of bytes is to be sent now by someone who has `all` of them to send.
+    /// How much of the next `piece` of bytes is to be sent now, by [`Self::part`], by someone who has `all` of them to send.
     ///
     /// # Errors
     /// When the stream is of no more use.
-    pub fn poll_part(
+    pub fn poll_room(
         &mut self,
         send: &mut SendStream<Bytes>,
         piece: usize,
         all: usize,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<Part>> {
+    ) -> Poll<io::Result<usize>> {
         let mut room = send.capacity();
         if room == 0 {
             send.reserve_capacity(all);
@@ -198,74 +189,37 @@ impl Window {
             };
         }
         let part = piece.min(room);
-        let windows = self.windows.as_ref().filter(|_| room < WORTH.min(all));
-        let little = windows.filter(|windows| windows.take_opened()).map(Little::new);
+        let is_little = room < WORTH.min(all);
+        if part < SMALL {
+            // What is left of a buffer that was full grows when more of it has been taken.
+            ready!(self.queue.poll_room(is_little, context));
+        }
+        self.passes(part, is_little);
+        Poll::Ready(Ok(part))
+    }
+
+    /// These bytes, as they are to be sent: they are counted where they are few.
+    pub fn part(&mut self, bytes: Bytes) -> Bytes {
+        self.queue.part(bytes)
+    }
+
+    /// So many bytes pass now, which may be little for all there are.
+    fn passes(&mut self, part: usize, is_little: bool) {
+        let is_fault = || is_little && self.windows.as_ref().is_some_and(|windows| windows.take_opened());
         self.state = match self.state {
             State::Open => State::Open,
-            State::Closed => State::Opened(part, little.is_some()),
-            State::Opened(bytes, was_little) => {
-                State::Opened(bytes.saturating_add(part), was_little || little.is_some())
+            State::Closed => State::Opened(part, is_fault()),
+            State::Opened(bytes, was_fault) => {
+                State::Opened(bytes.saturating_add(part), was_fault || is_fault())
             }
         };
-        Poll::Ready(Ok(Part { bytes: part, little }))
     }
 
     fn close(&mut self) {
-        if let (&State::Opened(bytes, is_little), Some(windows)) = (&self.state, &self.windows) {
-            windows.add(bytes, is_little, Instant::now());
+        if let (&State::Opened(bytes, is_fault), Some(windows)) = (&self.state, &self.windows) {
+            windows.add(bytes, is_fault, Instant::now());
         }
         self.state = State::Closed;
-    }
-}
-
-/// How much of a piece is sent now.
-pub struct Part {
-    bytes: usize,
-    little: Option<Little>,
-}
-
-impl Part {
-    /// How many bytes it has.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Takes it off the piece. Too little of it counts for as long as it waits in a queue.
-    pub fn split(self, piece: &mut Bytes) -> Bytes {
-        let bytes = piece.split_to(self.bytes);
-        match self.little {
-            // A byte must not hold the whole piece.
-            Some(little) => Bytes::from_owner(Counted { bytes: bytes[..].into(), _little: little }),
-            None => bytes,
-        }
-    }
-}
-
-/// A part that is too little, until it is dropped.
-struct Little(Arc<Windows>);
-
-impl Little {
-    fn new(windows: &Arc<Windows>) -> Self {
-        windows.little.fetch_add(1, Relaxed);
-        Self(Arc::clone(windows))
-    }
-}
-
-impl Drop for Little {
-    fn drop(&mut self) {
-        self.0.little.fetch_sub(1, Relaxed);
-    }
-}
-
-struct Counted {
-    bytes: Box<[u8]>,
-    _little: Little,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 
@@ -279,7 +233,7 @@ mod tests {
     /// `opened` times.
     fn too_much(times: u32, opened: u32, bytes: &[usize]) -> Option<u32> {
         let begin = Instant::now();
-        let windows = Windows::new(1_000, 10);
+        let windows = Windows::new(1_000);
         let mut bytes = bytes.iter().cycle();
         (0..10_000).find(|&milli| {
             let now = begin + MILLI * milli;
@@ -304,7 +258,7 @@ mod tests {
     #[test]
     fn neither_good_nor_bad_is_remembered_for_ever() {
         let mut now = Instant::now();
-        let windows = Windows::new(100, 10);
+        let windows = Windows::new(100);
         let add = |times: u32, bytes, now| {
             for _ in 0..times {
                 windows.add(bytes, true, now);
@@ -330,24 +284,24 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_are_too_little_count_until_they_are_taken() {
-        let windows = Arc::new(Windows::new(100, 10));
-        let part = || Part { bytes: 3, little: windows.take_opened().then(|| Little::new(&windows)) };
-        // Windows that were opened long ago are not all remembered.
+    fn windows_that_were_opened_are_remembered_once_each() {
+        let windows = Arc::new(Windows::new(1));
+        let mut window = Window::of_client(Arc::clone(&windows));
+        // How often too little has passed when it was closed after these parts, and how much is known to be opened.
+        let wakes = |window: &mut Window, parts: &[(usize, bool)]| {
+            parts.iter().for_each(|&(part, is_little)| window.passes(part, is_little));
+            window.close();
+            let passed = windows.lock();
+            (passed.wakes, passed.opened)
+        };
+        windows.opened(2);
+        assert_eq!(wakes(&mut window, &[(100, true)]), (0, 2), "it was never closed before");
+        assert_eq!(wakes(&mut window, &[(100, true), (400, true)]), (1, 1), "one window for two parts");
+        assert_eq!(wakes(&mut window, &[(100, false)]), (1, 1), "that was all there was");
+        assert_eq!(wakes(&mut window, &[(100, false), (50, true)]), (2, 0));
+        assert_eq!(wakes(&mut window, &[(100, true)]), (2, 0), "nobody opened it for that");
+        assert_eq!(wakes(&mut window, &[]), (2, 0), "nothing has passed");
         windows.opened(u32::MAX);
-        assert_eq!((0..MOST_OPENED + 1_000).filter(|_| windows.take_opened()).count(), MOST_OPENED as usize);
-        let mut queue = Vec::new();
-        while !windows.are_clogged() && queue.len() < 10_000 {
-            windows.opened(1);
-            queue.push(part().split(&mut Bytes::from_static(b"abcd")));
-        }
-        assert_eq!((queue.len(), &queue[9][..]), (11, &b"abc"[..]));
-        queue.pop();
-        assert!(!windows.are_clogged());
-        queue.clear();
-        assert_eq!(windows.little.load(Relaxed), 0);
-        // What no window was opened for is nobody's fault.
-        let other = part();
-        assert!(other.little.is_none());
+        assert_eq!(windows.lock().opened, MOST_OPENED, "those of long ago are not all remembered");
     }
 }

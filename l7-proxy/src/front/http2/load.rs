@@ -9,9 +9,6 @@ use h2::RecvStream;
 
 use crate::{io::Windows, spec::Http2Limits};
 
-/// Parts of answers cut to next to nothing that may wait at least, however little may be held.
-const LEAST_LITTLE: usize = 4_096;
-
 /// What all streams of a connection amount to.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -28,17 +25,11 @@ pub(super) struct Load {
 impl Load {
     /// No streams.
     pub(super) fn new(limits: &Http2Limits) -> Self {
-        // What they may hold lawfully, in parts of 256 bytes.
-        let most_little = u64::from(limits.streams) * u64::from(limits.send_buffer) / 256;
-        let windows = Windows::new(
-            limits.dribbles,
-            usize::try_from(most_little).unwrap_or(usize::MAX).max(LEAST_LITTLE),
-        );
         Self {
             streams: AtomicUsize::new(0),
             heads: AtomicUsize::new(0),
             malformed: AtomicU32::new(0),
-            windows: Arc::new(windows),
+            windows: Arc::new(Windows::new(limits.dribbles)),
         }
     }
 

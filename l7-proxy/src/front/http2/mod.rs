@@ -154,9 +154,8 @@ impl Session {
                     windows.opened(opened);
                     // All that streams had to say by now goes out together.
                     let is_lost = polled.is_pending() && matches!(out.poll(context), Poll::Ready(Err(_)));
-                    // Each stream costs a server work, and none is a request at last ("made you reset"); or each byte a frame.
-                    let is_costly =
-                        self.load.malformed() > service.limits.http2.own_resets || windows.are_clogged();
+                    // Each stream costs a server work, and none is a request at last ("made you reset").
+                    let is_costly = self.load.malformed() > service.limits.http2.own_resets;
                     let calm = is_costly.then_some(Reason::ENHANCE_YOUR_CALM);
                     if let (None, Some(reason)) = (cut, end.map(Reason::from).or(calm)) {
                         counters.refused(match reason {

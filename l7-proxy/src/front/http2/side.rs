@@ -238,8 +238,8 @@ impl Side for H2 {
         while let Some(first) = self.pending.front_mut() {
             // Without the end, which takes none.
             let bytes = self.waiting - usize::from(self.last.is_some());
-            let part = ready!(self.window.poll_part(send, first.len(), bytes, context))?;
-            let part = part.split(first);
+            let room = ready!(self.window.poll_room(send, first.len(), bytes, context))?;
+            let part = self.window.part(first.split_to(room));
             if first.is_empty() {
                 self.pending.pop_front();
             }

@@ -61,6 +61,7 @@ enum Down {
 struct Running<'a, S> {
     x: Over2<'a, S>,
     send: SendStream<Bytes>,
+    window: Window,
     up: Up,
     /// What came of the body and was not sent.
     pending: Bytes,
@@ -106,6 +107,7 @@ impl<S: Side> Over2<'_, S> {
             up: if self.intent.framing == Framing::None { Up::Done } else { Up::Body },
             x: self,
             send,
+            window: Window::default(),
             pending: Bytes::new(),
             down: Down::Head(response),
             left: None,
@@ -126,9 +128,9 @@ impl<S: Side> Over2<'_, S> {
         })
         .await;
         running.x.deadline.clear();
-        let Running { send, down, .. } = running;
+        let Running { send, window, down, .. } = running;
         match (end, down) {
-            (End::Switched, Down::Body(body)) => (end, Some(Channel::new(body, send, Window::default()))),
+            (End::Switched, Down::Body(body)) => (end, Some(Channel::new(body, send, window))),
             _ => (end, None),
         }
     }

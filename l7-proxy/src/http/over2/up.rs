@@ -1,6 +1,6 @@
 //! From the client to the server.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
@@ -41,16 +41,11 @@ impl<S: Side> Running<'_, S> {
 
     /// Sends what the stream's window has room for; `false` where the server takes no more.
     fn send(&mut self, context: &mut Context<'_>) -> Poll<bool> {
-        let mut room = self.send.capacity();
-        if room == 0 {
-            self.send.reserve_capacity(self.pending.len().min(MOST));
-            match self.send.poll_capacity(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(granted))) => room = granted,
-                Poll::Ready(_) => return Poll::Ready(false),
-            }
-        }
-        let part = self.pending.split_to(self.pending.len().min(room));
+        let piece = self.pending.len();
+        let Ok(room) = ready!(self.window.poll_room(&mut self.send, piece, piece.min(MOST), context)) else {
+            return Poll::Ready(false);
+        };
+        let part = self.window.part(self.pending.split_to(room));
         self.sent += part.len() as u64;
         Poll::Ready(self.send.send_data(part, false).is_ok())
     }
