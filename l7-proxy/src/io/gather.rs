@@ -286,9 +286,10 @@ impl<S: AsyncWrite + Unpin, W: Watch> AsyncWrite for Gather<S, W> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = lock(&self.0);
+        let inner = &mut *lock(&self.0);
         ready!(inner.poll_write_out(context))?;
-        if inner.ends { Pin::new(&mut inner.stream).poll_shutdown(context) } else { Poll::Ready(Ok(())) }
+        let stream = Pin::new(&mut inner.stream);
+        if inner.ends { stream.poll_shutdown(context) } else { stream.poll_flush(context) }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Header blocks (RFC 7541 §6) as far as a guard has to know them: how they begin, and how many fields they have. Nothing is
 //! decoded. Pure.
 
+use super::frame::{Frame, PADDED, WITH_PRIORITY};
+
 /// Whether the first field of a block is a pseudo-field: one of the static table's first fourteen, or a name
 /// that begins with a colon (RFC 7541 §6, Appendix B: 1011100).
 pub(super) fn begins_with_pseudo(mut block: &[u8]) -> bool {
@@ -19,7 +21,7 @@ pub(super) fn begins_with_pseudo(mut block: &[u8]) -> bool {
 
 /// Counts the fields of a block that comes in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+struct Fields {
     count: usize,
     /// Strings of the field that are still to come, and bytes of the one that has begun.
     strings: u8,
@@ -32,13 +34,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// How many have begun.
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
     /// More of the block.
-    pub(super) fn take(&mut self, mut bytes: &[u8]) {
+    fn take(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.skip > 0 {
                 let skipped = self.skip.min(bytes.len());
@@ -92,6 +89,50 @@ impl Fields {
     }
 }
 
+/// Trailers that come, in a frame or some of them.
+#[derive(Debug)]
+pub(super) struct Trailers {
+    fields: Fields,
+    /// Of this frame: whether the length of its padding is still to come, bytes before the block, and bytes of the block.
+    is_padded: bool,
+    before: usize,
+    left: usize,
+}
+
+impl Trailers {
+    /// They begin.
+    pub(super) fn new(frame: &Frame<'_>) -> Self {
+        let is_padded = frame.flags & PADDED != 0;
+        let before = if frame.flags & WITH_PRIORITY != 0 { 5 } else { 0 };
+        Self { fields: Fields::default(), is_padded, before, left: frame.length.saturating_sub(before) }
+    }
+
+    /// They go on in this frame.
+    pub(super) fn go_on(self, frame: &Frame<'_>) -> Self {
+        Self { fields: self.fields, is_padded: false, before: 0, left: frame.length }
+    }
+
+    /// How many fields have begun.
+    pub(super) fn fields(&self) -> usize {
+        self.fields.count
+    }
+
+    /// More of the frame.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) {
+        if let (true, Some((&padding, rest))) = (self.is_padded, bytes.split_first()) {
+            self.is_padded = false;
+            self.left = self.left.saturating_sub(1 + usize::from(padding));
+            bytes = rest;
+        }
+        let before = self.before.min(bytes.len());
+        self.before -= before;
+        bytes = &bytes[before..];
+        let block = self.left.min(bytes.len());
+        self.left -= block;
+        self.fields.take(&bytes[..block]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +141,7 @@ mod tests {
     fn fields(block: &[u8], step: usize) -> usize {
         let mut fields = Fields::default();
         block.chunks(step).for_each(|piece| fields.take(piece));
-        fields.count()
+        fields.count
     }
 
     #[test]

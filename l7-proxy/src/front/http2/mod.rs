@@ -4,6 +4,7 @@
 
 mod block;
 mod fields;
+mod frame;
 mod guard;
 mod load;
 mod side;
