@@ -263,6 +263,31 @@ fn an_answer_for_a_stalled_client_stays_with_the_server() {
     assert!(each <= 192, "{each} KiB for each");
 }
 
+#[test]
+fn an_answer_that_is_taken_by_little_is_read_by_little() {
+    let server = server();
+    let proxy = Apart::start(&server, "");
+    proxy.is_served();
+    let before = proxy.memory();
+    let streams = 100;
+    let mut client = Frames::begin(proxy.plain);
+    client.0.send(&[settings(4, 1_000), number(WINDOW, 0, 1 << 30)].concat());
+    client.0.send(&odd(streams).flat_map(get).collect::<Vec<u8>>());
+    let mut missing = 1_000 * streams as usize;
+    let mut more: Vec<u8> = odd(streams).flat_map(|stream| number(WINDOW, stream, 20_000)).collect();
+    while missing > 0 {
+        missing -= client.data().len();
+        if missing == 0 && !more.is_empty() {
+            client.0.send(&std::mem::take(&mut more));
+            missing = 20_000 * streams as usize;
+        }
+    }
+    proxy.is_served();
+    let each = proxy.memory().saturating_sub(before) / u64::from(streams);
+    println!("{each} KiB for each");
+    assert!(each <= 56, "{each} KiB for each: whose client falls behind is not read far ahead");
+}
+
 /// A client of HTTP/2 that has taken nothing since what is between it and the proxy is full: the answer to a last request fills
 /// that. `streams` have sent these heads by then, and their answers have begun.
 fn stuffed(proxy: &Apart, settled: &[u8], streams: u32, head: impl Fn(u32) -> Vec<u8>) -> Frames {

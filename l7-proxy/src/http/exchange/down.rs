@@ -15,9 +15,11 @@ use crate::{
     wire::{Body, Fault, Fields, Framing, Known, Method, Piece, Scan, answer_framing},
 };
 
-/// Bytes read at once: of heads, and of bodies that are longer.
+/// Bytes read at once: of heads, and of bodies that are longer. What a client does not take stays here: after that a frame of HTTP/2
+/// at most, and then twice as much with each read.
 const ROOM_HEAD: usize = 8 * 1024;
-const ROOM_BODY: usize = 64 * 1024;
+const ROOM_FRAME: usize = 16 * 1024;
+pub(super) const ROOM_BODY: usize = 64 * 1024;
 
 impl<S: Side> Running<'_, S> {
     /// Passes on what can be of the answer; whether anything could.
@@ -31,7 +33,10 @@ impl<S: Side> Running<'_, S> {
             }
             if self.x.side.waiting() > 0 || matches!(self.down, Down::Flush) {
                 match self.x.side.poll_flush(context) {
-                    Poll::Pending => return Ok(moved),
+                    Poll::Pending => {
+                        self.room = ROOM_FRAME;
+                        return Ok(moved);
+                    }
                     Poll::Ready(Ok(())) => moved = true,
                     Poll::Ready(Err(_)) => return Err(self.failure(Failure::ClientGone)),
                 }
@@ -46,9 +51,9 @@ impl<S: Side> Running<'_, S> {
             }
             let room = match &self.down {
                 Down::Body(Body::Length(left)) => {
-                    usize::try_from(*left).unwrap_or(ROOM_BODY).clamp(1_024, ROOM_BODY)
+                    usize::try_from(*left).unwrap_or(ROOM_BODY).clamp(1_024, self.room)
                 }
-                Down::Body(_) => ROOM_BODY / 4,
+                Down::Body(_) => ROOM_FRAME,
                 _ => ROOM_HEAD,
             };
             let Connection { stream, input, .. } = &mut *self.x.connection;
@@ -58,6 +63,7 @@ impl<S: Side> Running<'_, S> {
                 Poll::Ready(Ok(_)) => self.x.told.answered = true,
                 Poll::Ready(Err(_)) => return Err(self.failure(Failure::ServerGone)),
             }
+            self.room = (2 * self.room).min(ROOM_BODY);
             moved = true;
         }
     }

@@ -194,6 +194,7 @@ impl<S: Side> Exchange<'_, S> {
             server_keeps: true,
             switched: false,
             informational: 0,
+            room: down::ROOM_BODY,
         };
         let end = poll_fn(|context| {
             let polled = running.poll(context);
@@ -221,6 +222,8 @@ struct Running<'a, S> {
     server_keeps: bool,
     switched: bool,
     informational: u32,
+    /// Bytes of the answer's body that are read at once.
+    room: usize,
 }
 
 impl<S: Side> Running<'_, S> {
