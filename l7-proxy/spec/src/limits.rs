@@ -109,7 +109,8 @@ pub struct Http2Limits {
     /// The same for all requests of a connection; and bytes of the heads of those under way: further ones are refused, to be
     /// asked again (REFUSED_STREAM).
     pub connection_window: u32,
-    /// Bytes of answers that are kept for one stream whose client takes nothing; in no more than 68 parts of less than a KiB.
+    /// Bytes of an answer that wait as frames for a client that takes nothing, in no more than 68 parts of less than a KiB. As much
+    /// as was read of the server at once waits in front of them: 64 KiB at most, and 32 where the server speaks HTTP/2.
     pub send_buffer: u32,
     /// Streams that a client may reset while we have yet to answer them ("rapid reset"); then the connection
     /// ends.

@@ -173,29 +173,33 @@ impl Window {
         all: usize,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let mut room = send.capacity();
-        if room == 0 {
-            send.reserve_capacity(all);
+        loop {
+            let mut room = send.capacity();
+            if room < WORTH.min(all) {
+                // There may be more than was asked for before.
+                send.reserve_capacity(all);
+                room = send.capacity();
+            }
+            let (part, is_little) = (piece.min(room), room < WORTH.min(all));
+            // What is left of a buffer that was full grows when more of it has been taken.
+            let waits = part < SMALL && self.queue.poll_room(is_little, context).is_pending();
+            if room > 0 && !waits {
+                self.passes(part, is_little);
+                return Poll::Ready(Ok(part));
+            }
             let polled = send.poll_capacity(context);
-            if polled.is_pending() {
+            if polled.is_pending() && room == 0 {
                 self.close();
             }
-            room = match ready!(polled) {
-                Some(Ok(granted)) => granted,
+            // That has changed, and is looked at again.
+            match ready!(polled) {
+                Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, error)));
                 }
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            };
+            }
         }
-        let part = piece.min(room);
-        let is_little = room < WORTH.min(all);
-        if part < SMALL {
-            // What is left of a buffer that was full grows when more of it has been taken.
-            ready!(self.queue.poll_room(is_little, context));
-        }
-        self.passes(part, is_little);
-        Poll::Ready(Ok(part))
     }
 
     /// These bytes, as they are to be sent: they are counted where they are few.

@@ -332,7 +332,7 @@ impl Frames {
         let mut pong = false;
         loop {
             match self.next() {
-                None => return Ok(()),
+                None => return Err("it ends, and nobody says why".into()),
                 Some((GOAWAY, _, _, payload)) => {
                     let code = u32::from_be_bytes(payload[4..8].try_into().unwrap());
                     return codes.contains(&code).then_some(()).ok_or(format!("GOAWAY {code}"));

@@ -4,10 +4,15 @@
 use super::frame::{Frame, PADDED, WITH_PRIORITY};
 
 /// Whether the first field of a block is a pseudo-field: one of the static table's first fourteen, or a name
-/// that begins with a colon (RFC 7541 §6, Appendix B: 1011100).
+/// that begins with a colon (RFC 7541 §6, Appendix B: 1011100). Those of the dynamic table are not known here.
 pub(super) fn begins_with_pseudo(mut block: &[u8]) -> bool {
-    // Changes of the table's size may come first (RFC 7541 §4.2).
+    // Changes of the table's size may come first, two at most (RFC 7541 §4.2); more would hide what follows.
+    let mut changes = 0;
     while let [first @ 0x20..=0x3f, rest @ ..] = block {
+        changes += 1;
+        if changes > 2 {
+            return true;
+        }
         let more = rest.iter().take_while(|&byte| byte & 0x80 != 0).count() + 1;
         block = if *first == 0x3f { rest.get(more..).unwrap_or_default() } else { rest };
     }

@@ -66,31 +66,49 @@ impl<'a> Frame<'a> {
         self.kind == SETTINGS && self.flags & ACK == 0 && (self.length > BEGIN || has_it())
     }
 
+    /// Whether it is of a length that it may not have.
+    pub(super) fn length_is_wrong(&self) -> bool {
+        let Self { kind, flags, length, .. } = *self;
+        match kind {
+            PRIORITY => length != 5,
+            RESET | WINDOW_UPDATE => length != 4,
+            PING => length != 8,
+            GOAWAY => length < 8,
+            SETTINGS => length % 6 != 0 || (flags & ACK != 0 && length != 0),
+            DATA | HEADERS => length < self.before(),
+            _ => false,
+        }
+    }
+
+    /// Bytes in front of what DATA and HEADERS are about: the length of the padding, a priority.
+    fn before(&self) -> usize {
+        let priority = if self.kind == HEADERS && self.flags & WITH_PRIORITY != 0 { 5 } else { 0 };
+        priority + usize::from(self.flags & PADDED != 0)
+    }
+
     /// The code for what is in it and may not be there.
     pub(super) fn payload_is_wrong(&self) -> Option<u32> {
         match (self.kind, self.begin) {
             (DATA | HEADERS, _) if self.padding_is_wrong() => Some(PROTOCOL_ERROR),
-            (WINDOW_UPDATE, [_, 0, 0, 0]) if self.stream == 0 => Some(PROTOCOL_ERROR),
+            (WINDOW_UPDATE, [0 | 0x80, 0, 0, 0]) if self.stream == 0 => Some(PROTOCOL_ERROR),
             (SETTINGS, settings) => settings.chunks_exact(6).find_map(setting_is_wrong),
             _ => None,
         }
     }
 
-    fn padding_is_wrong(&self) -> bool {
-        let before = if self.kind == HEADERS && self.flags & WITH_PRIORITY != 0 { 6 } else { 1 };
-        let is_too_long = |&padding: &u8| usize::from(padding) + before > self.length;
-        self.flags & PADDED != 0 && self.begin.first().is_none_or(is_too_long)
+    /// Bytes of the padding of DATA or HEADERS.
+    fn padding(&self) -> usize {
+        if self.flags & PADDED == 0 { 0 } else { self.begin.first().map_or(0, |&padding| padding.into()) }
     }
 
-    /// The begin of its header block.
+    fn padding_is_wrong(&self) -> bool {
+        self.before() + self.padding() > self.length
+    }
+
+    /// The begin of the header block of HEADERS.
     pub(super) fn block(&self) -> &[u8] {
-        let priority = if self.flags & WITH_PRIORITY != 0 { 5 } else { 0 };
-        let (padding, before) = match self.begin.first() {
-            Some(&padding) if self.flags & PADDED != 0 => (usize::from(padding), 1 + priority),
-            _ => (0, priority),
-        };
-        let end = self.length.saturating_sub(padding).min(self.begin.len());
-        self.begin.get(before..end).unwrap_or_default()
+        let end = self.length.saturating_sub(self.padding()).min(self.begin.len());
+        self.begin.get(self.before()..end).unwrap_or_default()
     }
 }
 

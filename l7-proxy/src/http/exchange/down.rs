@@ -15,8 +15,8 @@ use crate::{
     wire::{Body, Fault, Fields, Framing, Known, Method, Piece, Scan, answer_framing},
 };
 
-/// Bytes read at once: of heads, and of bodies that are longer. What a client does not take stays here: after that a frame of HTTP/2
-/// at most, and then twice as much with each read.
+/// Room that is made for what is read at once: of heads, and of bodies that are longer. What a client does not take stays here:
+/// after that as much as a frame of HTTP/2 has, and then twice as much with each read.
 const ROOM_HEAD: usize = 8 * 1024;
 const ROOM_FRAME: usize = 16 * 1024;
 pub(super) const ROOM_BODY: usize = 64 * 1024;
