@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -13,7 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use common::{
-    Client, Proxy, eventually, header, headers, next_request,
+    Client, Proxy, eventually,
+    frames::{
+        DATA, END_HEADERS, END_STREAM, Expect, Frames, GET, GOAWAY, HEADERS, PING, RESET, WHOLE, WINDOW,
+        block, frame, number, post, settings,
+    },
+    header, headers, next_request,
     tls::{Authority, Folder},
 };
 use h2::{RecvStream, SendStream, server::SendResponse};
@@ -105,6 +111,8 @@ where
     F: Fn(Request<RecvStream>, SendResponse<Bytes>, usize) -> Served,
 {
     let mut builder = h2::server::Builder::new();
+    // It takes as many tiny frames as there may be.
+    builder.data_frame_budget(1 << 30);
     if connect {
         builder.enable_connect_protocol();
     }
@@ -507,4 +515,113 @@ fn a_server_that_is_about_to_end_finishes_what_it_has() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
     assert!(connections.load(Ordering::SeqCst) > 1);
+}
+
+/// How many tiny messages a server sends without a pause, more than the h2 crate has anybody leave unread by default; and bytes
+/// of its large answers, five of which are more than any window of a connection was.
+const MESSAGES: usize = 6_000;
+const LARGE: usize = 1 << 20;
+
+#[test]
+fn clients_that_take_little_do_not_end_or_hold_up_the_connection_of_others() {
+    let server = Server2::start(None, true, |request, mut respond, _| {
+        Box::pin(async move {
+            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            match request.uri().path() {
+                "/messages" => {
+                    for number in 0..MESSAGES {
+                        send_all(&mut send, Bytes::from(vec![number as u8]), number + 1 == MESSAGES).await;
+                    }
+                }
+                "/large" => send_all(&mut send, Bytes::from(vec![b'x'; LARGE]), true).await,
+                _ => send_all(&mut send, Bytes::from_static(b"ok"), true).await,
+            }
+            // A WebSocket stays as it is.
+            if request.method() == "CONNECT" {
+                std::future::pending::<()>().await;
+            }
+        })
+    });
+    let proxy = proxy(&server, r#", "h2c": true"#);
+    let is_served = || {
+        let answer = proxy.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("ok"), "{answer}");
+    };
+    is_served();
+    let mut slow = Frames::begin(proxy.address);
+    slow.0.send(&[settings(4, 10), number(WINDOW, 0, 1 << 30)].concat());
+    let get =
+        |stream, path| frame(HEADERS, WHOLE, stream, &block(&[GET[0], GET[1], (":path", path), GET[3]]));
+    let tunnel = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/messages"),
+        (":authority", "a.example"),
+        ("sec-websocket-version", "13"),
+    ];
+    slow.0.send(&[get(1, "/messages"), frame(HEADERS, END_HEADERS, 3, &block(&tunnel))].concat());
+    slow.0.send(&(2..7).flat_map(|stream| get(2 * stream + 1, "/large")).collect::<Vec<u8>>());
+    // Each lets ten bytes through.
+    let mut came: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+    let take = |slow: &mut Frames, came: &mut BTreeMap<u32, Vec<u8>>, all: usize| {
+        while came.values().map(Vec::len).sum::<usize>() < all {
+            let (kind, _, stream, payload) = slow.next().expect("it goes on");
+            assert!(![GOAWAY, RESET].contains(&kind), "{kind} of {stream}: {payload:?}");
+            if kind == DATA {
+                came.entry(stream).or_default().extend(payload);
+            }
+        }
+    };
+    take(&mut slow, &mut came, 70);
+    // Others get their answers over the same connection.
+    (0..20).for_each(|_| is_served());
+    assert_eq!(server.count(), 1);
+    // And those get theirs when they want them.
+    slow.0.send(&(0..7).flat_map(|stream| number(WINDOW, 2 * stream + 1, 2 << 20)).collect::<Vec<u8>>());
+    take(&mut slow, &mut came, 2 * MESSAGES + 5 * LARGE);
+    for (stream, bytes) in came {
+        let expected: Vec<u8> = match stream {
+            1 | 3 => (0..MESSAGES).map(|number| number as u8).collect(),
+            _ => vec![b'x'; LARGE],
+        };
+        assert!(bytes == expected, "{stream}");
+    }
+}
+
+#[test]
+fn tiny_pieces_for_a_server_that_takes_little_do_not_end_the_clients_connection() {
+    // Of HTTP/2 with windows of its own, and of HTTP/1.1; nothing is read until the client has sent all.
+    let go = Arc::new(tokio::sync::Semaphore::new(0));
+    let leave = Arc::clone(&go);
+    let second = Server2::start(None, false, move |request, mut respond, _| {
+        let leave = Arc::clone(&leave);
+        Box::pin(async move {
+            let mut body = request.into_body();
+            let _leave = leave.acquire().await.unwrap();
+            let mut bytes = 0;
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+                bytes += data.len();
+            }
+            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            send_all(&mut send, Bytes::from(bytes.to_string()), true).await;
+        })
+    });
+    let proxy = proxy(&second, r#", "h2c": true"#);
+    let pieces = 90_000_u32;
+    let mut client = Frames::begin(proxy.address);
+    client.0.send(&post(1, &[]));
+    let piece = frame(DATA, 0, 1, b"x").repeat(1_000);
+    for sent in 0..pieces / 1_000 {
+        client.0.send(&piece);
+        if sent == 70 {
+            // It has more than a window of the server's by then. Another request is served.
+            client.0.send(&frame(PING, 0, 0, b"question"));
+            client.check(Expect::Pong(*b"question")).unwrap();
+        }
+    }
+    go.add_permits(10);
+    client.0.send(&frame(DATA, END_STREAM, 1, b""));
+    assert_eq!(client.data(), pieces.to_string().as_bytes());
 }

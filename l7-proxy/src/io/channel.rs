@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Window;
+use super::{Inbox, Window};
 
 /// Bytes that are sent at once.
 const MOST: usize = 16 * 1024;
@@ -18,7 +18,7 @@ const MOST: usize = 16 * 1024;
 /// A stream.
 #[derive(Debug)]
 pub struct Channel {
-    body: RecvStream,
+    body: Inbox,
     send: SendStream<Bytes>,
     window: Window,
     rest: Bytes,
@@ -28,12 +28,17 @@ pub struct Channel {
 impl Channel {
     /// A stream whose heads have passed.
     #[must_use]
-    pub fn new(body: RecvStream, send: SendStream<Bytes>, window: Window) -> Self {
+    pub fn new(body: Inbox, send: SendStream<Bytes>, window: Window) -> Self {
         Self { body, send, window, rest: Bytes::new(), ended: false }
     }
 }
 
 impl Channel {
+    /// Takes what has come while nobody reads.
+    pub fn poll_ahead(&mut self, context: &mut Context<'_>) {
+        self.body.poll_ahead(context);
+    }
+
     /// Ready when the other side has reset the stream, or is gone.
     pub fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.send.poll_reset(context).map(drop)
@@ -69,7 +74,6 @@ impl AsyncRead for Channel {
         let taken = self.rest.len().min(buffer.remaining());
         buffer.put_slice(&self.rest[..taken]);
         self.rest.advance(taken);
-        self.body.flow_control().release_capacity(taken).map_err(lost)?;
         Poll::Ready(Ok(()))
     }
 }

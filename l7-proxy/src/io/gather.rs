@@ -126,6 +126,23 @@ impl<W> WriteOut<Stream, W> {
     }
 }
 
+impl<S: AsyncRead + Unpin, W> WriteOut<S, W> {
+    /// Ready when the other side has ended too, or has sent as much as was `left` to it. Nobody looks at that; but what is not read
+    /// when a connection is closed has it reset, and what was said last is lost by that.
+    pub fn poll_rest(&self, left: &mut usize, context: &mut Context<'_>) -> Poll<()> {
+        let stream = &mut lock(&self.0).stream;
+        loop {
+            let mut piece = [0; 1_024];
+            let mut piece = ReadBuf::new(&mut piece);
+            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut piece));
+            *left = left.saturating_sub(piece.filled().len());
+            if read.is_err() || piece.filled().is_empty() || *left == 0 {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
 impl<S: AsyncWrite + Unpin, W: Watch> WriteOut<S, W> {
     /// From now on only [`Self::poll_end`] ends what is sent, not who uses it.
     pub fn keep_open(&self) {

@@ -101,6 +101,9 @@ pub trait Plain {
     fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
+
+    /// While nobody reads: takes what has come, where it would cost more to leave it.
+    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 }
 
 impl Plain for Stream {
@@ -117,6 +120,12 @@ impl Plain for Stream {
             _ => Poll::Pending,
         }
     }
+
+    fn poll_ahead(&mut self, context: &mut Context<'_>) {
+        if let Self::Channel(channel) = self {
+            channel.poll_ahead(context);
+        }
+    }
 }
 
 impl<T: Plain> Plain for &mut T {
@@ -127,6 +136,10 @@ impl<T: Plain> Plain for &mut T {
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         (**self).poll_gone(context)
     }
+
+    fn poll_ahead(&mut self, context: &mut Context<'_>) {
+        (**self).poll_ahead(context);
+    }
 }
 
 impl Plain for Channel {
@@ -136,6 +149,10 @@ impl Plain for Channel {
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.poll_reset(context)
+    }
+
+    fn poll_ahead(&mut self, context: &mut Context<'_>) {
+        Self::poll_ahead(self, context);
     }
 }
 
@@ -261,7 +278,10 @@ impl Way {
     {
         while !self.shut {
             match self.write(to, context) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    from.poll_ahead(context);
+                    return Ok(());
+                }
                 Poll::Ready(Err(error)) => return Err(Broken::by(false)(error)),
                 Poll::Ready(Ok(())) => {}
             }

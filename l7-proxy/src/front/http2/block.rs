@@ -4,24 +4,26 @@
 use super::frame::{Frame, PADDED, WITH_PRIORITY};
 
 /// Whether the first field of a block is a pseudo-field: one of the static table's first fourteen, or a name
-/// that begins with a colon (RFC 7541 §6, Appendix B: 1011100). Those of the dynamic table are not known here.
-pub(super) fn begins_with_pseudo(mut block: &[u8]) -> bool {
+/// that begins with a colon (RFC 7541 §6, Appendix B: 1011100). Those of the dynamic table are not
+/// known here. None where what is there of the block does not tell.
+pub(super) fn begins_with_pseudo(mut block: &[u8]) -> Option<bool> {
     // Changes of the table's size may come first, two at most (RFC 7541 §4.2); more would hide what follows.
     let mut changes = 0;
     while let [first @ 0x20..=0x3f, rest @ ..] = block {
         changes += 1;
         if changes > 2 {
-            return true;
+            return Some(true);
         }
         let more = rest.iter().take_while(|&byte| byte & 0x80 != 0).count() + 1;
         block = if *first == 0x3f { rest.get(more..).unwrap_or_default() } else { rest };
     }
-    match block {
+    Some(match block {
         [0x81..=0x8e | 0x41..=0x4e | 0x01..=0x0e | 0x11..=0x1e, ..] => true,
+        [] | [0x40 | 0x00 | 0x10] | [0x40 | 0x00 | 0x10, _] => return None,
         [0x40 | 0x00 | 0x10, length, first, ..] if length & 0x80 == 0 => *length > 0 && *first == b':',
         [0x40 | 0x00 | 0x10, _, first, ..] => first >> 1 == 0b101_1100,
         _ => false,
-    }
+    })
 }
 
 /// Counts the fields of a block that comes in pieces.

@@ -116,7 +116,10 @@ impl Guard {
     fn frame(&mut self, frame: &Frame<'_>, flags: Option<&mut u8>) {
         let has_ended = matches!(frame.kind, DATA | HEADERS) && frame.stream == self.ended && self.ended > 0;
         let are_trailers = frame.kind == HEADERS && !has_ended && frame.stream <= self.top;
-        if are_trailers && frame.flags & END_STREAM != 0 && begins_with_pseudo(frame.block()) {
+        // Nobody needs a first frame that does not tell, unless to hide it.
+        let goes_on = frame.flags & END_HEADERS == 0;
+        let is_spoilt = are_trailers && begins_with_pseudo(frame.block()).unwrap_or(goes_on);
+        if is_spoilt && frame.flags & END_STREAM != 0 {
             match flags {
                 Some(flags) => *flags &= !END_STREAM,
                 None => self.end(PROTOCOL_ERROR),
@@ -414,8 +417,9 @@ mod tests {
             assert_eq!(end(&[trailers(flags, &padded)], step), None, "{step}");
             // In several frames.
             let [six, more] = [0, END_HEADERS].map(|flags| frame(CONTINUATION, flags, 1, &[0xbe; 6]));
-            assert_eq!(end(&[trailers(0, &[0xbe; 4]), six.clone()], step), None, "{step}");
-            assert_eq!(end(&[trailers(0, &[0xbe; 4]), six.clone(), more], step), Some(ENHANCE_YOUR_CALM));
+            let four = trailers(0, &[&[0xbe; 3][..], &[0x40, 1, b'a', 12], &[b'x'; 12]].concat());
+            assert_eq!(end(&[four.clone(), six.clone()], step), None, "{step}");
+            assert_eq!(end(&[four, six.clone(), more], step), Some(ENHANCE_YOUR_CALM));
             // A head is for others to judge.
             let head = [frame(HEADERS, 0, 3, &[0xbe; 50]), frame(CONTINUATION, 0, 3, &[0xbe; 50])];
             assert_eq!(end(&head, step), None);
@@ -464,12 +468,19 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let stream = 2 * number as u8 + 1;
+            let stream = 4 * number as u8 + 1;
             all.next_turn();
             all.came(&mut frame(HEADERS, END_HEADERS, stream, &[0x82, 0x86, 0x84]));
             let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
             all.came(&mut trailers);
             assert_eq!(trailers[4] & END_STREAM == 0, spoilt, "{block:?}");
+            // What would be seen in the next frame only.
+            let mut cut = frame(HEADERS, END_STREAM, stream + 2, &[]);
+            all.next_turn();
+            all.came(&mut frame(HEADERS, END_HEADERS, stream + 2, &[0x82]));
+            all.came(&mut cut);
+            assert_eq!(cut[4] & END_STREAM, 0);
+            all.came(&mut frame(CONTINUATION, END_HEADERS, stream + 2, block));
             // Where that is seen too late, they do not come whole.
             for cut in 1..trailers.len() {
                 let mut guard = begun(1_000, 128);

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::{fields, load::Load};
 use crate::{
     http::{From, Lines, Side, SideFault, may_trail, with_date},
-    io::{Channel, Window},
+    io::{Channel, Inbox, Window},
     wire::{Answer, Fields, Framing, Known, Piece, Sink},
 };
 
@@ -29,7 +29,7 @@ enum Last {
 
 /// A stream.
 pub(super) struct H2 {
-    body: RecvStream,
+    body: Inbox,
     respond: SendResponse<Bytes>,
     send: Option<SendStream<Bytes>>,
     pending: VecDeque<Bytes>,
@@ -51,7 +51,7 @@ impl H2 {
     /// One of the streams that amount to `load`.
     pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>, load: Arc<Load>) -> Self {
         Self {
-            body,
+            body: Inbox::new(body),
             respond,
             send: None,
             pending: VecDeque::new(),
@@ -118,13 +118,8 @@ impl Side for H2 {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, SideFault>> {
         loop {
             match ready!(self.body.poll_data(context)) {
-                Some(Ok(data)) => {
-                    // The client may send as much again: what is taken is passed on, or waits to be.
-                    let _ = self.body.flow_control().release_capacity(data.len());
-                    if !data.is_empty() {
-                        return Poll::Ready(Ok(Piece::Data(data)));
-                    }
-                }
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => return Poll::Ready(Ok(Piece::Data(data))),
                 Some(Err(_)) => return Poll::Ready(Err(SideFault::Gone)),
                 None => break,
             }
@@ -137,6 +132,10 @@ impl Side for H2 {
             Ok(None) => Ok(Piece::End),
             Err(_) => Err(SideFault::Gone),
         })
+    }
+
+    fn poll_ahead(&mut self, context: &mut Context<'_>) {
+        self.body.poll_ahead(context);
     }
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {

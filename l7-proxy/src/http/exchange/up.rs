@@ -35,7 +35,12 @@ impl<S: Side> Running<'_, S> {
             }
             let Connection { stream, output, .. } = &mut *self.x.connection;
             match output.poll_flush(stream, context) {
-                Poll::Pending => break,
+                Poll::Pending => {
+                    if self.up == Up::Body {
+                        self.x.side.poll_ahead(context);
+                    }
+                    break;
+                }
                 Poll::Ready(Ok(())) => moved = true,
                 Poll::Ready(Err(_)) => {
                     self.up = Up::Off;

@@ -12,6 +12,7 @@ use http::Response;
 use super::{Down, ENOUGH, End, Failure, Running, Up, head};
 use crate::{
     http::{From, Lines, MOST_INFORMATIONAL, Side},
+    io::Inbox,
     wire::{Fault, Framing, Known, Sink, answer_framing, base64},
 };
 
@@ -43,7 +44,12 @@ impl<S: Side> Running<'_, S> {
                 return Ok(moved);
             }
             match self.x.side.poll_flush(context) {
-                Poll::Pending => return Ok(moved),
+                Poll::Pending => {
+                    if let Down::Body(body) = &mut self.down {
+                        body.poll_ahead(context);
+                    }
+                    return Ok(moved);
+                }
                 Poll::Ready(Ok(())) => moved = true,
                 Poll::Ready(Err(_)) => return Err(self.failure(Failure::ClientGone)),
             }
@@ -85,7 +91,6 @@ impl<S: Side> Running<'_, S> {
             Down::Body(body) => match body.poll_data(context) {
                 Poll::Pending => Ok(false),
                 Poll::Ready(Some(Ok(data))) => {
-                    let _ = body.flow_control().release_capacity(data.len());
                     if let Some(left) = &mut self.left {
                         match left.checked_sub(data.len() as u64) {
                             Some(rest) => *left = rest,
@@ -133,7 +138,7 @@ impl<S: Side> Running<'_, S> {
             } else {
                 x.side.head(&lines!(x, set_cookie.as_deref()), Framing::None);
             }
-            self.down = Down::Body(body);
+            self.down = Down::Body(Inbox::new(body));
             return Err(End::Switched);
         }
         let framing = match answer_framing(x.intent.method, x.answer) {
@@ -151,7 +156,7 @@ impl<S: Side> Running<'_, S> {
             x.side.end(None);
             Down::Flush
         } else {
-            Down::Body(body)
+            Down::Body(Inbox::new(body))
         };
         Ok(true)
     }

@@ -12,14 +12,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, client::SendRequest};
+use h2::{Reason, SendStream, client::ResponseFuture, client::SendRequest};
 
 use super::{
     Client, End, Failure, Intent, Side, Told,
     exchange::{ENOUGH, Phase},
 };
 use crate::{
-    io::{Channel, Deadline, Window},
+    io::{Channel, Deadline, Inbox, Window},
     model::{CookieLine, Service},
     server::Live,
     wire::{Answer, Fault, Framing, Method},
@@ -53,7 +53,7 @@ enum Up {
 /// What is to come of the answer.
 enum Down {
     Head(ResponseFuture),
-    Body(RecvStream),
+    Body(Inbox),
     Flush,
 }
 

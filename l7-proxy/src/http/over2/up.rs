@@ -20,7 +20,10 @@ impl<S: Side> Running<'_, S> {
         while matches!(self.up, Up::Body) {
             if !self.pending.is_empty() {
                 match self.send(context) {
-                    Poll::Pending => break,
+                    Poll::Pending => {
+                        self.x.side.poll_ahead(context);
+                        break;
+                    }
                     Poll::Ready(taken) if taken => moved = true,
                     Poll::Ready(_) => self.up = Up::Off,
                 }
