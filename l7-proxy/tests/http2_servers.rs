@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{
-    Client, Proxy, eventually,
+    Client, Proxy, Server, eventually,
     frames::{
         DATA, END_HEADERS, END_STREAM, Expect, Frames, GET, GOAWAY, HEADERS, PING, RESET, WHOLE, WINDOW,
         block, frame, number, post, settings,
@@ -622,6 +622,42 @@ fn tiny_pieces_for_a_server_that_takes_little_do_not_end_the_clients_connection(
         }
     }
     go.add_permits(10);
+    client.0.send(&frame(DATA, END_STREAM, 1, b""));
+    assert_eq!(client.data(), pieces.to_string().as_bytes());
+}
+
+#[test]
+fn tiny_pieces_of_a_request_that_waits_for_a_server_are_kept() {
+    let go = Arc::new(std::sync::Barrier::new(2));
+    let held = Arc::clone(&go);
+    let server = Server::script(move |client, _| {
+        while let Some(request) = next_request(client) {
+            if request.starts_with("GET /held") {
+                held.wait();
+            }
+            let body = request.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len()).to_string();
+            client
+                .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        }
+    });
+    let proxy = Proxy::start_changed(|address| {
+        let mut told = common::spec(address, r#", "h2c": true"#, &[server.address], "", "");
+        told.pools[0].servers[0].max_connections = Some(1);
+        told
+    });
+    let mut first = Client::connect(proxy.address);
+    first.send(b"GET /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    eventually("the server is busy", || server.count() == 1);
+    let mut client = Frames::begin(proxy.address);
+    let pieces = 30_000;
+    client.0.send(&post(1, &[("content-length", &pieces.to_string())]));
+    for _ in 0..pieces / 1_000 {
+        client.0.send(&frame(DATA, 0, 1, b"x").repeat(1_000));
+    }
+    client.0.send(&frame(PING, 0, 0, b"question"));
+    client.check(Expect::Pong(*b"question")).unwrap();
+    go.wait();
+    assert!(first.rest().starts_with("HTTP/1.1 200 "));
     client.0.send(&frame(DATA, END_STREAM, 1, b""));
     assert_eq!(client.data(), pieces.to_string().as_bytes());
 }

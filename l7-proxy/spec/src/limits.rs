@@ -109,10 +109,11 @@ pub struct Http2Limits {
     /// The same for all requests of a connection; and bytes of the heads of those under way: further ones are refused, to be
     /// asked again (REFUSED_STREAM).
     ///
-    /// Nor may so many tiny pieces of them wait that they came to four times as much if each had 256: then the connection ends.
+    /// Nor may so many tiny pieces of them come for streams that have ended, or before it is anybody's turn to take them, that they
+    /// were four times as much if each had 256: then the connection ends.
     pub connection_window: u32,
     /// Bytes of an answer that wait as frames for a client that takes nothing, in no more than 68 parts of less than a KiB. As much
-    /// as was read of the server at once waits in front of them: 64 KiB at most, and 32 where the server speaks HTTP/2.
+    /// as was read of the server at once waits in front of them: 64 KiB at most, and 256 where the server speaks HTTP/2.
     pub send_buffer: u32,
     /// Streams that a client may reset while we have yet to answer them ("rapid reset"); then the connection
     /// ends.

@@ -104,7 +104,10 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         && intent.upgrade.is_none();
     let mut which = if repeats { Which::Any } else { Which::Sure };
     loop {
-        let gone = poll_fn(|context| side.poll_gone(context));
+        let gone = poll_fn(|context| {
+            side.poll_ahead(context);
+            side.poll_gone(context)
+        });
         let reached = match reach(pool, service, &way, &mut wish, which, &client.guest, gone).await {
             Ok(reached) => reached,
             Err(unreached) => {

@@ -38,10 +38,6 @@ pub struct Leave {
 /// The widest window there is (RFC 9113 §6.9.1).
 const MOST_WINDOW: u32 = (1 << 31) - 1;
 
-/// Tiny frames that may have come and not been taken yet, by the 256 bytes as which the h2 crate counts each: those of all
-/// streams may come together, and are taken as soon as it is the turn of their requests.
-const TINY: usize = 65_536 * 256;
-
 impl Link {
     /// Begins HTTP/2 on a connection that was just made, and waits until the server has said what it takes.
     pub(super) async fn begin(connection: Connection, number: u64) -> Result<Self, ConnectError> {
@@ -51,7 +47,9 @@ impl Link {
             .initial_window_size(256 * 1024)
             // Each stream has a window of its own: clients that take nothing hold up no others that share the connection.
             .initial_connection_window_size(MOST_WINDOW)
-            .data_frame_budget(TINY)
+            // Tiny frames are taken whether anybody wants them or not (`io::Inbox`). Of streams that were given up none ever is,
+            // and by the h2 crate's own bound those would end the connection of all others sooner or later.
+            .data_frame_budget(usize::MAX)
             .max_send_buffer_size(64 * 1024)
             .enable_push(false)
             .handshake(stream)

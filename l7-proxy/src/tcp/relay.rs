@@ -206,12 +206,16 @@ where
                 reset = broken.reset;
                 if broken.of_source { Ended::Client } else { Ended::Server }
             })?;
+        } else {
+            client.stream.poll_ahead(context);
         }
         if client.output.is_empty() {
             down.poll(&mut server.stream, &mut client.stream, false, context).map_err(|broken| {
                 reset = broken.reset;
                 if broken.of_source { Ended::Server } else { Ended::Client }
             })?;
+        } else {
+            server.stream.poll_ahead(context);
         }
         if up.shut && down.shut {
             return Poll::Ready(Ok(Ended::Both));

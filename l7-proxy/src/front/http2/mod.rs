@@ -38,9 +38,6 @@ const PENALTY: Duration = Duration::from_secs(1);
 /// How long a client may take to hear that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Bytes that may still come from a client whose connection has ended.
-const MOST_REST: usize = 256 * 1024;
-
 /// Serves a connection until it ends. `input` is what was read of it already.
 pub(super) async fn serve(
     door: Door,
@@ -79,7 +76,7 @@ pub(super) async fn serve(
     if is_abuse {
         sleep(session.penalty()).await;
     }
-    let mut left = MOST_REST;
+    let mut left = service.limits.http2.connection_window as usize;
     let end = async {
         let ended = poll_fn(|context| out.poll_end(context)).await;
         if ended.is_ok() && !session.client.guest.is_killed() {
@@ -96,8 +93,7 @@ fn builder(service: &Service) -> Builder {
     builder
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
-        // By the 256 bytes as which the h2 crate counts each tiny frame that waits: nobody takes those of a request that itself
-        // waits for a server.
+        // By the 256 bytes as which the h2 crate counts each tiny frame that waits, or comes for a stream that has ended.
         .data_frame_budget(4 * limits.connection_window as usize)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(service.limits.header_bytes)

@@ -182,7 +182,10 @@ impl Stream<'_> {
             self.side.data(page.body.clone());
             self.side.end(None);
         }
-        let flushing = poll_fn(|context| self.side.poll_flush(context));
+        let flushing = poll_fn(|context| {
+            self.side.poll_ahead(context);
+            self.side.poll_flush(context)
+        });
         let flushed = tokio::time::timeout(self.service.timeouts.client_write.get(), flushing).await;
         if flushed.is_err() {
             self.side.reset();

@@ -13,6 +13,9 @@ impl<S: Side> Running<'_, S> {
     /// Passes on what can be of the request; whether anything could.
     pub(super) fn request(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
+        if self.up == Up::Off {
+            self.x.side.poll_ahead(context);
+        }
         while matches!(self.up, Up::Body | Up::Flush) {
             // The head and what is there of the body go out in one write.
             while self.up == Up::Body && self.x.connection.output.waiting() < ENOUGH {

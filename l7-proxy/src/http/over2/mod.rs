@@ -91,7 +91,12 @@ impl<S: Side> Over2<'_, S> {
         let Some(request) = head::request(text, self.intent, secure, tunnel) else {
             return (End::Failed(Failure::ClientFault(Fault::Target)), None);
         };
-        let opened = tokio::time::timeout(timeout, requests.ready()).await;
+        let mut ready = std::pin::pin!(requests.ready());
+        let opened = poll_fn(|context| {
+            self.side.poll_ahead(context);
+            ready.as_mut().poll(context)
+        });
+        let opened = tokio::time::timeout(timeout, opened).await;
         let Ok(Ok(mut requests)) = opened else {
             let failure = if opened.is_err() { Failure::ServerSlow } else { Failure::ServerGone };
             return (End::Failed(failure), None);

@@ -17,6 +17,9 @@ impl<S: Side> Running<'_, S> {
     /// Passes on what can be of the request; whether anything could.
     pub(super) fn request(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
+        if matches!(self.up, Up::Off) {
+            self.x.side.poll_ahead(context);
+        }
         while matches!(self.up, Up::Body) {
             if !self.pending.is_empty() {
                 match self.send(context) {
