@@ -113,7 +113,7 @@ pub struct Http2Limits {
     /// were four times as much if each had 256: then the connection ends.
     pub connection_window: u32,
     /// Bytes of an answer that wait as frames for a client that takes nothing, in no more than 68 parts of less than a KiB. As much
-    /// as was read of the server at once waits in front of them: 64 KiB at most, and 256 where the server speaks HTTP/2.
+    /// as was read of the server at once waits in front of them: 64 KiB at most, and some 180 where the server speaks HTTP/2.
     pub send_buffer: u32,
     /// Streams that a client may reset while we have yet to answer them ("rapid reset"); then the connection
     /// ends.
@@ -121,7 +121,7 @@ pub struct Http2Limits {
     /// Streams that we may have to reset for a client's mistakes ("made you reset"); then the connection ends.
     pub own_resets: u32,
     /// Frames in a second that carry nothing of a request or an answer (SETTINGS, PING, PRIORITY, RST_STREAM,
-    /// empty ones, unknown ones, WINDOW_UPDATE where less than five bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
+    /// empty ones (of DATA a hundred in all end it), unknown ones, WINDOW_UPDATE where less than five bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
     /// for `connection_window`; SETTINGS that change the windows of all streams count as fifty.
     pub control_frames: u32,
     /// How often in a second the window of an answer or a tunnel, which the client had opened, may be closed again after less than

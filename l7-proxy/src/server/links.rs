@@ -44,11 +44,12 @@ impl Link {
         let wrong = |error: h2::Error| ConnectError::Refused(io::Error::other(error));
         let Connection { stream, server, source, .. } = connection;
         let (requests, mut driver) = h2::client::Builder::new()
-            .initial_window_size(256 * 1024)
+            .initial_window_size(128 * 1024)
             // Each stream has a window of its own: clients that take nothing hold up no others that share the connection.
             .initial_connection_window_size(MOST_WINDOW)
             // Tiny frames are taken whether anybody wants them or not (`io::Inbox`). Of streams that were given up none ever is,
-            // and by the h2 crate's own bound those would end the connection of all others sooner or later.
+            // and by the h2 crate's own bound those would end the connection of all others sooner or later. That of empty ones, a
+            // hundred in its life, stays.
             .data_frame_budget(usize::MAX)
             .max_send_buffer_size(64 * 1024)
             .enable_push(false)

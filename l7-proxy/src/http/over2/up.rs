@@ -17,7 +17,8 @@ impl<S: Side> Running<'_, S> {
     /// Passes on what can be of the request; whether anything could.
     pub(super) fn request(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        if matches!(self.up, Up::Off) {
+        // Of a tunnel that is not open yet as well.
+        if matches!(self.up, Up::Off) || self.tunnel {
             self.x.side.poll_ahead(context);
         }
         while matches!(self.up, Up::Body) {
@@ -27,8 +28,12 @@ impl<S: Side> Running<'_, S> {
                         self.x.side.poll_ahead(context);
                         break;
                     }
-                    Poll::Ready(taken) if taken => moved = true,
-                    Poll::Ready(_) => self.up = Up::Off,
+                    Poll::Ready(taken) => {
+                        moved = true;
+                        if !taken {
+                            self.up = Up::Off;
+                        }
+                    }
                 }
                 continue;
             }
