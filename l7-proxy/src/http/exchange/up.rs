@@ -6,16 +6,14 @@ use super::{ENOUGH, End, Failure, Running, Up, text};
 use crate::{
     http::{Side, SideFault},
     server::Connection,
-    wire::{Framing, Method, Piece},
+    wire::{Framing, Piece},
 };
 
 impl<S: Side> Running<'_, S> {
     /// Passes on what can be of the request; whether anything could.
     pub(super) fn request(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        // Of a tunnel that is not open yet as well.
-        let is_tunnel = self.x.intent.upgrade.is_some() || self.x.intent.method == Method::Connect;
-        if self.up == Up::Off || is_tunnel {
+        if self.up == Up::Off {
             self.x.side.poll_ahead(context);
         }
         while matches!(self.up, Up::Body | Up::Flush) {
