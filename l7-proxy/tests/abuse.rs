@@ -19,7 +19,7 @@ use std::{
 
 use common::{
     Client, Server, eventually,
-    frames::{DATA, END_HEADERS, Frames, HEADERS, RESET, WINDOW, block, frame, get, number, settings},
+    frames::{DATA, Frames, HEADERS, RESET, WINDOW, frame, get, number, settings, websocket},
     tls::{Authority, Folder},
 };
 
@@ -338,16 +338,7 @@ fn tiny_messages_for_a_stalled_client_stay_with_the_server() {
         }
     });
     let proxy = Apart::start(&server, "");
-    let fields = [
-        (":method", "CONNECT"),
-        (":protocol", "websocket"),
-        (":scheme", "http"),
-        (":path", "/"),
-        (":authority", "a.example"),
-        ("sec-websocket-version", "13"),
-    ];
-    let head = |stream| frame(HEADERS, END_HEADERS, stream, &block(&fields));
-    let mut client = stuffed(&proxy, &settings(4, 0x3fff_ffff), sockets, head);
+    let mut client = stuffed(&proxy, &settings(4, 0x3fff_ffff), sockets, |stream| websocket(stream, "/"));
     let before = proxy.memory();
     let ping = |stream| frame(DATA, 0, stream, &[0x89, 0x80, 0, 0, 0, 0]);
     let pings: Vec<u8> = odd(sockets).flat_map(ping).collect();

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use common::{
     Client, Proxy, Server, eventually,
     frames::{
-        DATA, END_HEADERS, END_STREAM, Expect, Frames, GET, GOAWAY, HEADERS, PING, RESET, WHOLE, WINDOW,
-        block, frame, number, post, settings,
+        DATA, END_STREAM, Expect, Frames, GET, GOAWAY, HEADERS, PING, RESET, WHOLE, WINDOW, block, frame,
+        number, post, settings, websocket,
     },
     header, headers, next_request,
     tls::{Authority, Folder},
@@ -552,15 +552,7 @@ fn clients_that_take_little_do_not_end_or_hold_up_the_connection_of_others() {
     slow.0.send(&[settings(4, 10), number(WINDOW, 0, 1 << 30)].concat());
     let get =
         |stream, path| frame(HEADERS, WHOLE, stream, &block(&[GET[0], GET[1], (":path", path), GET[3]]));
-    let tunnel = [
-        (":method", "CONNECT"),
-        (":protocol", "websocket"),
-        (":scheme", "http"),
-        (":path", "/messages"),
-        (":authority", "a.example"),
-        ("sec-websocket-version", "13"),
-    ];
-    slow.0.send(&[get(1, "/messages"), frame(HEADERS, END_HEADERS, 3, &block(&tunnel))].concat());
+    slow.0.send(&[get(1, "/messages"), websocket(3, "/messages")].concat());
     slow.0.send(&(2..7).flat_map(|stream| get(2 * stream + 1, "/large")).collect::<Vec<u8>>());
     // Each lets ten bytes through.
     let mut came: BTreeMap<u32, Vec<u8>> = BTreeMap::new();

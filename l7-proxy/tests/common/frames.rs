@@ -79,6 +79,19 @@ pub(crate) const GET: [(&str, &str); 4] =
 pub(crate) const POST: [(&str, &str); 4] =
     [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
 
+/// Asks for a WebSocket (RFC 8441 §4).
+pub(crate) fn websocket(stream: u32, path: &str) -> Vec<u8> {
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "a.example"),
+        ("sec-websocket-version", "13"),
+    ];
+    frame(HEADERS, END_HEADERS, stream, &block(&fields))
+}
+
 pub(crate) fn get(stream: u32) -> Vec<u8> {
     frame(HEADERS, WHOLE, stream, &block(&GET))
 }
