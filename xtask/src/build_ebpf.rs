@@ -21,6 +21,9 @@ const TARGET: &str = "bpfel-unknown-none";
 /// The environment variable that tells `lb-user/build.rs` which object to embed; the others lie beside it.
 pub(crate) const OBJECT_VARIABLE: &str = "LB_EBPF_OBJECT";
 
+/// What is deployed, and what tests and measures it.
+pub(crate) const DEPLOYED_AND_TESTS: [&str; 3] = ["lb-user", "l7-proxy", "lb-tests"];
+
 /// Builds the kernel programs of the product, the balancer's and that of `lb-user decap`, and gives the file of the
 /// balancer's, always the same one.
 pub(crate) fn object() -> Result<PathBuf> {
@@ -89,7 +92,7 @@ pub(crate) fn binaries() -> Result<PathBuf> {
 /// As [`binaries`], and the programs of package `lb-tests`. All at once: cargo then settles the features of
 /// shared dependencies for all of them, and compiles nothing twice.
 pub(crate) fn binaries_and_tests() -> Result<PathBuf> {
-    build_with(&["lb-user", "l7-proxy", "lb-tests"])
+    build_with(&DEPLOYED_AND_TESTS)
 }
 
 /// As [`binaries_and_tests`], and the packet tests; gives the binary of these.

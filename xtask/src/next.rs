@@ -13,7 +13,19 @@ use crate::{
 };
 
 /// What is changed: file, text that must be in it once, and what stands there instead.
-const CHANGES: [(&str, &str, &str); 4] = [
+const CHANGES: [(&str, &str, &str); 6] = [
+    // With a version of its own cargo tells its packages from ours, and both can be built in one target folder.
+    (
+        "Cargo.toml",
+        concat!("[workspace.package]\nversion = \"", env!("CARGO_PKG_VERSION"), "\"\n"),
+        concat!("[workspace.package]\nversion = \"", env!("CARGO_PKG_VERSION"), "-next\"\n"),
+    ),
+    // And a binary of its own, so that ours is not written over there.
+    (
+        "lb-user/Cargo.toml",
+        "\n[lints]\n",
+        "\n[[bin]]\nname = \"lb-user-next\"\npath = \"src/main.rs\"\n\n[lints]\n",
+    ),
     (
         "lb-common/src/abi/flow.rs",
         "pub struct Flow<A> {\n",
@@ -45,26 +57,26 @@ const SOURCES: [&str; 9] = [
     "xtask",
 ];
 
-/// How cargo is told how far to optimise.
-const OPTIMISATION_VARIABLE: &str = "CARGO_PROFILE_RELEASE_OPT_LEVEL";
+/// Its own code is not optimised: nobody waits for that, but everybody for the compiler.
+const UNOPTIMISED: &str = "profile.release.package.lb-user.opt-level=0";
 
-/// Builds it: `target/release/next/lb-user`. In a target folder of its own: cargo takes packages that lie alike in two
-/// workspaces for the same, and would link one's programs with what it had compiled for the other.
+/// Builds it: `target/release/next/lb-user`. Of the same packages with the same features as
+/// [`build_ebpf::binaries_and_tests`], so that what both are made of is compiled once.
 pub(crate) fn build() -> Result<()> {
     let folder = shell::target().join("next");
     for source in SOURCES {
         copy(&shell::workspace().join(source), &folder.join(source))?;
     }
-    let target = folder.join("target");
-    let object = build_ebpf::object_in(&folder, &target)?;
+    let object = build_ebpf::object_in(&folder, &folder.join("target"))?;
     let mut cargo =
-        shell::cargo(["build", "--release", "--package=lb-user", "--bin=lb-user", "--target-dir"]);
-    // Hardly optimised: nobody waits for it, but everybody for the compiler.
-    cargo.arg(&target).current_dir(&folder).env(OBJECT_VARIABLE, &object).env(OPTIMISATION_VARIABLE, "1");
-    shell::run(&mut cargo)?;
+        shell::cargo(["build", "--release", "--bin=lb-user-next", "--config", UNOPTIMISED, "--target-dir"]);
+    cargo
+        .arg(shell::target())
+        .args(build_ebpf::DEPLOYED_AND_TESTS.map(|package| format!("--package={package}")));
+    shell::run(cargo.current_dir(&folder).env(OBJECT_VARIABLE, &object))?;
     let next = shell::release().join("next");
     fs::create_dir_all(&next)?;
-    copy(&target.join("release/lb-user"), &next.join("lb-user"))
+    copy(&shell::release().join("lb-user-next"), &next.join("lb-user"))
 }
 
 /// Folders of what is built, and of what fuzzing found.
