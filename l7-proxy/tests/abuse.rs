@@ -20,6 +20,7 @@ use std::{
 use common::{
     Client, Server, eventually,
     frames::{DATA, Frames, HEADERS, RESET, WINDOW, frame, get, number, settings, websocket},
+    opens_websocket,
     tls::{Authority, Folder},
 };
 
@@ -317,10 +318,7 @@ fn tiny_messages_for_a_stalled_client_stay_with_the_server() {
         while let Some(head) = head(client) {
             if head.contains("Upgrade: websocket") {
                 client.stream.set_nodelay(true).unwrap();
-                client.send(
-                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                      Sec-WebSocket-Accept: x\r\n\r\n",
-                );
+                client.send(opens_websocket(&head, "").as_bytes());
                 // An empty ping from a client, and its pong.
                 while client.at_most(6).is_some_and(|ping| ping.len() == 6) {
                     client.send(&[0x8a, 0]);

@@ -17,7 +17,7 @@ use common::{
     Client, Proxy, Server, eventually,
     frames::{DATA, END_STREAM, Frames, HEADERS, block, frame},
     logged::Logged,
-    spec,
+    opens_websocket, spec,
 };
 use l7_proxy::{
     process::Listeners,
@@ -137,8 +137,8 @@ fn a_websocket_over_http2_ends_though_its_client_has_finished() {
     let heard = Arc::new(AtomicUsize::new(0));
     let ends = Arc::clone(&heard);
     let server = Server::script(move |client, _| {
-        client.until("\r\n\r\n");
-        client.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+        let request = client.until("\r\n\r\n");
+        client.send(opens_websocket(&request, "").as_bytes());
         assert_eq!(client.rest(), "bye", "and the end of it");
         ends.fetch_add(1, Ordering::SeqCst);
         // It has nothing to say, for as long as anybody may listen.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::{
     Proxy, Server, eventually,
     frames::{Expect, Frames, HEADERS, WHOLE, block, frame, get as get_frame, post},
-    header, next_request,
+    header, next_request, opens_websocket,
     tls::{Authority, Folder},
 };
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -193,10 +193,7 @@ fn a_websocket_reaches_a_server_that_speaks_http1() {
         assert_eq!(header(&head, "connection"), Some("Upgrade"));
         assert_eq!(header(&head, "sec-websocket-version"), Some("13"));
         assert_eq!(header(&head, "sec-websocket-key").map(str::len), Some(24));
-        client.send(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-              Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: p\r\n\r\nhello",
-        );
+        client.send((opens_websocket(&head, "Sec-WebSocket-Protocol: p\r\n") + "hello").as_bytes());
         let bytes = client.exactly(300_000);
         client.send(&bytes);
         assert_eq!(client.rest(), "", "the client has ended its side");

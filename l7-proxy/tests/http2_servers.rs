@@ -3,8 +3,6 @@
 mod common;
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,127 +12,16 @@ use std::{
 
 use bytes::Bytes;
 use common::{
-    Client, Proxy, Server, eventually,
-    frames::{
-        DATA, END_STREAM, Expect, Frames, GET, GOAWAY, HEADERS, PING, RESET, WHOLE, WINDOW, block, frame,
-        number, post, settings, websocket,
-    },
-    header, headers, next_request,
+    Client, Proxy, eventually, header, headers, next_request,
+    server2::{Served, Server2, drive, send_all, speaker},
     tls::{Authority, Folder},
 };
-use h2::{RecvStream, SendStream, server::SendResponse};
+use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-};
+use tokio::net::TcpListener;
 
 const HTTP2: &str = r#", "protocol": "http2""#;
-
-/// A server whose requests are answered by `serve`, and how many connections it got.
-struct Server2 {
-    address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-}
-
-type Served = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
-
-impl Server2 {
-    fn start<F>(tls: Option<tokio_rustls::TlsAcceptor>, connect: bool, serve: F) -> Self
-    where
-        F: Fn(Request<RecvStream>, SendResponse<Bytes>, usize) -> Served + Send + Sync + 'static,
-    {
-        let listener = common::listener();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let connections: Arc<AtomicUsize> = Arc::default();
-        let (counter, serve) = (Arc::clone(&connections), Arc::new(serve));
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = TcpListener::from_std(listener).unwrap();
-                while let Ok((socket, _)) = listener.accept().await {
-                    let number = counter.fetch_add(1, Ordering::SeqCst);
-                    let (tls, serve) = (tls.clone(), Arc::clone(&serve));
-                    tokio::spawn(async move {
-                        match tls {
-                            None => drive(socket, connect, number, serve).await,
-                            Some(tls) => {
-                                if let Ok(stream) = tls.accept(socket).await {
-                                    drive(stream, connect, number, serve).await;
-                                }
-                            }
-                        }
-                    });
-                }
-            });
-        });
-        Self { address, connections }
-    }
-
-    /// Answers with what it saw: method, authority and path in a line, then the fields, then the body.
-    fn echo(tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
-        Self::start(tls, true, |request, mut respond, number| {
-            Box::pin(async move {
-                let (parts, mut body) = request.into_parts();
-                let mut seen = format!("{} {}\r\n", parts.method, parts.uri);
-                for (name, value) in &parts.headers {
-                    seen += &format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes()));
-                }
-                seen += "\r\n";
-                while let Some(Ok(data)) = body.data().await {
-                    body.flow_control().release_capacity(data.len()).unwrap();
-                    seen += &String::from_utf8_lossy(&data);
-                }
-                if let Ok(Some(trailers)) = body.trailers().await {
-                    for (name, value) in &trailers {
-                        seen += &format!("|{name}={}", String::from_utf8_lossy(value.as_bytes()));
-                    }
-                }
-                let head =
-                    Response::builder().header("x-connection", number).header("content-length", seen.len());
-                let mut send = respond.send_response(head.body(()).unwrap(), false).unwrap();
-                send_all(&mut send, Bytes::from(seen), true).await;
-            })
-        })
-    }
-
-    fn count(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-}
-
-async fn drive<T, F>(stream: T, connect: bool, number: usize, serve: Arc<F>)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(Request<RecvStream>, SendResponse<Bytes>, usize) -> Served,
-{
-    let mut builder = h2::server::Builder::new();
-    // It takes as many tiny frames as there may be.
-    builder.data_frame_budget(1 << 30);
-    if connect {
-        builder.enable_connect_protocol();
-    }
-    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::spawn(serve(request, respond, number));
-    }
-}
-
-async fn send_all(send: &mut SendStream<Bytes>, mut data: Bytes, last: bool) {
-    while !data.is_empty() {
-        send.reserve_capacity(data.len());
-        let Some(Ok(room)) = std::future::poll_fn(|context| send.poll_capacity(context)).await else {
-            return;
-        };
-        let part = data.split_to(room.min(data.len()));
-        let is_last = last && data.is_empty();
-        if send.send_data(part, is_last).is_err() {
-            return;
-        }
-    }
-}
 
 fn proxy(server: &Server2, service: &str) -> Proxy {
     Proxy::start_with(&[server.address], service, HTTP2, "")
@@ -402,7 +289,7 @@ fn a_websocket_goes_over_http1_where_the_server_offers_no_streams_for_it() {
                         let serve = |_, mut respond: SendResponse<Bytes>, _| -> Served {
                             Box::pin(async move { drop(respond.send_response(Response::new(()), true)) })
                         };
-                        drive(stream, false, 0, Arc::new(serve)).await;
+                        drive(stream, &speaker(false), 0, Arc::new(serve)).await;
                     });
                 } else {
                     let mut client = Client::of(stream);
@@ -515,141 +402,4 @@ fn a_server_that_is_about_to_end_finishes_what_it_has() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
     assert!(connections.load(Ordering::SeqCst) > 1);
-}
-
-/// How many tiny messages a server sends without a pause, more than the h2 crate has anybody leave unread by default; and bytes
-/// of its large answers, five of which are more than any window of a connection was.
-const MESSAGES: usize = 6_000;
-const LARGE: usize = 1 << 20;
-
-#[test]
-fn clients_that_take_little_do_not_end_or_hold_up_the_connection_of_others() {
-    let server = Server2::start(None, true, |request, mut respond, _| {
-        Box::pin(async move {
-            let mut send = respond.send_response(Response::new(()), false).unwrap();
-            match request.uri().path() {
-                "/messages" => {
-                    for number in 0..MESSAGES {
-                        send_all(&mut send, Bytes::from(vec![number as u8]), number + 1 == MESSAGES).await;
-                    }
-                }
-                "/large" => send_all(&mut send, Bytes::from(vec![b'x'; LARGE]), true).await,
-                _ => send_all(&mut send, Bytes::from_static(b"ok"), true).await,
-            }
-            // A WebSocket stays as it is.
-            if request.method() == "CONNECT" {
-                std::future::pending::<()>().await;
-            }
-        })
-    });
-    let proxy = proxy(&server, r#", "h2c": true"#);
-    let is_served = || {
-        let answer = proxy.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("ok"), "{answer}");
-    };
-    is_served();
-    let mut slow = Frames::begin(proxy.address);
-    slow.0.send(&[settings(4, 10), number(WINDOW, 0, 1 << 30)].concat());
-    let get =
-        |stream, path| frame(HEADERS, WHOLE, stream, &block(&[GET[0], GET[1], (":path", path), GET[3]]));
-    slow.0.send(&[get(1, "/messages"), websocket(3, "/messages")].concat());
-    slow.0.send(&(2..7).flat_map(|stream| get(2 * stream + 1, "/large")).collect::<Vec<u8>>());
-    // Each lets ten bytes through.
-    let mut came: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
-    let take = |slow: &mut Frames, came: &mut BTreeMap<u32, Vec<u8>>, all: usize| {
-        while came.values().map(Vec::len).sum::<usize>() < all {
-            let (kind, _, stream, payload) = slow.next().expect("it goes on");
-            assert!(![GOAWAY, RESET].contains(&kind), "{kind} of {stream}: {payload:?}");
-            if kind == DATA {
-                came.entry(stream).or_default().extend(payload);
-            }
-        }
-    };
-    take(&mut slow, &mut came, 70);
-    // Others get their answers over the same connection.
-    (0..20).for_each(|_| is_served());
-    assert_eq!(server.count(), 1);
-    // And those get theirs when they want them.
-    slow.0.send(&(0..7).flat_map(|stream| number(WINDOW, 2 * stream + 1, 2 << 20)).collect::<Vec<u8>>());
-    take(&mut slow, &mut came, 2 * MESSAGES + 5 * LARGE);
-    for (stream, bytes) in came {
-        let expected: Vec<u8> = match stream {
-            1 | 3 => (0..MESSAGES).map(|number| number as u8).collect(),
-            _ => vec![b'x'; LARGE],
-        };
-        assert!(bytes == expected, "{stream}");
-    }
-}
-
-#[test]
-fn tiny_pieces_for_a_server_that_takes_little_do_not_end_the_clients_connection() {
-    // Of HTTP/2 with windows of its own, and of HTTP/1.1; nothing is read until the client has sent all.
-    let go = Arc::new(tokio::sync::Semaphore::new(0));
-    let leave = Arc::clone(&go);
-    let second = Server2::start(None, false, move |request, mut respond, _| {
-        let leave = Arc::clone(&leave);
-        Box::pin(async move {
-            let mut body = request.into_body();
-            let _leave = leave.acquire().await.unwrap();
-            let mut bytes = 0;
-            while let Some(Ok(data)) = body.data().await {
-                body.flow_control().release_capacity(data.len()).unwrap();
-                bytes += data.len();
-            }
-            let mut send = respond.send_response(Response::new(()), false).unwrap();
-            send_all(&mut send, Bytes::from(bytes.to_string()), true).await;
-        })
-    });
-    let proxy = proxy(&second, r#", "h2c": true"#);
-    let pieces = 90_000_u32;
-    let mut client = Frames::begin(proxy.address);
-    client.0.send(&post(1, &[]));
-    let piece = frame(DATA, 0, 1, b"x").repeat(1_000);
-    for sent in 0..pieces / 1_000 {
-        client.0.send(&piece);
-        if sent == 70 {
-            // It has more than a window of the server's by then. Another request is served.
-            client.0.send(&frame(PING, 0, 0, b"question"));
-            client.check(Expect::Pong(*b"question")).unwrap();
-        }
-    }
-    go.add_permits(10);
-    client.0.send(&frame(DATA, END_STREAM, 1, b""));
-    assert_eq!(client.data(), pieces.to_string().as_bytes());
-}
-
-#[test]
-fn tiny_pieces_of_a_request_that_waits_for_a_server_are_kept() {
-    let go = Arc::new(std::sync::Barrier::new(2));
-    let held = Arc::clone(&go);
-    let server = Server::script(move |client, _| {
-        while let Some(request) = next_request(client) {
-            if request.starts_with("GET /held") {
-                held.wait();
-            }
-            let body = request.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len()).to_string();
-            client
-                .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
-        }
-    });
-    let proxy = Proxy::start_changed(|address| {
-        let mut told = common::spec(address, r#", "h2c": true"#, &[server.address], "", "");
-        told.pools[0].servers[0].max_connections = Some(1);
-        told
-    });
-    let mut first = Client::connect(proxy.address);
-    first.send(b"GET /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    eventually("the server is busy", || server.count() == 1);
-    let mut client = Frames::begin(proxy.address);
-    let pieces = 30_000;
-    client.0.send(&post(1, &[("content-length", &pieces.to_string())]));
-    for _ in 0..pieces / 1_000 {
-        client.0.send(&frame(DATA, 0, 1, b"x").repeat(1_000));
-    }
-    client.0.send(&frame(PING, 0, 0, b"question"));
-    client.check(Expect::Pong(*b"question")).unwrap();
-    go.wait();
-    assert!(first.rest().starts_with("HTTP/1.1 200 "));
-    client.0.send(&frame(DATA, END_STREAM, 1, b""));
-    assert_eq!(client.data(), pieces.to_string().as_bytes());
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use Expect::{Answer, Connection, Pong, Stream};
-use common::{Server, frames::*};
+use common::{Proxy, Server, eventually, frames::*, header, next_request};
 
 const TIMES: &str = r#", "timeouts": { "client_idle": "2s", "request_body": "2s" }"#;
 
@@ -301,4 +301,46 @@ fn what_is_refused_has_an_answer_without_a_body_where_head_was_asked() {
             ("a protocol that nobody knows", frame(HEADERS, END_HEADERS, 1, &other), Answer(1, 501)),
         ],
     );
+}
+
+#[test]
+fn who_does_not_hear_that_the_connection_ends_gets_no_more_of_it() {
+    // The first request is never answered, the others are.
+    let server = Server::script(|client, number| {
+        while next_request(client).is_some() {
+            if number > 0 {
+                client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        }
+    });
+    let limits = r#", "h2c": true, "limits": { "requests_per_connection": 1 }"#;
+    let proxy = Proxy::start(&[server.address], limits);
+    let mut client = Frames::begin(proxy.address);
+    client.0.send(&get(1));
+    eventually("the server has it", || server.count() == 1);
+    let mut stream = 3;
+    eventually("it is refused", || {
+        client.0.send(&get(stream));
+        stream += 2;
+        loop {
+            // The PING that asks whether all was heard stays without an answer.
+            let (kind, flags, ..) = client.next().expect("the first request goes on");
+            match kind {
+                RESET => return true,
+                HEADERS if flags & END_STREAM != 0 => return false,
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn a_body_that_is_said_to_be_empty_is_no_chunks() {
+    let server = Server::echo("a");
+    let proxy = Proxy::start(&[server.address], r#", "h2c": true"#);
+    let mut client = Frames::begin(proxy.address);
+    client.0.send(&[post(1, &[("content-length", "0")]), frame(DATA, END_STREAM, 1, b"")].concat());
+    let seen = String::from_utf8(client.data()).unwrap();
+    let lines = (header(&seen, "content-length"), header(&seen, "transfer-encoding"));
+    assert_eq!(lines, (Some("0"), None), "{seen}");
 }

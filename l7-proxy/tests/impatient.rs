@@ -12,13 +12,13 @@ use std::{
 
 use common::{
     Server, eventually,
-    frames::{Expect, Frames, PING, RESET, frame, get, number},
+    frames::{Expect, Frames, GET, HEADERS, PING, RESET, WHOLE, block, frame, get, number},
     logged::Logged,
     next_request, spec,
 };
 use socket2::SockRef;
 
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+const ASKS: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 const H2C: &str = r#", "h2c": true"#;
 
 /// CANCEL (RFC 9113 §7).
@@ -51,17 +51,17 @@ fn leaves_its_place(wait: impl FnOnce(&Logged) -> Box<dyn FnOnce()>) {
     let server = reluctant(&leave, &asked);
     let logged = crowded(&server);
     let mut first = logged.proxy.connect();
-    first.send(GET);
+    first.send(ASKS);
     eventually("the server is busy", || asked.load(Ordering::SeqCst) == 1);
     let go = wait(&logged);
     let mut refused = logged.proxy.connect();
-    refused.send(GET);
+    refused.send(ASKS);
     assert_eq!(refused.exactly(12), b"HTTP/1.1 503", "the queue is full");
     go();
     let lines = logged.lines(2);
     assert!(lines[0].contains(r#""ended":"sQ""#) && lines[1].contains(r#""ended":"CQ""#), "{lines:?}");
     let mut next = logged.proxy.connect();
-    next.send(GET);
+    next.send(ASKS);
     leave.store(true, Ordering::SeqCst);
     assert_eq!(next.exactly(12), b"HTTP/1.1 200");
     assert_eq!(first.exactly(12), b"HTTP/1.1 200");
@@ -85,7 +85,7 @@ fn a_stream_that_is_reset_leaves_the_queue() {
 fn a_client_that_is_reset_leaves_the_queue() {
     leaves_its_place(|logged| {
         let mut client = logged.proxy.connect();
-        client.send(GET);
+        client.send(ASKS);
         Box::new(move || {
             SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
         })
@@ -129,4 +129,42 @@ fn who_is_thrown_out_keeps_its_connection_for_a_while_and_is_not_heard() {
     let end = client.0.stream.peek(&mut [0]).map_err(|error| error.kind());
     assert_eq!(end, Err(std::io::ErrorKind::WouldBlock), "it is neither answered nor ended");
     assert_eq!(server.count(), 0);
+}
+
+#[test]
+fn who_came_first_is_served_first() {
+    let leave: Arc<AtomicBool> = Arc::default();
+    let may = Arc::clone(&leave);
+    let server = Server::script(move |client, _| {
+        while let Some(request) = next_request(client) {
+            eventually("the server may answer", || may.load(Ordering::SeqCst));
+            let path = request.split(' ').nth(1).unwrap().to_owned();
+            client
+                .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len()).as_bytes());
+        }
+    });
+    let logged = Logged::start("json", |address, log| {
+        let mut told = spec(address, H2C, &[server.address], "", log);
+        told.pools[0].servers[0].max_connections = Some(1);
+        told
+    });
+    let path = |number: u32| format!("/{number}");
+    let mut client = Frames::begin(logged.proxy.address);
+    // Each has its place in the queue by the time that the next one comes. What could go wrong does so with time: who waits looks
+    // around again and again.
+    for number in 0..12 {
+        client.0.send(&frame(
+            HEADERS,
+            WHOLE,
+            2 * number + 1,
+            &block(&[GET[0], GET[1], (":path", &path(number)), GET[3]]),
+        ));
+        client.0.send(&frame(PING, 0, 0, b"question"));
+        client.check(Expect::Pong(*b"question")).unwrap();
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    leave.store(true, Ordering::SeqCst);
+    for number in 0..12 {
+        assert_eq!(client.data(), path(number).as_bytes());
+    }
 }

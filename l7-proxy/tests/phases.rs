@@ -205,3 +205,23 @@ fn an_answer_with_a_folded_line_is_a_bad_gateway() {
     client.send(GET);
     assert!(client.message().0.starts_with("HTTP/1.1 502 "));
 }
+
+#[test]
+fn who_waits_for_leave_to_send_is_not_late_with_it() {
+    // RFC 9110 §10.1.1. It is the server that says nothing.
+    let server = Server::script(|client, _| {
+        client.until("\r\n\r\n");
+        client.rest();
+    });
+    let timeouts = r#", "timeouts": { "request_body": "100ms", "response": "500ms" }"#;
+    let proxy = Proxy::start(&[server.address], timeouts);
+    let mut client = proxy.connect();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let head = client.message().0;
+    assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
+    // One that begins to send without it may be.
+    let mut client = proxy.connect();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nab");
+    let head = client.message().0;
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+}

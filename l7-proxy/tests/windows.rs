@@ -14,7 +14,7 @@ use common::{
         DATA, END_STREAM, Expect, Frames, GOAWAY, HEADERS, PING, WINDOW, frame, get, number, settings,
         websocket,
     },
-    next_request,
+    next_request, opens_websocket,
 };
 
 const H2C: &str = r#", "h2c": true"#;
@@ -23,9 +23,7 @@ fn server(bytes: usize) -> Server {
     Server::script(move |client, _| {
         while let Some(request) = next_request(client) {
             let head = if request.contains("Upgrade: websocket") {
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Accept: x\r\n\r\n"
-                    .into()
+                opens_websocket(&request, "")
             } else {
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n")
             };

@@ -23,7 +23,7 @@ pub enum Decision<'s> {
 pub fn decide<'s>(service: &'s Service, client: &Client, intent: &Intent<'_>) -> Decision<'s> {
     let own = |status| Decision::Page(Cow::Owned(service.pages.get(status)));
     match intent.method {
-        Method::Connect if intent.upgrade.is_none() && !service.edits.allow_connect => {
+        Method::Connect if !service.edits.allow_connect => {
             return Decision::Page(Cow::Owned(not_allowed(service)));
         }
         Method::Trace if service.edits.refuse_trace => {

@@ -59,7 +59,7 @@ impl<'a> Intent<'a> {
             method: request.method,
             version: request.version,
             framing,
-            upgrade: if current { upgrade(request) } else { None },
+            upgrade: if current && request.method != Method::Connect { upgrade(request) } else { None },
             waits: current
                 && framing != Framing::None
                 && fields
@@ -68,6 +68,16 @@ impl<'a> Intent<'a> {
             keeps: keeps_alive(request.version, fields),
             takes_trailers: current && fields.has_element(Known::Te, b"trailers"),
         })
+    }
+
+    /// Whether it is the opening handshake of a WebSocket (RFC 6455 §4.1), as far as others than its server have to know.
+    #[must_use]
+    pub fn opens_websocket(&self) -> bool {
+        let has_key = || self.asked.fields.named(b"sec-websocket-key").next().is_some();
+        self.upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(b"websocket"))
+            && self.method == Method::Get
+            && self.framing == Framing::None
+            && has_key()
     }
 }
 
@@ -164,6 +174,8 @@ mod tests {
             Some(b"websocket".to_vec())
         );
         assert_eq!(upgrade("Upgrade: websocket"), None);
+        let connect = "CONNECT a:1 HTTP/1.1\nHost: a:1\nConnection: Upgrade\nUpgrade: websocket\n\n";
+        assert!(with(connect, |intent| intent.unwrap().upgrade.is_none()), "that is no WebSocket");
         assert_eq!(upgrade("Connection: upgrade\nUpgrade: h2c"), None);
         assert_eq!(upgrade("Connection: upgrade\nUpgrade: websocket, h2c"), None);
         assert_eq!(upgrade("Connection: upgrade\nUpgrade: HTTP/2.0"), None);

@@ -5,6 +5,7 @@ mod answer;
 mod client;
 mod decide;
 mod exchange;
+mod handshake;
 mod intent;
 mod over2;
 mod reach;

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     front::Guest,
     model::Service,
-    server::{Choice, ConnectError, Connection, Leave, Pool, Slot, Way, Wish, now},
+    server::{ConnectError, Connection, Leave, NoPlace, Pool, Slot, Way, Wish, now},
 };
 
 /// What a request goes over.
@@ -118,7 +118,11 @@ async fn try_all(
     let mut tries = 0;
     loop {
         placed.store(false, Relaxed);
-        let (index, slot) = place(pool, service, wish).await?;
+        let until = || Instant::now() + service.timeouts.queue.get();
+        let (index, slot) = pool.place(wish, until).await.map_err(|none| match none {
+            NoPlace::NoServer => Unreached::NoServer,
+            NoPlace::Queue => Unreached::Queue,
+        })?;
         placed.store(true, Relaxed);
         if which != Which::Fresh
             && !way.http2
@@ -147,21 +151,5 @@ async fn try_all(
             return Err(Unreached::Connect(error));
         }
         tries += 1;
-    }
-}
-
-/// Takes a place at a server, and waits for one where all are taken.
-async fn place(pool: &Pool, service: &Service, wish: &Wish<'_>) -> Result<(usize, Slot), Unreached> {
-    let mut until = None;
-    loop {
-        match pool.choose(wish, now()) {
-            Choice::Server(index, slot) => return Ok((index, slot)),
-            Choice::None => return Err(Unreached::NoServer),
-            Choice::Full => {}
-        }
-        let until = *until.get_or_insert_with(|| Instant::now() + service.timeouts.queue.get());
-        if Instant::now() >= until || !pool.wait().await {
-            return Err(Unreached::Queue);
-        }
     }
 }

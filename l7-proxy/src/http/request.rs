@@ -84,14 +84,9 @@ pub fn hops_left(intent: &Intent<'_>) -> Option<u32> {
 fn start_line(out: &mut Vec<u8>, intent: &Intent<'_>) {
     let asked = &intent.asked;
     out.reserve(asked.path.len() + asked.authority.len() + 512);
-    if intent.upgrade.is_some() && intent.method == Method::Connect {
-        // RFC 8441 towards a server that speaks HTTP/1.1: its handshake is a GET (RFC 6455 §4.1).
-        out.extend_from_slice(b"GET");
-    } else {
-        out.extend_from_slice(asked.method);
-    }
+    out.extend_from_slice(asked.method);
     out.push(b' ');
-    if intent.method == Method::Connect && intent.upgrade.is_none() {
+    if intent.method == Method::Connect {
         out.extend_from_slice(asked.authority);
     } else if !matches!(asked.path, [b'/', ..] | b"*") {
         out.push(b'/');

@@ -102,12 +102,11 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         && intent.method.is_idempotent()
         && intent.framing == Framing::None
         && intent.upgrade.is_none();
+    // There are no other upgrades in HTTP/2 (RFC 9113 §8.6): a server may disregard them (RFC 9110 §7.8), and does.
+    let opens = intent.opens_websocket();
     let mut which = if repeats { Which::Any } else { Which::Sure };
     loop {
-        let gone = poll_fn(|context| {
-            side.poll_ahead(context);
-            side.poll_gone(context)
-        });
+        let gone = poll_fn(|context| side.poll_idle(context));
         let reached = match reach(pool, service, &way, &mut wish, which, &client.guest, gone).await {
             Ok(reached) => reached,
             Err(unreached) => {
@@ -120,10 +119,10 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         };
         let (index, slot, mut line) = (reached.index, reached.slot, reached.line);
         let server = &pool.servers[index];
-        // A server of HTTP/2 that opens no tunnels in it may do so in HTTP/1.1 (RFC 8441 §3, RFC 9113 §8.6).
-        if let (Line::Http2(leave), Some(upgrade)) = (&line, intent.upgrade)
-            && !(upgrade.eq_ignore_ascii_case(b"websocket")
-                && leave.requests.is_extended_connect_protocol_enabled())
+        // A server of HTTP/2 that opens no tunnels in it may do so in HTTP/1.1 (RFC 8441 §3).
+        if let Line::Http2(leave) = &line
+            && opens
+            && !leave.requests.is_extended_connect_protocol_enabled()
         {
             way.http2 = false;
             pool.release(slot);
@@ -159,6 +158,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                 (exchange.run().await, was_used)
             }
             Line::Http2(leave) => {
+                let was_used = leave.was_used;
                 let mut text = Vec::new();
                 write_request(&mut text, intent, client, &service.edits, service.cookie.as_ref());
                 let exchange = Over2 {
@@ -174,18 +174,17 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                     server: server.at(client.ends.local.port()),
                     told: &mut told,
                 };
-                let tunnel = intent.upgrade.is_some();
-                let running = exchange.run(leave.requests.clone(), &text, pool.tls.is_some(), tunnel);
+                let running = exchange.run(leave.requests.clone(), &text, pool.tls.is_some(), opens);
                 let (end, channel) = Box::pin(running).await;
                 if matches!(end, End::Failed(Failure::ServerSlow | Failure::ServerGone)) {
                     // What ails the stream may ail them all.
                     server.live.leave_link(worker, leave.number);
                 }
                 if let Some(channel) = channel {
-                    let stream = Stream::Channel(Box::new(channel));
+                    let stream = Stream::Channel(Box::new(channel.holding(leave.hold())));
                     line = Line::Http1(Connection::new(stream, server.at(client.ends.local.port()), None));
                 }
-                (end, true)
+                (end, was_used)
             }
         };
         report.told = told;
@@ -193,7 +192,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         if let End::Failed(Failure::ServerGone) = end
             && which != Which::Fresh
             && !told.answered
-            && told.received == 0
+            && !told.taken
             && (!told.sent || (repeats && was_used))
         {
             pool.release(slot);
@@ -201,7 +200,9 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
             report.retries = report.retries.saturating_add(1);
             continue;
         }
-        judge(pool, index, worker, &report, end);
+        // What speaks another version than the pool's may not be what the pool is about.
+        let is_own = way.http2 == pool.http2;
+        judge(pool, index, worker, &report, end, is_own);
         let outcome = match end {
             End::Complete { server_keeps, request_done } => {
                 if let (true, Line::Http1(connection)) = (server_keeps, line) {
@@ -231,8 +232,8 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
     }
 }
 
-/// Adds what happened to what is known of the server.
-fn judge(pool: &Pool, index: usize, worker: usize, report: &Report, end: End) {
+/// Adds what happened to what is known of the server; only where it was asked in its own protocol (`is_own`) is it left out for that.
+fn judge(pool: &Pool, index: usize, worker: usize, report: &Report, end: End, is_own: bool) {
     let live = &pool.servers[index].live;
     let told = &report.told;
     let (End::Failed(failure) | End::Broken(failure)) = end else {
@@ -250,7 +251,7 @@ fn judge(pool: &Pool, index: usize, worker: usize, report: &Report, end: End) {
     };
     if failure.is_servers() {
         live.count_broken(worker);
-        if let Some(outliers) = &pool.outliers {
+        if let Some(outliers) = pool.outliers.as_ref().filter(|_| is_own) {
             live.failed(outliers, now());
         }
     }

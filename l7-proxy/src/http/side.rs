@@ -24,12 +24,9 @@ pub trait Side {
     /// The next piece of the request's body.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, SideFault>>;
 
-    /// While nobody can pass on more of the body: takes what has come, where it would cost more to leave it.
-    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
-
-    /// While nobody asks for the body: ready when the client has gone, so that nobody waits for the answer. A client that
-    /// has only finished sending has not gone.
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
+    /// While nobody asks for the body: takes what has come where it would cost more to leave it, and is ready when the client
+    /// has gone, so that nobody works for it any more. A client that has only finished sending has not gone.
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
     /// Puts an answer that another one follows (1xx, but not 101).
     fn informational(&mut self, lines: &Lines<'_>);

@@ -1,8 +1,10 @@
 //! A stream of HTTP/2 as a connection of bytes: WebSockets over HTTP/2 (RFC 8441), CONNECT.
 
 use std::{
+    fmt::Debug,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -23,24 +25,27 @@ pub struct Channel {
     window: Window,
     rest: Bytes,
     ended: bool,
+    /// What the stream holds as long as it lasts.
+    held: Option<Arc<dyn Debug + Send + Sync>>,
 }
 
 impl Channel {
     /// A stream whose heads have passed.
     #[must_use]
     pub fn new(body: Inbox, send: SendStream<Bytes>, window: Window) -> Self {
-        Self { body, send, window, rest: Bytes::new(), ended: false }
+        Self { body, send, window, rest: Bytes::new(), ended: false, held: None }
     }
-}
 
-impl Channel {
-    /// Takes what has come while nobody reads.
-    pub fn poll_ahead(&mut self, context: &mut Context<'_>) {
+    /// The same, which holds something as long as it lasts.
+    #[must_use]
+    pub fn holding(mut self, held: Arc<dyn Debug + Send + Sync>) -> Self {
+        self.held = Some(held);
+        self
+    }
+
+    /// Takes what has come while nobody reads; ready when the other side has reset the stream, or is gone.
+    pub fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.body.poll_ahead(context);
-    }
-
-    /// Ready when the other side has reset the stream, or is gone.
-    pub fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.send.poll_reset(context).map(drop)
     }
 }

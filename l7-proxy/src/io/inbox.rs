@@ -31,7 +31,9 @@ impl Inbox {
     /// A stream whose head has come.
     #[must_use]
     pub fn new(body: RecvStream) -> Self {
-        Self { body, ahead: VecDeque::new(), last: BytesMut::new(), end: None }
+        // Most requests have no body: nobody is asked for it again.
+        let end = body.is_end_stream().then_some(Ok(()));
+        Self { body, ahead: VecDeque::new(), last: BytesMut::new(), end }
     }
 
     /// The next bytes; none at the end. The other side may send as many again.

@@ -2,9 +2,11 @@
 
 mod choose;
 mod connection;
+mod empties;
 mod links;
 mod live;
 mod pool;
+mod queue;
 pub mod shortage;
 pub mod transparent;
 
@@ -12,7 +14,7 @@ pub use choose::{Choice, Wish, hash};
 pub use connection::{ConnectError, Connection, connect};
 pub use links::Leave;
 pub use live::{Live, Slot};
-pub use pool::{Ends, Pool, Server, Way};
+pub use pool::{Ends, NoPlace, Pool, Server, Way};
 
 /// Milliseconds on a clock that only this process knows; what [`Live`] reckons in. It began long before the process did, so
 /// that what others remember of former times has a place on it.

@@ -5,17 +5,17 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
-
 use super::{
-    ConnectError, Connection, Leave, Live, Slot, connect,
+    Choice, ConnectError, Connection, Leave, Live, Slot, Wish, connect,
     connection::{To, source_address},
     links::Link,
+    now,
+    queue::Queue,
     shortage,
 };
 use crate::spec::{
@@ -75,11 +75,9 @@ pub struct Pool {
     pub(super) turn: AtomicUsize,
     /// What is tried again.
     pub retries: Retries,
-    /// Requests that may wait on each worker.
-    pub queue: u32,
-    pub(super) waiting: AtomicU32,
-    /// Tells one that waits that a place has become free.
-    pub freed: Notify,
+    /// Requests that may wait, and those that do.
+    most_waiting: usize,
+    queue: Queue,
     /// How long a server takes until it gets its whole share.
     pub slow_start: Option<Duration>,
     /// When one that fails is paused.
@@ -113,9 +111,8 @@ impl Pool {
             hash_by,
             turn: AtomicUsize::new(0),
             retries: spec.retries,
-            queue: spec.queue.length,
-            waiting: AtomicU32::new(0),
-            freed: Notify::new(),
+            most_waiting: spec.queue.length as usize,
+            queue: Queue::default(),
             slow_start: spec.slow_start.map(crate::spec::Span::get),
             outliers: spec.outliers,
             proxy_protocol: spec.proxy_protocol,
@@ -221,28 +218,59 @@ impl Pool {
 
     /// Tells whoever waits that a place has become free.
     pub fn has_room(&self) {
-        if self.waiting.load(Relaxed) > 0 {
-            self.freed.notify_one();
-        }
+        self.queue.offer();
     }
 
-    /// Waits in the pool's queue until a place may have become free; `false` where the queue is full.
-    pub async fn wait(&self) -> bool {
-        struct Waiting<'a>(&'a AtomicU32);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Relaxed);
+    /// A place at a server, waited for until this time where all are taken.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn place(
+        &self,
+        wish: &Wish<'_>,
+        until: impl FnOnce() -> Instant,
+    ) -> Result<(usize, Slot), NoPlace> {
+        let take = || match self.choose(wish, now()) {
+            Choice::Server(index, slot) => Ok(Some((index, slot))),
+            Choice::None => Err(NoPlace::NoServer),
+            Choice::Full => Ok(None),
+        };
+        if !self.queue.is_moving()
+            && let Some(place) = take()?
+        {
+            return Ok(place);
+        }
+        let (turn, mut is_moving) = self.queue.join(self.most_waiting).ok_or(NoPlace::Queue)?;
+        let until = until();
+        loop {
+            // Else a place may have become free before we were in the queue, or one that nobody tells of: a server that came back.
+            if !is_moving && let Some(place) = take()? {
+                turn.used();
+                return Ok(place);
             }
+            if !is_moving {
+                turn.pass();
+            }
+            is_moving = false;
+            let now = Instant::now();
+            if now >= until {
+                return Err(NoPlace::Queue);
+            }
+            let _ = tokio::time::timeout_at(until.min(now + LOOKED_AGAIN).into(), turn.offered()).await;
         }
-        let before = self.waiting.fetch_add(1, Relaxed);
-        let _waiting = Waiting(&self.waiting);
-        if before >= self.queue {
-            return false;
-        }
-        // A place may have become free before we were in line, and its notice gone to nobody.
-        let _ = tokio::time::timeout(Duration::from_millis(50), self.freed.notified()).await;
-        true
     }
+}
+
+/// How often who waits looks whether there is a place without being told.
+const LOOKED_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPlace {
+    /// The pool has no server that can be used.
+    NoServer,
+    /// All are taken for too long, or too many wait.
+    Queue,
 }
 
 /// How connections to servers are made for a client.

@@ -97,13 +97,11 @@ pub trait Plain {
     /// The socket, where what it carries is what is said.
     fn plain(&self) -> Option<&TcpStream>;
 
-    /// Ready when who has said all is gone as well: what is seen of sockets only when they are written to is told of streams.
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+    /// While nobody reads: takes what has come where it would cost more to leave it, and is ready when the other side is gone:
+    /// what is seen of sockets only when they are read or written is told of streams.
+    fn poll_idle(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
-
-    /// While nobody reads: takes what has come, where it would cost more to leave it.
-    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 }
 
 impl Plain for Stream {
@@ -114,16 +112,10 @@ impl Plain for Stream {
         }
     }
 
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Channel(channel) => channel.poll_gone(context),
+            Self::Channel(channel) => channel.poll_idle(context),
             _ => Poll::Pending,
-        }
-    }
-
-    fn poll_ahead(&mut self, context: &mut Context<'_>) {
-        if let Self::Channel(channel) = self {
-            channel.poll_ahead(context);
         }
     }
 }
@@ -133,12 +125,8 @@ impl<T: Plain> Plain for &mut T {
         (**self).plain()
     }
 
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        (**self).poll_gone(context)
-    }
-
-    fn poll_ahead(&mut self, context: &mut Context<'_>) {
-        (**self).poll_ahead(context);
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_idle(context)
     }
 }
 
@@ -147,12 +135,8 @@ impl Plain for Channel {
         None
     }
 
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_reset(context)
-    }
-
-    fn poll_ahead(&mut self, context: &mut Context<'_>) {
-        Self::poll_ahead(self, context);
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        Self::poll_idle(self, context)
     }
 }
 
@@ -161,6 +145,8 @@ struct Way {
     pending: BytesMut,
     /// In use while large pieces come and both sides are plain.
     splice: Option<Splice>,
+    /// Whether its source will tell when more comes.
+    reads: bool,
     ended: bool,
     shut: bool,
     flushed: bool,
@@ -206,27 +192,23 @@ where
                 reset = broken.reset;
                 if broken.of_source { Ended::Client } else { Ended::Server }
             })?;
-        } else {
-            client.stream.poll_ahead(context);
         }
         if client.output.is_empty() {
             down.poll(&mut server.stream, &mut client.stream, false, context).map_err(|broken| {
                 reset = broken.reset;
                 if broken.of_source { Ended::Server } else { Ended::Client }
             })?;
-        } else {
-            server.stream.poll_ahead(context);
         }
         if up.shut && down.shut {
             return Poll::Ready(Ok(Ended::Both));
         }
-        if up.shut && client.stream.poll_gone(context).is_ready() {
+        if !up.reads && client.stream.poll_idle(context).is_ready() {
             reset = true;
             return Poll::Ready(Ok(Ended::Client));
         }
-        // All that it had to say has been passed on, and wants to arrive: a server of HTTP/2 that waits for no more ends its
-        // stream so (RFC 9113 §8.1).
-        if down.shut && server.stream.poll_gone(context).is_ready() {
+        // A server of HTTP/2 that has said all and waits for no more ends its stream so (RFC 9113 §8.1): what it said wants to
+        // arrive first.
+        if !down.reads && server.stream.poll_idle(context).is_ready() && down.shut {
             return Poll::Ready(Ok(Ended::Both));
         }
         let now = (up.passed, down.passed, client.output.total(), server.output.total(), up.shut, down.shut);
@@ -264,7 +246,7 @@ fn begin<S: AsyncWrite + Unpin>(
 
 impl Way {
     fn new(pending: BytesMut) -> Self {
-        Self { pending, splice: None, ended: false, shut: false, flushed: true, passed: 0 }
+        Self { pending, splice: None, reads: false, ended: false, shut: false, flushed: true, passed: 0 }
     }
 
     /// Passes on what can be. A client that was told that the server has ended (`told_all`) may leave without a word,
@@ -280,12 +262,10 @@ impl Way {
         R: AsyncRead + Plain + Unpin,
         W: AsyncWrite + Plain + Unpin,
     {
+        self.reads = false;
         while !self.shut {
             match self.write(to, context) {
-                Poll::Pending => {
-                    from.poll_ahead(context);
-                    return Ok(());
-                }
+                Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => return Err(Broken::by(false)(error)),
                 Poll::Ready(Ok(())) => {}
             }
@@ -321,6 +301,7 @@ impl Way {
             });
             match read {
                 Poll::Pending => {
+                    self.reads = true;
                     return match self.write(to, context) {
                         Poll::Ready(Err(error)) => Err(Broken::by(false)(error)),
                         _ => Ok(()),

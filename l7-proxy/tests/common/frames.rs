@@ -143,6 +143,29 @@ impl Frames {
         frames
     }
 
+    /// A server's side of a connection, which has said its settings.
+    pub(crate) fn answer(client: &Client) -> Self {
+        let mut client = Client::of(client.stream.try_clone().unwrap());
+        assert_eq!(client.exactly(PREFACE.len()), PREFACE);
+        client.send(&frame(SETTINGS, 0, 0, &[]));
+        Self(client)
+    }
+
+    /// The next frame that is for a stream, at a server's side; the others are acknowledged.
+    pub(crate) fn next_of_stream(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        loop {
+            match self.next()? {
+                (SETTINGS | PING, ACK, ..) => {}
+                (kind @ (SETTINGS | PING), _, _, payload) => {
+                    let payload = if kind == PING { payload } else { Vec::new() };
+                    self.0.send(&frame(kind, ACK, 0, &payload));
+                }
+                (_, _, 0, _) => {}
+                of_stream => return Some(of_stream),
+            }
+        }
+    }
+
     /// The next frame: type, flags, stream, payload; none at the end.
     pub(crate) fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let head = self.0.at_most(9)?;

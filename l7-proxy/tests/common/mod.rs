@@ -5,6 +5,7 @@
 pub(crate) mod frames;
 pub(crate) mod logged;
 pub(crate) mod looked_after;
+pub(crate) mod server2;
 pub(crate) mod tls;
 
 use std::{
@@ -283,6 +284,19 @@ impl Server {
     pub(crate) fn count(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+}
+
+/// The answer that opens the WebSocket a request asks for (RFC 6455 §4.2.2), with more lines, each with its end.
+pub(crate) fn opens_websocket(request: &str, more: &str) -> String {
+    let key = header(request, "sec-websocket-key").expect("a key");
+    let sha1 = &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
+    let digest =
+        aws_lc_rs::digest::digest(sha1, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let accept = l7_proxy::wire::base64(digest.as_ref());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n{more}\r\n"
+    )
 }
 
 /// The next request with its body as it came; none when the client ends the connection.

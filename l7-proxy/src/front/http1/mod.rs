@@ -20,7 +20,7 @@ use crate::{
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},
     state::{By, Refusal},
-    tcp::{Party, Times, relay},
+    tcp::{Ended, Party, Times, relay},
     wire::{Answer, Body, Fault, Framing, Method, Request, Version},
 };
 
@@ -350,7 +350,8 @@ impl Session {
         let (request, pool, sent) = (Some(Asked::of(intent)), Some(pool), passed.down);
         Over { door, service, client, request, malformed: None, pool, report: &report, status, sent }.tell();
         self.under_way = None;
-        Next::Drop
+        // Where the server had no more to say, the client may still be speaking: what it was told last is to arrive.
+        if ended == Ended::Both { Next::Close } else { Next::Drop }
     }
 
     fn log(

@@ -100,9 +100,10 @@ impl Side for H1 {
         }
     }
 
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let room = if self.body.is_done() { ROOM_HEAD } else { MOST_AHEAD };
         while !self.ended && self.input.len() < MOST_AHEAD {
-            match fill(&mut self.stream, &mut self.input, ROOM_HEAD, context) {
+            match fill(&mut self.stream, &mut self.input, room, context) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(_)) => {}

@@ -18,9 +18,9 @@ pub(super) struct Map(pub(super) HeaderMap);
 
 impl Sink for Map {
     fn line(&mut self, name: &[u8], value: &[u8]) {
-        // Both were read as what they are, and what was not is none.
+        // Both were read as what they are, and what was not is none. There are fewer than a map takes.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-            self.0.append(name, value);
+            let _ = self.0.try_append(name, value);
         }
     }
 }
@@ -138,7 +138,8 @@ pub(super) fn understand<'a>(
     expectation(fields)?;
     let framing = match request_framing(request)? {
         _ if upgrade.is_some() || request.method == Method::Connect => Framing::None,
-        Framing::None if !ended => Framing::Chunked,
+        // What was said to be empty is, whatever frames it comes in.
+        Framing::None if !ended && fields.first(Known::ContentLength).is_none() => Framing::Chunked,
         framing => framing,
     };
     Ok(Intent {

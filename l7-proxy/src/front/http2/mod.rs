@@ -149,7 +149,7 @@ impl Session {
         let counters = service.state.counters(self.door.worker);
         let windows = self.load.windows();
         let (mut served, mut ending, mut was_behind) = (0_u32, false, false);
-        let (mut cut, mut is_told) = (None, false);
+        let (mut cut, mut is_told, mut is_late) = (None, false, false);
         loop {
             tokio::select! {
                 biased;
@@ -194,11 +194,15 @@ impl Session {
                     };
                     served = served.saturating_add(1);
                     let most = service.limits.http2.connection_window as usize;
-                    if let Some(active) = Active::enter(&self.load, &request, most) {
+                    // Who goes on asking long after it was told that this ends may ask elsewhere.
+                    let active = if is_late { None } else { Active::enter(&self.load, &request, most) };
+                    if let Some(active) = active {
                         let (door, client) = (self.door.clone(), Arc::clone(&self.client));
                         // Boxed where it is made: it is kilobytes, and whatever takes it by value moves them.
                         tokio::spawn(Box::pin(stream::serve(door, client, request, respond, active)));
-                        deadline.set(idle);
+                        if !ending {
+                            deadline.set(idle);
+                        }
                     } else {
                         // Nothing was done for it: the client may ask again.
                         respond.send_reset(Reason::REFUSED_STREAM);
@@ -210,6 +214,7 @@ impl Session {
                     if full && !ending {
                         connection.graceful_shutdown();
                         ending = true;
+                        deadline.set(GOODBYE);
                     }
                 }
                 _ = closing.wait_for(|closing| *closing > Closing::No), if !ending => {
@@ -223,6 +228,7 @@ impl Session {
                     }
                     // Streams have timers of their own: a connection is idle when it has none.
                     if self.load.streams() > 0 {
+                        is_late = ending;
                         deadline.set(if ending { GOODBYE } else { idle });
                     } else if ending {
                         return Ok(cut);

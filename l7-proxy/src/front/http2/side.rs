@@ -40,6 +40,8 @@ pub(super) struct H2 {
     pub(super) is_head: bool,
     /// Whether an answer of 2xx would mean that a tunnel is open.
     pub(super) is_tunnel: bool,
+    /// Whether the same of CONNECT: the stream goes on behind such an answer.
+    pub(super) is_connect: bool,
     /// Whether the stream is of no more use.
     broken: bool,
     window: Window,
@@ -60,6 +62,7 @@ impl H2 {
             written: 0,
             is_head: false,
             is_tunnel: false,
+            is_connect: false,
             broken: false,
             window: Window::of_client(Arc::clone(load.windows())),
             load,
@@ -134,11 +137,8 @@ impl Side for H2 {
         })
     }
 
-    fn poll_ahead(&mut self, context: &mut Context<'_>) {
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.body.poll_ahead(context);
-    }
-
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.send {
             Some(send) => send.poll_reset(context).map(drop),
             None => self.respond.poll_reset(context).map(drop),
@@ -165,6 +165,9 @@ impl Side for H2 {
     fn head(&mut self, lines: &Lines<'_>, body: Framing) {
         let mut map = fields::Map(HeaderMap::new());
         with_date(|date| lines.write(&mut map, Some(date)));
+        if self.is_connect && matches!(lines.status(), 200..=299) {
+            return self.respond(lines.status(), map.0, false);
+        }
         let length = match (body, lines.from) {
             (Framing::Length(length), _) => Some(HeaderValue::from(length)),
             (Framing::None, From::Server(answer)) if self.is_head || lines.status() == 304 => answer

@@ -16,7 +16,7 @@ use crate::{
     server::{Connection, Pool, Slot, now},
     state::{By, Refusal},
     tcp::{Ended, Party, Times, relay},
-    wire::{Answer, Fault, Framing, Request},
+    wire::{Answer, Fault, Framing, Method, Request},
 };
 
 /// Serves a request, which is one of those under way until it ends.
@@ -89,6 +89,7 @@ impl Stream<'_> {
             }
         };
         self.side.is_tunnel = intent.upgrade.is_some();
+        self.side.is_connect = intent.method == Method::Connect;
         if intent.upgrade.is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"websocket")) {
             // RFC 9220 §3: nothing is known of what it would be towards a server.
             return Box::pin(self.own(Some(&intent), &service.pages.get(501), *b"PR")).await;
@@ -111,7 +112,7 @@ impl Stream<'_> {
     /// Passes the request to a server.
     async fn pass(mut self, pool: &Pool, intent: &Intent<'_>) {
         // What was taken back as soon as it was asked for costs no server anything ("rapid reset").
-        let is_gone = poll_fn(|context| Poll::Ready(self.side.poll_gone(context).is_ready())).await;
+        let is_gone = poll_fn(|context| Poll::Ready(self.side.poll_idle(context).is_ready())).await;
         let mut report = if is_gone {
             Report { outcome: Outcome::Gone, times: self.times, ended: *b"CC", ..Report::of_none() }
         } else {
@@ -175,7 +176,7 @@ impl Stream<'_> {
             server: None,
         };
         let has_body = !page.body.is_empty() && !matches!(page.status, 204 | 304);
-        self.side.is_tunnel = false;
+        (self.side.is_tunnel, self.side.is_connect) = (false, false);
         self.side
             .head(&lines, if has_body { Framing::Length(page.body.len() as u64) } else { Framing::None });
         if has_body {
@@ -183,7 +184,8 @@ impl Stream<'_> {
             self.side.end(None);
         }
         let flushing = poll_fn(|context| {
-            self.side.poll_ahead(context);
+            // What it has to say is of no interest, that it has gone is seen below.
+            let _ = self.side.poll_idle(context);
             self.side.poll_flush(context)
         });
         let flushed = tokio::time::timeout(self.service.timeouts.client_write.get(), flushing).await;

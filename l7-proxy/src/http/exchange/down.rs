@@ -9,10 +9,10 @@ use bytes::Buf;
 
 use super::{Down, ENOUGH, End, Failure, MOST_INFORMATIONAL, Running, Up};
 use crate::{
-    http::{From, Lines, Side, keeps_alive},
+    http::{From, Lines, Side, handshake, keeps_alive},
     io::fill,
     server::Connection,
-    wire::{Body, Fault, Fields, Framing, Known, Method, Piece, Scan, answer_framing},
+    wire::{Body, Fault, Fields, Framing, Known, Method, Piece, Scan, Version, answer_framing},
 };
 
 /// Room that is made for what is read at once: of heads, and of bodies that are longer. What a client does not take stays here:
@@ -116,8 +116,10 @@ impl<S: Side> Running<'_, S> {
         let x = &mut self.x;
         x.answer.parse(&x.connection.input[..end], &x.service.head)?;
         let status = x.answer.status;
-        let set_cookie =
-            x.cookie.filter(|_| status >= 200).map(|(line, value)| line.set(value, x.client.secure));
+        let set_cookie = x
+            .cookie
+            .filter(|_| status == 101 || status >= 200)
+            .map(|(line, value)| line.set(value, x.client.secure));
         let lines = Lines {
             from: From::Server(x.answer),
             service: x.service,
@@ -129,6 +131,9 @@ impl<S: Side> Running<'_, S> {
         if status == 101 {
             // Nobody may switch before it has the whole request, or without having been asked (RFC 9110 §7.8).
             if x.intent.upgrade.is_none() || !matches!(self.up, Up::Done) {
+                return Err(Fault::StartLine);
+            }
+            if x.intent.version == Version::V2 && !handshake::opens(x.answer, x.intent.asked.fields) {
                 return Err(Fault::StartLine);
             }
             x.told.status = 101;

@@ -174,6 +174,8 @@ pub struct Told {
     pub head_at: Option<Instant>,
     /// Bytes of the request's body that came.
     pub received: u64,
+    /// Whether any of it came, if only trailers: it cannot be sent again.
+    pub taken: bool,
 }
 
 impl<S: Side> Exchange<'_, S> {
@@ -189,6 +191,7 @@ impl<S: Side> Exchange<'_, S> {
         let mut running = Running {
             x: self,
             up,
+            asks: false,
             down: Down::Head(Scan::default()),
             phase: None,
             server_keeps: true,
@@ -217,6 +220,8 @@ impl<S: Side> Exchange<'_, S> {
 struct Running<'a, S> {
     x: Exchange<'a, S>,
     up: Up,
+    /// Whether the client's side will tell when more of the body comes.
+    asks: bool,
     down: Down,
     phase: Option<Phase>,
     server_keeps: bool,
@@ -238,7 +243,7 @@ impl<S: Side> Running<'_, S> {
                 break;
             }
         }
-        if self.up == Up::Done && self.x.side.poll_gone(context).is_ready() {
+        if !self.asks && self.x.side.poll_idle(context).is_ready() {
             return Poll::Ready(self.failure(Failure::ClientGone));
         }
         let phase = self.phase();
@@ -262,7 +267,13 @@ impl<S: Side> Running<'_, S> {
             (Down::Flush, _) => Phase::ClientWrite,
             _ if self.x.side.waiting() > 0 => Phase::ClientWrite,
             (Down::Body(_), _) => Phase::ResponseBody,
-            (Down::Head(_), Up::Body) if self.x.connection.output.is_empty() => Phase::RequestBody,
+            // Who waits for leave to send is not late with it.
+            (Down::Head(_), Up::Body)
+                if self.x.connection.output.is_empty()
+                    && (!self.x.intent.waits || self.informational > 0 || self.x.told.taken) =>
+            {
+                Phase::RequestBody
+            }
             (Down::Head(_), _) => Phase::Response,
         }
     }

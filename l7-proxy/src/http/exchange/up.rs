@@ -13,14 +13,15 @@ impl<S: Side> Running<'_, S> {
     /// Passes on what can be of the request; whether anything could.
     pub(super) fn request(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        if self.up == Up::Off {
-            self.x.side.poll_ahead(context);
-        }
+        self.asks = false;
         while matches!(self.up, Up::Body | Up::Flush) {
             // The head and what is there of the body go out in one write.
             while self.up == Up::Body && self.x.connection.output.waiting() < ENOUGH {
                 match self.x.side.poll_piece(context) {
-                    Poll::Pending => break,
+                    Poll::Pending => {
+                        self.asks = true;
+                        break;
+                    }
                     Poll::Ready(Ok(piece)) => self.put_piece(piece)?,
                     Poll::Ready(Err(SideFault::Gone)) => return Err(self.failure(Failure::ClientGone)),
                     Poll::Ready(Err(SideFault::Fault(fault))) => {
@@ -38,12 +39,7 @@ impl<S: Side> Running<'_, S> {
             }
             let Connection { stream, output, .. } = &mut *self.x.connection;
             match output.poll_flush(stream, context) {
-                Poll::Pending => {
-                    if self.up == Up::Body {
-                        self.x.side.poll_ahead(context);
-                    }
-                    break;
-                }
+                Poll::Pending => break,
                 Poll::Ready(Ok(())) => moved = true,
                 Poll::Ready(Err(_)) => {
                     self.up = Up::Off;
@@ -59,6 +55,7 @@ impl<S: Side> Running<'_, S> {
     fn put_piece(&mut self, piece: Piece) -> Result<(), End> {
         let chunked = matches!(self.x.intent.framing, Framing::Chunked | Framing::UntilClose);
         let output = &mut self.x.connection.output;
+        self.x.told.taken |= !matches!(piece, Piece::End);
         match piece {
             Piece::Data(data) => {
                 self.x.told.received += data.len() as u64;

@@ -11,9 +11,9 @@ use http::Response;
 
 use super::{Down, ENOUGH, End, Failure, Running, Up, head};
 use crate::{
-    http::{From, Lines, MOST_INFORMATIONAL, Side},
+    http::{From, Lines, MOST_INFORMATIONAL, Side, handshake},
     io::Inbox,
-    wire::{Fault, Framing, Known, Sink, answer_framing, base64},
+    wire::{Fault, Framing, HeadLimits, Method, answer_framing},
 };
 
 /// The lines of an answer, while the client's side is put to.
@@ -35,7 +35,12 @@ impl<S: Side> Running<'_, S> {
     pub(super) fn answer(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
         loop {
-            let enough = self.x.side.waiting() >= ENOUGH || matches!(self.down, Down::Flush);
+            // Heads are in no window: all that come are taken, and few may.
+            let enough = match self.down {
+                Down::Head(_) => false,
+                Down::Body(_) => self.x.side.waiting() >= ENOUGH,
+                Down::Flush => true,
+            };
             if !enough && self.take_answer(context)? {
                 moved = true;
                 continue;
@@ -74,7 +79,7 @@ impl<S: Side> Running<'_, S> {
                     if self.informational > MOST_INFORMATIONAL || early.status() == 101 {
                         return Err(self.failure(Failure::ServerFault(Fault::StartLine)));
                     }
-                    head::answer(&early, self.x.answer);
+                    self.take_head(&early)?;
                     let x = &mut self.x;
                     x.side.informational(&lines!(x, None));
                     return Ok(true);
@@ -120,9 +125,17 @@ impl<S: Side> Running<'_, S> {
         }
     }
 
+    /// Takes a head over. All heads of an answer together are no larger than one may be.
+    fn take_head(&mut self, response: &Response<impl Sized>) -> Result<(), End> {
+        let limits = HeadLimits { bytes: self.room_for_heads, ..self.x.service.head };
+        let taken = head::answer(response, self.x.answer, &limits);
+        self.room_for_heads -= taken.map_err(|fault| self.failure(Failure::ServerFault(fault)))?;
+        Ok(())
+    }
+
     /// The head of the final answer has come.
     fn head(&mut self, response: Response<RecvStream>) -> Result<bool, End> {
-        head::answer(&response, self.x.answer);
+        self.take_head(&response)?;
         let status = self.x.answer.status;
         let body = response.into_body();
         let x = &mut self.x;
@@ -130,10 +143,10 @@ impl<S: Side> Running<'_, S> {
         x.told.head_at = Some(Instant::now());
         let set_cookie = x.cookie.map(|(line, value)| line.set(value, x.client.secure));
         if self.tunnel && (200..300).contains(&status) {
-            if x.intent.upgrade.is_some() {
+            if x.intent.method != Method::Connect {
                 // A client of HTTP/1.1 is told in its own words (RFC 6455 §4.2.2).
                 x.told.status = 101;
-                shake_hands(x.answer, x.intent.asked.fields);
+                handshake::shake_hands(x.answer, x.intent.asked.fields);
                 x.side.switched(&lines!(x, set_cookie.as_deref()), x.answer);
             } else {
                 x.side.head(&lines!(x, set_cookie.as_deref()), Framing::None);
@@ -159,27 +172,5 @@ impl<S: Side> Running<'_, S> {
             Down::Body(Inbox::new(body))
         };
         Ok(true)
-    }
-}
-
-/// Makes of an answer that opens a tunnel the one by which HTTP/1.1 does.
-fn shake_hands(answer: &mut crate::wire::Answer, asked: &crate::wire::Fields) {
-    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let lines: Vec<(Vec<u8>, Vec<u8>)> = answer
-        .fields
-        .iter()
-        .filter(|(known, ..)| *known != Known::ContentLength)
-        .map(|(_, name, value)| (name.to_vec(), value.to_vec()))
-        .collect();
-    answer.begin(101);
-    answer.fields.line(b"Upgrade", b"websocket");
-    answer.fields.line(b"Connection", b"Upgrade");
-    for (name, value) in lines {
-        answer.fields.line(&name, &value);
-    }
-    if let Some(key) = asked.named(b"sec-websocket-key").next() {
-        let digest =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
-        answer.fields.line(b"Sec-WebSocket-Accept", base64(digest.as_ref()).as_bytes());
     }
 }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 
 use crate::{
     http::Intent,
-    wire::{Answer, Fields, HeadLimits, Known, Method, Request as Head, Sink},
+    wire::{Answer, Fault, Fields, HeadLimits, Known, Method, Request as Head, Sink},
 };
 
 /// A head that was written for a server of HTTP/1.1, as a request of HTTP/2: what is said to all servers is said
@@ -14,8 +14,7 @@ pub(super) fn request(text: &[u8], intent: &Intent<'_>, secure: bool, tunnel: bo
     let mut head = Head::default();
     head.parse(text, &HeadLimits { bytes: usize::MAX, lines: usize::MAX, target: usize::MAX }).ok()?;
     let authority = head.fields.first(Known::Host)?;
-    let connects = intent.method == Method::Connect && intent.upgrade.is_none();
-    let uri = if connects {
+    let uri = if intent.method == Method::Connect {
         Uri::try_from(head.target()).ok()?
     } else {
         let scheme = if secure { "https" } else { "http" };
@@ -35,9 +34,8 @@ pub(super) fn request(text: &[u8], intent: &Intent<'_>, secure: bool, tunnel: bo
         if known == Known::Host || known.is_hop_by_hop() || is_key {
             continue;
         }
-        request
-            .headers_mut()
-            .append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+        let (name, value) = (HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+        request.headers_mut().try_append(name, value).ok()?;
     }
     if intent.takes_trailers {
         request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
@@ -45,13 +43,26 @@ pub(super) fn request(text: &[u8], intent: &Intent<'_>, secure: bool, tunnel: bo
     Some(request)
 }
 
-/// Takes the head of an answer over.
-pub(super) fn answer(response: &Response<impl Sized>, answer: &mut Answer) {
+/// Takes the head of an answer over; gives how many bytes its lines have.
+///
+/// # Errors
+/// Where it is larger than the head of an answer may be.
+pub(super) fn answer(
+    response: &Response<impl Sized>,
+    answer: &mut Answer,
+    limits: &HeadLimits,
+) -> Result<usize, Fault> {
+    let headers = response.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > limits.lines || bytes > limits.bytes {
+        return Err(Fault::HeadTooLarge);
+    }
     answer.begin(response.status().as_u16());
-    for (name, value) in response.headers() {
+    for (name, value) in headers {
         // Blanks around a value are not allowed (RFC 9113 §8.2.1); clients are not to suffer from them.
         answer.fields.line(name.as_str().as_bytes(), value.as_bytes().trim_ascii());
     }
+    Ok(bytes)
 }
 
 /// Lines after a body, as the h2 crate takes them; none where none may be there.
@@ -61,7 +72,7 @@ pub(super) fn trailers(fields: &Fields) -> HeaderMap {
         if crate::http::may_trail(known, name)
             && let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
         {
-            map.append(name, value);
+            let _ = map.try_append(name, value);
         }
     }
     map

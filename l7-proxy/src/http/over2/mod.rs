@@ -63,6 +63,8 @@ struct Running<'a, S> {
     send: SendStream<Bytes>,
     window: Window,
     up: Up,
+    /// Whether the client's side will tell when more of the body comes.
+    asks: bool,
     /// What came of the body and was not sent.
     pending: Bytes,
     down: Down,
@@ -71,6 +73,8 @@ struct Running<'a, S> {
     /// Whether the stream is to become a tunnel.
     tunnel: bool,
     informational: u32,
+    /// Bytes that heads of the answer may still have.
+    room_for_heads: usize,
     sent: u64,
     phase: Option<Phase>,
 }
@@ -80,26 +84,15 @@ impl<S: Side> Over2<'_, S> {
     /// stream has become a tunnel, it is given back.
     pub(super) async fn run(
         self,
-        requests: SendRequest<Bytes>,
+        mut requests: SendRequest<Bytes>,
         text: &[u8],
         secure: bool,
         tunnel: bool,
     ) -> (End, Option<Channel>) {
         let halted = self.live.until_halted(self.worker);
         let mut halted = std::pin::pin!(halted);
-        let timeout = self.service.timeouts.response.get();
         let Some(request) = head::request(text, self.intent, secure, tunnel) else {
             return (End::Failed(Failure::ClientFault(Fault::Target)), None);
-        };
-        let mut ready = std::pin::pin!(requests.ready());
-        let opened = poll_fn(|context| {
-            self.side.poll_ahead(context);
-            ready.as_mut().poll(context)
-        });
-        let opened = tokio::time::timeout(timeout, opened).await;
-        let Ok(Ok(mut requests)) = opened else {
-            let failure = if opened.is_err() { Failure::ServerSlow } else { Failure::ServerGone };
-            return (End::Failed(failure), None);
         };
         let tunnel = tunnel || self.intent.method == Method::Connect;
         let ended = self.intent.framing == Framing::None && !tunnel;
@@ -109,6 +102,8 @@ impl<S: Side> Over2<'_, S> {
         // From here on the server may have it, unless it says that it has not.
         self.told.sent = true;
         let mut running = Running {
+            asks: false,
+            room_for_heads: self.service.head.bytes,
             up: if self.intent.framing == Framing::None { Up::Done } else { Up::Body },
             x: self,
             send,
@@ -153,7 +148,7 @@ impl<S: Side> Running<'_, S> {
                 break;
             }
         }
-        if matches!(self.up, Up::Done) && self.x.side.poll_gone(context).is_ready() {
+        if !self.asks && self.x.side.poll_idle(context).is_ready() {
             return Poll::Ready(self.failure(Failure::ClientGone));
         }
         let phase = self.phase();
@@ -176,7 +171,13 @@ impl<S: Side> Running<'_, S> {
             (Down::Flush, _) => Phase::ClientWrite,
             _ if self.x.side.waiting() > 0 => Phase::ClientWrite,
             (Down::Body(_), _) => Phase::ResponseBody,
-            (Down::Head(_), Up::Body) if self.pending.is_empty() => Phase::RequestBody,
+            // Who waits for leave to send is not late with it.
+            (Down::Head(_), Up::Body)
+                if self.pending.is_empty()
+                    && (!self.x.intent.waits || self.informational > 0 || self.x.told.taken) =>
+            {
+                Phase::RequestBody
+            }
             (Down::Head(_), _) => Phase::Response,
         }
     }
@@ -193,6 +194,9 @@ impl<S: Side> Running<'_, S> {
                 || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR)));
         if is_untouched && matches!(self.down, Down::Head(_)) {
             self.x.told.sent = false;
+        } else if error.is_remote() && error.is_reset() {
+            // It was looked at, and this is what came of it.
+            self.x.told.answered = true;
         }
         self.failure(Failure::ServerGone)
     }

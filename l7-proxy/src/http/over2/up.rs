@@ -17,17 +17,11 @@ impl<S: Side> Running<'_, S> {
     /// Passes on what can be of the request; whether anything could.
     pub(super) fn request(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        // Of a tunnel that is not open yet as well.
-        if matches!(self.up, Up::Off) || self.tunnel {
-            self.x.side.poll_ahead(context);
-        }
+        self.asks = false;
         while matches!(self.up, Up::Body) {
             if !self.pending.is_empty() {
                 match self.send(context) {
-                    Poll::Pending => {
-                        self.x.side.poll_ahead(context);
-                        break;
-                    }
+                    Poll::Pending => break,
                     Poll::Ready(taken) => {
                         moved = true;
                         if !taken {
@@ -38,7 +32,10 @@ impl<S: Side> Running<'_, S> {
                 continue;
             }
             match self.x.side.poll_piece(context) {
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.asks = true;
+                    break;
+                }
                 Poll::Ready(Ok(piece)) => self.take(piece)?,
                 Poll::Ready(Err(SideFault::Gone)) => return Err(self.failure(Failure::ClientGone)),
                 Poll::Ready(Err(SideFault::Fault(fault))) => {
@@ -62,6 +59,7 @@ impl<S: Side> Running<'_, S> {
     }
 
     fn take(&mut self, piece: Piece) -> Result<(), End> {
+        self.x.told.taken |= !matches!(piece, Piece::End);
         let sent = match piece {
             Piece::Data(data) => {
                 self.x.told.received += data.len() as u64;
