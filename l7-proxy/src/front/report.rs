@@ -50,6 +50,7 @@ impl Over<'_> {
                 sent: self.sent,
                 retries: self.report.retries,
                 times: self.report.times,
+                took: self.report.times.start.elapsed(),
                 ended: self.report.ended,
             },
         );

@@ -26,7 +26,7 @@ pub use side::{Side, SideFault};
 
 use std::{
     cell::{Cell, RefCell},
-    time::{Duration, Instant, SystemTime},
+    time::SystemTime,
 };
 
 use crate::wire::Version;
@@ -44,13 +44,13 @@ pub fn via_of(version: Version) -> &'static [u8] {
 /// The current date as `Date` has it, made once a second.
 pub fn with_date<T>(use_it: impl FnOnce(&[u8]) -> T) -> T {
     thread_local! {
-        static DATE: RefCell<(Option<Instant>, String)> = const { RefCell::new((None, String::new())) };
+        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
     DATE.with_borrow_mut(|(made, text)| {
-        let now = Instant::now();
-        if made.is_none_or(|made| now.duration_since(made) >= Duration::from_millis(500)) {
+        let now = crate::server::now();
+        if now - *made >= 500 {
             *text = httpdate::fmt_http_date(SystemTime::now());
-            *made = Some(now);
+            *made = now;
         }
         use_it(text.as_bytes())
     })

@@ -35,6 +35,8 @@ pub struct Job<'a, S> {
     pub answer: &'a mut Answer,
     /// The timer of the client's connection.
     pub deadline: &'a mut Deadline,
+    /// When it began.
+    pub times: Stopwatch,
 }
 
 /// What became of it.
@@ -74,13 +76,13 @@ pub struct Report {
 
 /// Passes a request to a server and its answer to the client.
 pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
-    let Job { side, intent, client, service, pool, worker, answer, deadline } = job;
+    let Job { side, intent, client, service, pool, worker, answer, deadline, times } = job;
     let mut report = Report {
         outcome: Outcome::Status(503),
         server: None,
         retries: 0,
         told: Told::default(),
-        times: Stopwatch::start(),
+        times,
         ended: *b"--",
     };
     let kept = service.state.server_of(service.persistence.as_ref(), &pool.name, client.ip(), now());
@@ -319,17 +321,10 @@ fn ended(end: End) -> [u8; 2] {
 }
 
 impl Report {
-    /// Of a request that no server was asked for.
+    /// Of a request that began then, and that no server was asked for.
     #[must_use]
-    pub fn of_none() -> Self {
-        Self {
-            outcome: Outcome::Gone,
-            server: None,
-            retries: 0,
-            told: Told::default(),
-            times: Stopwatch::start(),
-            ended: *b"--",
-        }
+    pub fn of_none(times: Stopwatch) -> Self {
+        Self { outcome: Outcome::Gone, server: None, retries: 0, told: Told::default(), times, ended: *b"--" }
     }
 
     /// The same, or that an operator has ended the client's connection: it gets nothing more, no answer of ours either.

@@ -17,9 +17,10 @@ use http::HeaderMap;
 const SMALL: usize = 4 * 1024;
 
 /// The receiving side of a stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inbox {
-    body: RecvStream,
+    /// None where it was taken.
+    body: Option<RecvStream>,
     /// What was taken before anybody wanted it, and the last of it, which grows.
     ahead: VecDeque<Bytes>,
     last: BytesMut,
@@ -28,12 +29,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// A stream whose head has come.
+    /// A stream whose head has come; `ended` where nothing else will, not even trailers.
     #[must_use]
-    pub fn new(body: RecvStream) -> Self {
+    pub fn new(body: RecvStream, ended: bool) -> Self {
         // Most requests have no body: nobody is asked for it again.
-        let end = body.is_end_stream().then_some(Ok(()));
-        Self { body, ahead: VecDeque::new(), last: BytesMut::new(), end }
+        let end = ended.then_some(Ok(()));
+        Self { body: Some(body), ahead: VecDeque::new(), last: BytesMut::new(), end }
     }
 
     /// The next bytes; none at the end. The other side may send as many again.
@@ -45,7 +46,7 @@ impl Inbox {
         } else {
             let next = match self.end.take() {
                 Some(end) => end.err().map(Err),
-                None => ready!(self.body.poll_data(context)),
+                None => ready!(self.poll_next(context)),
             };
             match next {
                 Some(Ok(data)) => data,
@@ -53,14 +54,20 @@ impl Inbox {
             }
         };
         // What is taken is passed on, or waits to be.
-        let _ = self.body.flow_control().release_capacity(data.len());
+        if let Some(body) = &mut self.body {
+            let _ = body.flow_control().release_capacity(data.len());
+        }
         Poll::Ready(Some(Ok(data)))
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        self.body.as_mut().map_or(Poll::Ready(None), |body| body.poll_data(context))
     }
 
     /// Takes what has come, while nobody wants it. The other side may send no more for that.
     pub fn poll_ahead(&mut self, context: &mut Context<'_>) {
         while self.end.is_none() {
-            match self.body.poll_data(context) {
+            match self.poll_next(context) {
                 Poll::Pending => return,
                 Poll::Ready(Some(Ok(data))) => self.keep(data),
                 Poll::Ready(Some(Err(error))) => self.end = Some(Err(error)),
@@ -84,6 +91,6 @@ impl Inbox {
 
     /// The trailers, behind the end.
     pub fn poll_trailers(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
-        self.body.poll_trailers(context)
+        self.body.as_mut().map_or(Poll::Ready(Ok(None)), |body| body.poll_trailers(context))
     }
 }

@@ -81,6 +81,8 @@ pub struct Record<'a> {
     pub retries: u8,
     /// When things happened.
     pub times: Stopwatch,
+    /// How long it took altogether.
+    pub took: Duration,
     /// How it ended: two letters as HAProxy has them, who ended it (`C`lient, `S`erver, `P`roxy, `-` nobody)
     /// and in which phase (`R`equest, `Q`ueue, `C`onnect, `H`ead, `D`ata, `-` none).
     pub ended: [u8; 2],
@@ -90,7 +92,7 @@ impl Record<'_> {
     /// When it began, on the wall.
     pub(super) fn began(&self) -> SystemTime {
         let now = SystemTime::now();
-        now.checked_sub(self.times.start.elapsed()).unwrap_or(now)
+        now.checked_sub(self.took).unwrap_or(now)
     }
 
     /// Milliseconds until a server was reached, until it answered, and altogether.
@@ -101,12 +103,6 @@ impl Record<'_> {
             .times
             .answered
             .map(|answered| since(self.times.reached.unwrap_or(self.times.start), answered));
-        (reached, answered, self.times.start.elapsed().as_millis())
-    }
-
-    /// How long it took altogether.
-    #[must_use]
-    pub fn whole(&self) -> Duration {
-        self.times.start.elapsed()
+        (reached, answered, self.took.as_millis())
     }
 }

@@ -17,11 +17,20 @@ pub use live::{Live, Slot};
 pub use pool::{Ends, NoPlace, Pool, Server, Way};
 
 /// Milliseconds on a clock that only this process knows; what [`Live`] reckons in. It began long before the process did, so
-/// that what others remember of former times has a place on it.
+/// that what others remember of former times has a place on it. It is read again and again for each request, and therefore as
+/// coarse as the kernel's ticks are.
 #[must_use]
 pub fn now() -> u64 {
-    use std::{sync::LazyLock, time::Instant};
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    use std::sync::LazyLock;
+
+    use nix::time::{ClockId, clock_gettime};
+    static START: LazyLock<u64> = LazyLock::new(ticks);
     const BEFORE: u64 = 400 * 86_400_000;
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(BEFORE)
+    fn ticks() -> u64 {
+        // Every Linux has it. Neither number is negative, nor so large that it would not fit.
+        let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
+        time.tv_sec() as u64 * 1_000 + time.tv_nsec() as u64 / 1_000_000
+    }
+    let start = *START;
+    (ticks() - start).saturating_add(BEFORE)
 }

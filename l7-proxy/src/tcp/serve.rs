@@ -162,6 +162,7 @@ impl Connection<'_> {
                 sent: passed.down,
                 retries: self.retries,
                 times: self.times,
+                took: self.times.start.elapsed(),
                 ended,
             },
         );

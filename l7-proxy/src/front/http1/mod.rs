@@ -66,7 +66,7 @@ impl Drop for Session {
         }
         self.h1.stream.break_off();
         if let Some((times, before)) = self.under_way {
-            let report = Report { times, ended: *b"KD", ..Report::of_none() };
+            let report = Report { ended: *b"KD", ..Report::of_none(times) };
             self.log(None, None, &report, 0, before);
         }
     }
@@ -213,9 +213,9 @@ impl Session {
             worker: self.door.worker,
             answer: &mut self.answer,
             deadline: &mut self.deadline,
+            times,
         })
         .await;
-        report.times.start = times.start;
         let counters = service.state.counters(self.door.worker);
         counters.retried(u64::from(report.retries));
         let outcome = std::mem::replace(&mut report.outcome, Outcome::Gone);
@@ -269,7 +269,7 @@ impl Session {
         times: Stopwatch,
         ended: [u8; 2],
     ) -> Next {
-        let report = Report { times, ended, ..Report::of_none() };
+        let report = Report { ended, ..Report::of_none(times) };
         self.told(intent, page, &report, None).await
     }
 

@@ -51,9 +51,9 @@ pub(super) struct H2 {
 
 impl H2 {
     /// One of the streams that amount to `load`.
-    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>, load: Arc<Load>) -> Self {
+    pub(super) fn new(body: RecvStream, ended: bool, respond: SendResponse<Bytes>, load: Arc<Load>) -> Self {
         Self {
-            body: Inbox::new(body),
+            body: Inbox::new(body, ended),
             respond,
             send: None,
             pending: VecDeque::new(),
@@ -84,8 +84,9 @@ impl H2 {
     }
 
     /// The stream as a connection of another protocol, when the answer has said that it is.
-    pub(super) fn into_channel(self) -> Option<Channel> {
-        self.send.map(|send| Channel::new(self.body, send, self.window))
+    pub(super) fn take_channel(&mut self) -> Option<Channel> {
+        let send = self.send.take()?;
+        Some(Channel::new(std::mem::take(&mut self.body), send, std::mem::take(&mut self.window)))
     }
 
     /// Sends a head. A stream that is gone takes none: that is seen when it is flushed.

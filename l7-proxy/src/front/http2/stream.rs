@@ -34,19 +34,20 @@ pub(super) async fn serve(
     } else {
         Arc::new(Client { trusted, ..Client::clone(&client) })
     };
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let ended = body.is_end_stream();
-    let stream = Stream {
+    let mut stream = Stream {
         door: &door,
         service: &service,
         client: &client,
-        side: H2::new(body, respond, Arc::clone(active.load())),
+        side: H2::new(body, ended, respond, Arc::clone(active.load())),
         deadline: Deadline::default(),
         times: Stopwatch::start(),
     };
-    stream.request(parts, ended).await;
+    stream.request(&mut parts, ended).await;
 }
 
+/// What serves it. Its methods take it as it lies: it is large, and whatever takes it by value moves it.
 struct Stream<'a> {
     door: &'a Door,
     service: &'a Service,
@@ -57,16 +58,16 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    async fn request(mut self, mut parts: Parts, ended: bool) {
+    async fn request(&mut self, parts: &mut Parts, ended: bool) {
         let (service, client) = (self.service, self.client);
         let counters = service.state.counters(self.door.worker);
         self.side.is_head = parts.method == http::Method::HEAD;
         let mut head = Request::default();
-        let read = fields::read(&parts, &mut head, &service.head);
-        let malformed = read.is_err().then(|| fields::malformed(&parts).map(ToOwned::to_owned)).flatten();
+        let read = fields::read(parts, &mut head, &service.head);
+        let malformed = read.is_err().then(|| fields::malformed(parts).map(ToOwned::to_owned)).flatten();
         // They are in the head by now. What is not held twice is not held a hundred times on a connection.
         parts.headers = http::HeaderMap::new();
-        let understood = read.and_then(|()| fields::understand(&parts, &head, client.secure, ended));
+        let understood = read.and_then(|()| fields::understand(parts, &head, client.secure, ended));
         let intent = match understood {
             Ok(intent) => intent,
             Err(fault) => {
@@ -76,15 +77,15 @@ impl Stream<'_> {
                 });
                 if fault == Fault::Field {
                     self.side.refuse();
-                    let report = Report { times: self.times, ended: *b"PR", ..Report::of_none() };
+                    let report = Report { ended: *b"PR", ..Report::of_none(self.times) };
                     // The client is told nothing of it: whoever looks into it has the log.
                     let (door, pool, report, status) = (self.door, None, &report, fault.status());
-                    let (request, malformed) = (Some(fields::asked(&parts)), malformed.as_deref());
+                    let (request, malformed) = (Some(fields::asked(parts)), malformed.as_deref());
                     return Over { door, service, client, request, malformed, pool, report, status, sent: 0 }
                         .tell();
                 }
                 // A client may take its time for the answer.
-                drop((parts, head));
+                drop((std::mem::take(&mut parts.uri), head));
                 return Box::pin(self.own(None, &service.pages.get(fault.status()), *b"PR")).await;
             }
         };
@@ -110,11 +111,11 @@ impl Stream<'_> {
     }
 
     /// Passes the request to a server.
-    async fn pass(mut self, pool: &Pool, intent: &Intent<'_>) {
+    async fn pass(&mut self, pool: &Pool, intent: &Intent<'_>) {
         // What was taken back as soon as it was asked for costs no server anything ("rapid reset").
         let is_gone = poll_fn(|context| Poll::Ready(self.side.poll_idle(context).is_ready())).await;
         let mut report = if is_gone {
-            Report { outcome: Outcome::Gone, times: self.times, ended: *b"CC", ..Report::of_none() }
+            Report { ended: *b"CC", ..Report::of_none(self.times) }
         } else {
             pass(Job {
                 side: &mut self.side,
@@ -125,10 +126,10 @@ impl Stream<'_> {
                 worker: self.door.worker,
                 answer: &mut Answer::default(),
                 deadline: &mut self.deadline,
+                times: self.times,
             })
             .await
         };
-        report.times.start = self.times.start;
         let counters = self.service.state.counters(self.door.worker);
         counters.retried(u64::from(report.retries));
         match std::mem::replace(&mut report.outcome, Outcome::Gone) {
@@ -161,12 +162,12 @@ impl Stream<'_> {
     }
 
     /// Answers ourselves.
-    async fn own(self, intent: Option<&Intent<'_>>, page: &Page, ended: [u8; 2]) {
-        let report = Report { times: self.times, ended, ..Report::of_none() };
+    async fn own(&mut self, intent: Option<&Intent<'_>>, page: &Page, ended: [u8; 2]) {
+        let report = Report { ended, ..Report::of_none(self.times) };
         self.told(intent, page, &report, None).await;
     }
 
-    async fn told(mut self, intent: Option<&Intent<'_>>, page: &Page, report: &Report, pool: Option<&Pool>) {
+    async fn told(&mut self, intent: Option<&Intent<'_>>, page: &Page, report: &Report, pool: Option<&Pool>) {
         let lines = Lines {
             from: From::Page(page),
             service: self.service,
@@ -198,16 +199,16 @@ impl Stream<'_> {
 
     /// Passes on what another protocol says (RFC 8441, towards a server that speaks HTTP/1.1).
     async fn tunnel(
-        mut self,
+        &mut self,
         pool: &Pool,
         intent: &Intent<'_>,
         report: Report,
         (connection, slot): (Connection, Slot),
     ) {
-        let Stream { door, service, client, .. } = self;
+        let Stream { door, service, client, .. } = *self;
         let counters = service.state.counters(door.worker);
         counters.tunnel();
-        let Some(channel) = self.side.into_channel() else { return pool.release(slot) };
+        let Some(channel) = self.side.take_channel() else { return pool.release(slot) };
         let mut client_side = Party { stream: channel, input: BytesMut::new(), output: Out::default() };
         let mut server_side =
             Party { stream: connection.stream, input: connection.input, output: connection.output };

@@ -138,6 +138,7 @@ impl<S: Side> Running<'_, S> {
         self.take_head(&response)?;
         let status = self.x.answer.status;
         let body = response.into_body();
+        let ended = body.is_end_stream();
         let x = &mut self.x;
         x.told.status = status;
         x.told.head_at = Some(Instant::now());
@@ -151,11 +152,11 @@ impl<S: Side> Running<'_, S> {
             } else {
                 x.side.head(&lines!(x, set_cookie.as_deref()), Framing::None);
             }
-            self.down = Down::Body(Inbox::new(body));
+            self.down = Down::Body(Inbox::new(body, ended));
             return Err(End::Switched);
         }
         let framing = match answer_framing(x.intent.method, x.answer) {
-            Ok(Framing::UntilClose) if body.is_end_stream() => Framing::None,
+            Ok(Framing::UntilClose) if ended => Framing::None,
             Ok(Framing::UntilClose) => Framing::Chunked,
             Ok(framing) => framing,
             Err(fault) => return Err(self.failure(Failure::ServerFault(fault))),
@@ -169,7 +170,7 @@ impl<S: Side> Running<'_, S> {
             x.side.end(None);
             Down::Flush
         } else {
-            Down::Body(Inbox::new(body))
+            Down::Body(Inbox::new(body, ended))
         };
         Ok(true)
     }
