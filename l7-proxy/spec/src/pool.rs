@@ -131,8 +131,8 @@ impl Default for Retries {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queue {
-    /// How many may wait on each worker; further ones get 503 at once. How long is a service's
-    /// `timeouts.queue`.
+    /// How many may wait, who came first being served first; further ones get 503 at once. How long is a
+    /// service's `timeouts.queue`.
     pub length: u32,
 }
 
