@@ -344,3 +344,16 @@ fn a_body_that_is_said_to_be_empty_is_no_chunks() {
     let lines = (header(&seen, "content-length"), header(&seen, "transfer-encoding"));
     assert_eq!(lines, (Some("0"), None), "{seen}");
 }
+
+#[test]
+fn empty_frames_now_and_then_end_nothing() {
+    let server = Server::echo("a");
+    let proxy = Proxy::start(&[server.address], r#", "h2c": true"#);
+    let mut client = Frames::begin(proxy.address);
+    for stream in 0..30 {
+        let stream = 2 * stream + 1;
+        let nothing = frame(DATA, 0, stream, b"").repeat(10);
+        client.0.send(&[post(stream, &[]), nothing, frame(DATA, END_STREAM, stream, b"body")].concat());
+        client.check(Answer(stream, 200)).unwrap_or_else(|why| panic!("{stream}: {why}"));
+    }
+}

@@ -122,7 +122,7 @@ pub struct Http2Limits {
     /// Streams that we may have to reset for a client's mistakes ("made you reset"); then the connection ends.
     pub own_resets: u32,
     /// Frames in a second that carry nothing of a request or an answer (SETTINGS, PING, PRIORITY, RST_STREAM,
-    /// empty ones (of DATA a hundred in all end it), unknown ones, WINDOW_UPDATE where less than five bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
+    /// empty ones, unknown ones, WINDOW_UPDATE where less than five bytes were sent for each); then the connection ends. RST_STREAM counts as five, and so does a request that is refused
     /// for `connection_window`; SETTINGS that change the windows of all streams count as fifty.
     pub control_frames: u32,
     /// How often in a second the window of an answer or a tunnel, which the client had opened, may be closed again after less than

@@ -10,6 +10,8 @@ pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
 pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
+/// One that nobody knows: such frames are disregarded (RFC 9113 §5.5).
+pub(super) const UNKNOWN: u8 = 0xff;
 
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const ACK: u8 = 1;

@@ -10,7 +10,7 @@ use super::{
     frame::{
         ACK, BEGIN, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, Frame,
         GOAWAY, HEAD, HEADERS, PING, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, RESET, SETTINGS, STREAM_CLOSED,
-        WINDOW_UPDATE,
+        UNKNOWN, WINDOW_UPDATE,
     },
 };
 use crate::io::Watch;
@@ -112,16 +112,16 @@ impl Guard {
     }
 
     /// A frame has begun. Trailers with a pseudo-field, which must come first, lose their END_STREAM, and are then the error of
-    /// the stream that they should be (RFC 9113 §8.1). Where their `flags` have passed, they must not come whole.
-    fn frame(&mut self, frame: &Frame<'_>, flags: Option<&mut u8>) {
+    /// the stream that they should be (RFC 9113 §8.1). Where their type and flags (`head`) have passed, they must not come whole.
+    fn frame(&mut self, frame: &Frame<'_>, mut head: Option<&mut [u8; 2]>) {
         let has_ended = matches!(frame.kind, DATA | HEADERS) && frame.stream == self.ended && self.ended > 0;
         let are_trailers = frame.kind == HEADERS && !has_ended && frame.stream <= self.top;
         // Nobody needs a first frame that does not tell, unless to hide it.
         let goes_on = frame.flags & END_HEADERS == 0;
         let is_spoilt = are_trailers && begins_with_pseudo(frame.block()).unwrap_or(goes_on);
         if is_spoilt && frame.flags & END_STREAM != 0 {
-            match flags {
-                Some(flags) => *flags &= !END_STREAM,
+            match &mut head {
+                Some([_, flags]) => *flags &= !END_STREAM,
                 None => self.end(PROTOCOL_ERROR),
             }
         }
@@ -133,6 +133,14 @@ impl Guard {
         let is_new = frame.stream > self.top && frame.stream % 2 == 1;
         self.verdict = self.verdict.or_else(|| self.wrong(frame, is_new));
         self.count(frame);
+        // The h2 crate takes a hundred in the life of a connection for abuse. They are counted here, by the second.
+        let is_empty = frame.kind == DATA && frame.length == 0 && frame.flags & END_STREAM == 0;
+        if is_empty
+            && self.verdict.is_none()
+            && let Some(head) = head
+        {
+            *head = [UNKNOWN, 0];
+        }
         if !self.began {
             self.began = true;
             if frame.kind != SETTINGS || frame.flags & ACK != 0 {
@@ -295,8 +303,9 @@ impl Watch for Guard {
                 (self.begun, self.missing) = (0, needs);
                 continue;
             }
-            let flags = if taken == HEAD { before.get_mut(at - HEAD + 4) } else { None };
-            self.frame(&Frame::new(self.head, &rest[..needs]), flags);
+            let head = before.last_chunk_mut::<HEAD>().filter(|_| taken == HEAD);
+            let head = head.and_then(|head| head[3..].first_chunk_mut());
+            self.frame(&Frame::new(self.head, &rest[..needs]), head);
         }
         at
     }
