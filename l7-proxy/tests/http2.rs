@@ -255,10 +255,8 @@ fn a_websocket_that_is_refused_is_not_open() {
 fn rapid_resets_end_the_connection_and_are_counted() {
     // Trap 9.
     let server = Server::script(|client, _| drop(client.rest()));
-    let listener = common::listener();
-    let admin = listener.local_addr().unwrap();
-    drop(listener);
-    let proxy = Proxy::start_with(&[server.address], H2C, "", &format!(r#", "admin": "{admin}""#));
+    let proxy = Proxy::start_with(&[server.address], H2C, "", r#", "admin": "127.0.0.1:0""#);
+    let admin = proxy.engine().admin().unwrap();
     run(async {
         let (send, end) = connect(proxy.address).await;
         for _ in 0..5_000 {

@@ -397,8 +397,8 @@ fn a_client_has_no_more_streams_than_it_may() {
 #[test]
 fn frames_that_only_keep_us_busy_end_the_connection() {
     let server = Server::script(|client, _| drop(client.rest()));
-    let admin = common::listener().local_addr().unwrap();
-    let ways = Ways::with(&server, "", &format!(r#", "admin": "{admin}""#));
+    let ways = Ways::with(&server, "", r#", "admin": "127.0.0.1:0""#);
+    let admin = ways.plain().engine().admin().unwrap();
     let calm = Expect::Connection(&[11]);
     let flood = |begin: Vec<u8>, frame: Vec<u8>| [begin, frame.repeat(5_000)].concat();
     run(

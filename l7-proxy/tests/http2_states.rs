@@ -357,3 +357,32 @@ fn empty_frames_now_and_then_end_nothing() {
         client.check(Answer(stream, 200)).unwrap_or_else(|why| panic!("{stream}: {why}"));
     }
 }
+
+#[test]
+fn who_takes_its_time_has_all_of_what_was_asked_for_before_the_end() {
+    const BODY: usize = 60_000;
+    let server = Server::script(|client, _| {
+        while next_request(client).is_some() {
+            client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n").as_bytes());
+            client.send(&[b'x'; BODY]);
+        }
+    });
+    let limits = r#", "h2c": true, "limits": { "requests_per_connection": 120 }"#;
+    let proxy = Proxy::start(&[server.address], limits);
+    let mut client = Frames::begin(proxy.address);
+    socket2::SockRef::from(&client.0.stream).set_recv_buffer_size(64 * 1024).unwrap();
+    client.0.send(&[settings(4, 1 << 30), number(WINDOW, 0, 1 << 30)].concat());
+    client.0.send(&(0..120).flat_map(|stream| get(2 * stream + 1)).collect::<Vec<u8>>());
+    // More than sockets hold. It is said what is to be, and longer than an end takes by itself.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let (mut bytes, mut ended) = (0, 0);
+    while ended < 120 {
+        let (kind, flags, _, payload) = client.next().expect("all of it comes");
+        assert_ne!(kind, RESET);
+        if kind == DATA {
+            bytes += payload.len();
+            ended += u32::from(flags & END_STREAM);
+        }
+    }
+    assert_eq!(bytes, 120 * BODY);
+}

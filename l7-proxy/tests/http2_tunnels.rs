@@ -5,8 +5,10 @@ mod common;
 use bytes::Bytes;
 use common::{
     Client, Proxy, Server,
-    frames::{DATA, END_HEADERS, END_STREAM, Expect, Frames, HEADERS, block, frame, read_status, websocket},
-    header, next_request, opens_websocket,
+    frames::{
+        DATA, END_HEADERS, END_STREAM, Expect, Frames, HEADERS, block, field, frame, read_status, websocket,
+    },
+    header, headers, next_request, opens_websocket,
     server2::{Server2, send_all},
 };
 use http::Response;
@@ -74,6 +76,8 @@ fn a_handshake_that_the_server_has_not_understood_opens_nothing() {
     // The key is ours, so it is for us to look (RFC 6455 §4.1).
     let server = Server::script(|client, _| {
         while let Some(request) = next_request(client) {
+            // One key: who has two may go by either.
+            assert_eq!(headers(&request, "sec-websocket-key").len(), 1, "{request}");
             let right = opens_websocket(&request, "");
             let answer = match request.split(' ').nth(1).unwrap() {
                 "/accept" => right.replace("Accept: ", "Accept: x"),
@@ -92,7 +96,11 @@ fn a_handshake_that_the_server_has_not_understood_opens_nothing() {
         client.check(Expect::Answer(1, 502)).unwrap_or_else(|told| panic!("{path}: {told}"));
     }
     let mut client = Frames::begin(proxy.address);
-    client.0.send(&websocket(1, "/right"));
+    // Keys that a client makes up are not part of it (RFC 8441 §5).
+    let keys = [field("sec-websocket-key", "YQ=="), field("sec-websocket-key", "Yg==")].concat();
+    let mut right = websocket(1, "/right");
+    right[2] += keys.len() as u8;
+    client.0.send(&[right, keys].concat());
     let head = loop {
         let (kind, flags, _, payload) = client.next().expect("it is answered");
         if kind == HEADERS {

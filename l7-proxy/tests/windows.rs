@@ -35,10 +35,9 @@ fn server(bytes: usize) -> Server {
 
 /// A proxy, and where it is looked after.
 fn start(server: &Server, service: &str) -> (Proxy, SocketAddr) {
-    let listener = common::listener();
-    let admin = listener.local_addr().unwrap();
-    drop(listener);
-    (Proxy::start_with(&[server.address], service, "", &format!(r#", "admin": "{admin}""#)), admin)
+    let proxy = Proxy::start_with(&[server.address], service, "", r#", "admin": "127.0.0.1:0""#);
+    let admin = proxy.engine().admin().unwrap();
+    (proxy, admin)
 }
 
 /// How often clients were put behind others.

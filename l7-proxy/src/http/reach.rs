@@ -99,11 +99,6 @@ pub async fn reach(
         () = guest.killed() => Err(Unreached::Killed),
         () = gone => Err(Unreached::Gone { placed: placed.load(Relaxed) }),
     };
-    if let Err(Unreached::Killed | Unreached::Gone { .. }) = reached
-        && placed.load(Relaxed)
-    {
-        pool.has_room();
-    }
     reached
 }
 
@@ -140,7 +135,7 @@ async fn try_all(
             Err(error @ ConnectError::Here(_)) => return Err(Unreached::Connect(error)),
             Err(error) => error,
         };
-        pool.release(slot);
+        drop(slot);
         let live = &pool.servers[index].live;
         live.count_unreached(way.worker);
         if let Some(outliers) = &pool.outliers {

@@ -127,7 +127,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
             && !leave.requests.is_extended_connect_protocol_enabled()
         {
             way.http2 = false;
-            pool.release(slot);
+            drop(slot);
             continue;
         }
         client.guest.is_with(&server.live);
@@ -178,6 +178,9 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                 };
                 let running = exchange.run(leave.requests.clone(), &text, pool.tls.is_some(), opens);
                 let (end, channel) = Box::pin(running).await;
+                if !matches!(end, End::Complete { .. }) {
+                    leave.give_up();
+                }
                 if matches!(end, End::Failed(Failure::ServerSlow | Failure::ServerGone)) {
                     // What ails the stream may ail them all.
                     server.live.leave_link(worker, leave.number);
@@ -197,7 +200,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
             && !told.taken
             && (!told.sent || (repeats && was_used))
         {
-            pool.release(slot);
+            drop(slot);
             which = Which::Fresh;
             report.retries = report.retries.saturating_add(1);
             continue;
@@ -227,7 +230,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
         if matches!(outcome, Outcome::Answered { .. }) {
             remember(service, pool, index, client);
         }
-        pool.release(slot);
+        drop(slot);
         report.ended = ended(end);
         report.outcome = outcome;
         return report.unless_killed(client);
@@ -306,7 +309,7 @@ fn ended(end: End) -> [u8; 2] {
             Failure::ClientSlow => *b"cD",
             Failure::ServerGone => *b"SH",
             Failure::ServerFault(_) => *b"PH",
-            Failure::ServerSlow => *b"sH",
+            Failure::ServerSlow | Failure::NoLeave => *b"sH",
             Failure::Halted => *b"KH",
         },
         End::Broken(failure) => match failure {
@@ -314,7 +317,7 @@ fn ended(end: End) -> [u8; 2] {
             Failure::ClientFault(_) | Failure::TooLarge => *b"PD",
             Failure::ClientSlow => *b"cD",
             Failure::ServerGone | Failure::ServerFault(_) => *b"SD",
-            Failure::ServerSlow => *b"sD",
+            Failure::ServerSlow | Failure::NoLeave => *b"sD",
             Failure::Halted => *b"KD",
         },
     }

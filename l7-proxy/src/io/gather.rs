@@ -69,6 +69,8 @@ struct Inner<S, W> {
     behind: Option<Behind>,
     /// Whether who uses it may end what is sent.
     ends: bool,
+    /// Bytes that were written out.
+    written: u64,
 }
 
 fn lock<S, W>(inner: &Mutex<Inner<S, W>>) -> MutexGuard<'_, Inner<S, W>> {
@@ -88,6 +90,7 @@ impl<S, W> Gather<S, W> {
             is_enough: false,
             behind: None,
             ends: true,
+            written: 0,
         }));
         (Self(Arc::clone(&inner)), WriteOut(inner))
     }
@@ -111,6 +114,11 @@ impl<S, W> WriteOut<S, W> {
             None => {}
         }
         behind.is_some() && !was_behind
+    }
+
+    /// Bytes that were written out so far.
+    pub fn written(&self) -> u64 {
+        lock(&self.0).written
     }
 
     /// It is behind nobody, for it is to be read no more.
@@ -210,6 +218,7 @@ impl<S: AsyncWrite + Unpin, W> Inner<S, W> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.gathered.advance(written);
+            self.written += written as u64;
         }
         Poll::Ready(Ok(()))
     }

@@ -53,8 +53,7 @@ impl Pool {
     /// Chooses a server and takes a place there.
     pub fn choose(&self, wish: &Wish<'_>, now: u64) -> Choice {
         if let Some(kept) = self.persisting(wish) {
-            let server = &self.servers[kept];
-            return server.live.take(server.most).map_or(Choice::Full, |slot| Choice::Server(kept, slot));
+            return self.take(kept).map_or(Choice::Full, |slot| Choice::Server(kept, slot));
         }
         let mut full = false;
         // Those that were tried already, and paused ones, are better than none at all.
@@ -98,7 +97,7 @@ impl Pool {
     }
 
     /// The server that a client's cookie, or what we remember of it, names, if it may still be used.
-    fn persisting(&self, wish: &Wish<'_>) -> Option<usize> {
+    pub(super) fn persisting(&self, wish: &Wish<'_>) -> Option<usize> {
         let named = wish.cookie.and_then(|cookie| self.named_by(cookie));
         named.or(wish.server).filter(|&index| {
             let state = self.servers.get(index).map(|server| server.live.state());
@@ -145,8 +144,7 @@ impl Pool {
     fn take_first(&self, candidates: impl Iterator<Item = usize>) -> Choice {
         let mut full = false;
         for index in candidates {
-            let server = &self.servers[index];
-            if let Some(slot) = server.live.take(server.most) {
+            if let Some(slot) = self.take(index) {
                 return Choice::Server(index, slot);
             }
             full = true;

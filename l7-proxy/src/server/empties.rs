@@ -1,6 +1,7 @@
 //! Frames of nothing from servers of HTTP/2. The h2 crate ends a connection, with all its streams, when a hundred of them have come
-//! in its life; they are allowed (RFC 9113 §6.1), and some servers send one with each answer. Pure.
+//! in its life; they are allowed (RFC 9113 §6.1), and some servers send one with each answer.
 
+use super::links::Wear;
 use crate::io::Watch;
 
 /// Bytes of a frame's head (RFC 9113 §4.1), and where in it type and flags are.
@@ -14,13 +15,21 @@ const END_STREAM: u8 = 1;
 /// A type that nobody knows: such frames are disregarded (RFC 9113 §5.5).
 const UNKNOWN: u8 = 0xff;
 
-/// Makes DATA that has nothing in it, and ends nothing, a frame that is disregarded.
+/// Makes DATA that has nothing in it, and ends nothing, a frame that is disregarded. The few whose type has passed before the rest
+/// of their head came are left as they are, and wear the connection out.
 #[derive(Debug, Default)]
 pub(super) struct Empties {
+    wear: Wear,
     /// The head of a frame as far as it is there, and what is to come of its payload.
     head: [u8; HEAD],
     have: usize,
     skip: usize,
+}
+
+impl Empties {
+    pub(super) fn new(wear: Wear) -> Self {
+        Self { wear, ..Self::default() }
+    }
 }
 
 impl Watch for Empties {
@@ -41,10 +50,11 @@ impl Watch for Empties {
             let [a, b, c, kind, flags, ..] = self.head;
             self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
             let is_empty = self.skip == 0 && kind == DATA && flags & END_STREAM == 0;
-            // The few whose type has passed before the rest came are left as they are.
             if is_empty && taken >= HEAD - KIND {
                 bytes[at + KIND - HEAD] = UNKNOWN;
                 bytes[at + FLAGS - HEAD] = 0;
+            } else if is_empty {
+                self.wear.add(Wear::EMPTY);
             }
         }
         bytes.len()
@@ -90,6 +100,7 @@ mod tests {
             let differ = (0..came.len()).filter(|&at| bytes[at] != expected[at]).count();
             let is_cut = [10, 47].iter().any(|&at| (at + KIND + 1..at + HEAD).contains(&first));
             assert_eq!(differ, usize::from(is_cut), "{first}");
+            assert_eq!(empties.wear.is(), if is_cut { Wear::EMPTY } else { 0 }, "{first}");
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -29,8 +32,34 @@ pub(super) struct Link {
     requests: SendRequest<Bytes>,
     /// Shared by the requests and tunnels under way: how many there are is how many hold it.
     active: Arc<Use>,
+    wear: Wear,
     was_used: bool,
     used_at: u64,
+}
+
+/// What has happened to a connection that the h2 crate counts for all its life, and ends it for with all streams. One that is worn
+/// out gets no more requests, long before that.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wear(Arc<AtomicU32>);
+
+impl Wear {
+    /// Of an empty frame, of which it takes a hundred.
+    pub(super) const EMPTY: u32 = 64;
+    /// Of a stream that was given up: so many are remembered, and what comes late of others is a fault.
+    const GIVEN_UP: u32 = 1;
+    const MOST: u32 = 4_096;
+
+    pub(super) fn add(&self, wear: u32) {
+        self.0.fetch_add(wear, Relaxed);
+    }
+
+    pub(super) fn is(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    fn is_out(&self) -> bool {
+        self.is() >= Self::MOST
+    }
 }
 
 /// Tells who drives a connection that nobody uses it any more, by being dropped.
@@ -47,9 +76,15 @@ pub struct Leave {
     /// Whether others were made over it before.
     pub was_used: bool,
     active: Arc<Use>,
+    wear: Wear,
 }
 
 impl Leave {
+    /// The request was given up before it was answered in full.
+    pub fn give_up(&self) {
+        self.wear.add(Wear::GIVEN_UP);
+    }
+
     /// What a tunnel holds that the request has become: it counts until that is dropped.
     #[must_use]
     pub fn hold(&self) -> Arc<dyn Debug + Send + Sync> {
@@ -80,7 +115,8 @@ impl Link {
         let wrong = |error: h2::Error| ConnectError::Refused(io::Error::other(error));
         let Connection { stream, server, source, .. } = connection;
         // A server that sends without a pause takes turns with everybody else, and what is sent to it goes out together.
-        let (stream, out) = Gather::new(stream, BytesMut::new(), Empties::default());
+        let wear = Wear::default();
+        let (stream, out) = Gather::new(stream, BytesMut::new(), Empties::new(wear.clone()));
         let (requests, mut driver) = h2::client::Builder::new()
             .initial_window_size(128 * 1024)
             // Each stream has a window of its own: clients that take nothing hold up no others that share the connection.
@@ -120,7 +156,7 @@ impl Link {
         if let Some(mut ping) = ping {
             ping.ping(Ping::opaque()).await.map_err(wrong)?;
         }
-        Ok(Self { number, server, source, requests, active, was_used: false, used_at: now() })
+        Ok(Self { number, server, source, requests, active, wear, was_used: false, used_at: now() })
     }
 
     /// Leave for one more request; `None` where it takes none at the moment.
@@ -133,6 +169,7 @@ impl Link {
                 number: self.number,
                 was_used: std::mem::replace(&mut self.was_used, true),
                 active: Arc::clone(&self.active),
+                wear: self.wear.clone(),
             }
         })
     }
@@ -152,7 +189,8 @@ impl Link {
         if self.active() > 0 {
             self.used_at = now();
         }
-        !matches!(self.requests.poll_ready(&mut context), Poll::Ready(Err(_)))
+        !self.wear.is_out()
+            && !matches!(self.requests.poll_ready(&mut context), Poll::Ready(Err(_)))
             && now().saturating_sub(self.used_at) < most
     }
 }

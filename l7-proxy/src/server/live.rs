@@ -68,16 +68,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request or connection that is under way; it counts until it is dropped.
-#[derive(Debug)]
-pub struct Slot(Arc<Live>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
-    }
-}
-
 impl Live {
     /// A server of a pool, of which nothing is known but its `state`.
     #[must_use]
@@ -177,16 +167,24 @@ impl Live {
         self.total.load(Relaxed)
     }
 
-    /// Takes a place, unless `most` are taken.
-    #[must_use]
-    pub fn take(self: &Arc<Self>, most: Option<u32>) -> Option<Slot> {
-        let before = self.active.fetch_add(1, Relaxed);
-        let slot = Slot(Arc::clone(self));
-        if most.is_some_and(|most| before >= most) {
-            return None;
+    /// One more is under way, unless these are `most` by then; whether it is.
+    pub(super) fn enter(&self, most: Option<u32>) -> bool {
+        let more = |active: u32| most.is_none_or(|most| active < most).then_some(active + 1);
+        let is_in = self.active.fetch_update(SeqCst, Relaxed, more).is_ok();
+        if is_in {
+            self.count();
         }
+        is_in
+    }
+
+    /// One more got a place.
+    pub(super) fn count(&self) {
         self.total.fetch_add(1, Relaxed);
-        Some(slot)
+    }
+
+    /// One less is under way.
+    pub(super) fn leave(&self) {
+        self.active.fetch_sub(1, SeqCst);
     }
 
     /// Whether it gets nothing for having failed.
@@ -384,11 +382,11 @@ mod tests {
     #[test]
     fn places_are_counted_until_they_are_given_back() {
         let live = Arc::new(Live::new("p", "s", ServerState::Up, 1));
-        let first = live.take(Some(2)).unwrap();
-        let second = live.take(Some(2)).unwrap();
-        assert!(live.take(Some(2)).is_none());
+        assert!(live.enter(Some(2)) && live.enter(Some(2)));
+        assert!(!live.enter(Some(2)));
         assert_eq!(live.active(), 2, "a place that was not to be had is not taken");
-        drop((first, second));
+        live.leave();
+        live.leave();
         assert_eq!((live.active(), live.total()), (0, 2));
     }
 

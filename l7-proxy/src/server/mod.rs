@@ -13,8 +13,9 @@ pub mod transparent;
 pub use choose::{Choice, Wish, hash};
 pub use connection::{ConnectError, Connection, connect};
 pub use links::Leave;
-pub use live::{Live, Slot};
+pub use live::Live;
 pub use pool::{Ends, NoPlace, Pool, Server, Way};
+pub use queue::Slot;
 
 /// Milliseconds on a clock that only this process knows; what [`Live`] reckons in. It began long before the process did, so
 /// that what others remember of former times has a place on it. It is read again and again for each request, and therefore as

@@ -15,7 +15,7 @@ use super::{
     connection::{To, source_address},
     links::Link,
     now,
-    queue::Queue,
+    queue::{Queue, Seat},
     shortage,
 };
 use crate::spec::{
@@ -77,7 +77,7 @@ pub struct Pool {
     pub retries: Retries,
     /// Requests that may wait, and those that do.
     most_waiting: usize,
-    queue: Queue,
+    queue: Arc<Queue>,
     /// How long a server takes until it gets its whole share.
     pub slow_start: Option<Duration>,
     /// When one that fails is paused.
@@ -112,7 +112,7 @@ impl Pool {
             turn: AtomicUsize::new(0),
             retries: spec.retries,
             most_waiting: spec.queue.length as usize,
-            queue: Queue::default(),
+            queue: Arc::default(),
             slow_start: spec.slow_start.map(crate::spec::Span::get),
             outliers: spec.outliers,
             proxy_protocol: spec.proxy_protocol,
@@ -210,15 +210,16 @@ impl Pool {
         Ok(leave)
     }
 
-    /// Gives a place back, and tells one that waits for it.
-    pub fn release(&self, slot: Slot) {
-        drop(slot);
-        self.has_room();
-    }
-
-    /// Tells whoever waits that a place has become free.
-    pub fn has_room(&self) {
-        self.queue.offer();
+    /// A place at a server, if it has one left.
+    pub(super) fn take(&self, index: usize) -> Option<Slot> {
+        let server = &self.servers[index];
+        let seat = server.most.map(|most| Seat {
+            queue: Arc::clone(&self.queue),
+            server: index,
+            most,
+            is_for_any: !server.backup && server.weight > 0,
+        });
+        Slot::take(&server.live, seat)
     }
 
     /// A place at a server, waited for until this time where all are taken.
@@ -235,28 +236,25 @@ impl Pool {
             Choice::None => Err(NoPlace::NoServer),
             Choice::Full => Ok(None),
         };
-        if !self.queue.is_moving()
-            && let Some(place) = take()?
-        {
+        if let Some(place) = take()? {
             return Ok(place);
         }
-        let (turn, mut is_moving) = self.queue.join(self.most_waiting).ok_or(NoPlace::Queue)?;
+        let turn = self.queue.join(self.persisting(wish), wish.tried, self.most_waiting);
+        let turn = turn.ok_or(NoPlace::Queue)?;
         let until = until();
         loop {
-            // Else a place may have become free before we were in the queue, or one that nobody tells of: a server that came back.
-            if !is_moving && let Some(place) = take()? {
-                turn.used();
+            // One may have become free before we were in the queue; or it is one that nobody tells of: a server that came back.
+            if let Some(place) = take()? {
                 return Ok(place);
             }
-            if !is_moving {
-                turn.pass();
-            }
-            is_moving = false;
             let now = Instant::now();
             if now >= until {
                 return Err(NoPlace::Queue);
             }
-            let _ = tokio::time::timeout_at(until.min(now + LOOKED_AGAIN).into(), turn.offered()).await;
+            let called = tokio::time::timeout_at(until.min(now + LOOKED_AGAIN).into(), turn.called());
+            if let Ok(Some(place)) = called.await {
+                return Ok(place);
+            }
         }
     }
 }

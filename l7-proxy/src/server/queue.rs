@@ -1,43 +1,93 @@
-//! Who waits for a place at a pool's servers, in the order in which they came.
+//! Places at servers that take so much at a time, and who waits for one, in the order in which they came.
 //!
-//! A place that becomes free is offered to who has waited longest. Who cannot use it, for it is at another server than the one
-//! that has to serve, leaves it to the next, and keeps its own turn.
+//! A place that is given back goes over to who has waited longest among those who could use it: to nobody who comes meanwhile, for
+//! it is never free. Some have to be served by one server, whatever room others have: they stand in a line of their own, and
+//! nobody waits behind them for another.
 
 use std::{
     collections::BTreeMap,
     future::poll_fn,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Poll, Waker},
 };
+
+use super::{Live, now};
+use crate::spec::ServerState;
+
+/// A request or connection that is under way; it counts until it is dropped.
+#[derive(Debug)]
+pub struct Slot {
+    live: Arc<Live>,
+    /// What has to be known of it where others may wait for it.
+    seat: Option<Seat>,
+}
+
+/// A place at a server that takes so much at a time.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    /// Who waits.
+    pub(super) queue: Arc<Queue>,
+    /// Which of the pool's servers.
+    pub(super) server: usize,
+    /// How much it takes.
+    pub(super) most: u32,
+    /// Whether whoever may be served by any server may be served by it now, as far as its configuration goes.
+    pub(super) is_for_any: bool,
+}
+
+impl Slot {
+    /// A place at this server, if it has one left.
+    pub(super) fn take(live: &Arc<Live>, seat: Option<Seat>) -> Option<Self> {
+        live.enter(seat.as_ref().map(|seat| seat.most)).then(|| Self { live: Arc::clone(live), seat })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(seat) = self.seat.take() else { return self.live.leave() };
+        let queue = Arc::clone(&seat.queue);
+        if queue.length() > 0 && queue.hand_on(&self.live, &seat) {
+            return;
+        }
+        self.live.leave();
+        // Who came since then, or could not be sure to be let in here, is to look.
+        if queue.length() > 0 {
+            queue.have_looked(seat.server);
+        }
+    }
+}
 
 /// All that wait.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
-    /// How many there are, for who only wants to know whether there are any.
     length: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: BTreeMap<u64, Waker>,
+    /// By the one server that has to serve them, if there is one, and the order in which they came.
+    waiting: BTreeMap<(Option<usize>, u64), Waiting>,
     next: u64,
-    /// Who is offered a place at the moment.
-    offered: Option<u64>,
-    /// Places that have become free since that began.
-    more: u32,
 }
 
-/// A turn in the queue. Dropped, it is over.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    queue: &'a Queue,
-    number: u64,
-    /// Whether what was offered was taken.
-    is_used: bool,
+struct Waiting {
+    waker: Waker,
+    /// Servers that are not wanted, as bits.
+    tried: u64,
+    told: Option<Told>,
+}
+
+#[derive(Debug)]
+enum Told {
+    /// This place at this server is theirs.
+    Given(usize, Slot),
+    /// There may be one.
+    Look,
 }
 
 impl Queue {
@@ -46,106 +96,100 @@ impl Queue {
     }
 
     /// How many wait.
-    pub(super) fn length(&self) -> usize {
-        self.length.load(Relaxed)
+    fn length(&self) -> usize {
+        self.length.load(SeqCst)
     }
 
-    /// Whether a place is being offered, which nobody is to take who comes now.
-    pub(super) fn is_moving(&self) -> bool {
-        self.length() > 0 && self.lock().offered.is_some()
-    }
-
-    /// A turn behind everybody who waits, unless these are `most` or more; and whether a place is being offered, which this turn is
-    /// asked about as well. Otherwise, one may have become free just before.
-    pub(super) fn join(&self, most: usize) -> Option<(Turn<'_>, bool)> {
+    /// A turn behind everybody who waits, unless these are `most` or more: for a place at the `only` server that will do, or at any
+    /// but those that were `tried` (bits). A place may have become free just before, and nobody tells of that.
+    pub(super) fn join(&self, only: Option<usize>, tried: u64, most: usize) -> Option<Turn<'_>> {
         let mut inner = self.lock();
         if inner.waiting.len() >= most {
             return None;
         }
-        let number = inner.next;
+        let key = (only, inner.next);
         inner.next += 1;
-        inner.waiting.insert(number, Waker::noop().clone());
-        self.length.store(inner.waiting.len(), Relaxed);
-        Some((Turn { queue: self, number, is_used: false }, inner.offered.is_some()))
+        inner.waiting.insert(key, Waiting { waker: Waker::noop().clone(), tried, told: None });
+        self.length.store(inner.waiting.len(), SeqCst);
+        Some(Turn { queue: self, key })
     }
 
-    /// A place has become free.
-    pub(super) fn offer(&self) {
-        // Who comes just now looks for a place once it is in the queue.
-        if self.length() == 0 {
-            return;
+    /// Gives a place to who has waited longest and can use it; whether there is anybody.
+    fn hand_on(&self, live: &Arc<Live>, seat: &Seat) -> bool {
+        let state = live.state();
+        if !matches!(state, ServerState::Up | ServerState::Drain) || live.active() > seat.most {
+            return false;
         }
-        let mut inner = self.lock();
-        if inner.offered.is_some() {
-            inner.more += 1;
-        } else {
-            inner.offer_from(0);
+        let is_for_any = seat.is_for_any && state == ServerState::Up && !live.is_paused(now());
+        let told = || Told::Given(seat.server, Slot { live: Arc::clone(live), seat: Some(seat.clone()) });
+        let is_taken = self.lock().tell(seat.server, is_for_any, told);
+        if is_taken {
+            live.count();
         }
+        is_taken
+    }
+
+    /// Has who has waited longest for this server, or for any, look for a place.
+    fn have_looked(&self, server: usize) {
+        self.lock().tell(server, true, || Told::Look);
     }
 }
 
 impl Inner {
-    /// Offers a place to the first from this turn on; where there is none, the next place to the first of all.
-    fn offer_from(&mut self, number: u64) {
-        let found = self.waiting.range(number..).next().or_else(|| {
-            self.more = self.more.checked_sub(1)?;
-            self.waiting.first_key_value()
-        });
-        self.offered = found.map(|(&number, _)| number);
-        if let Some((_, waker)) = found {
-            waker.wake_by_ref();
-        } else {
-            self.more = 0;
-        }
-    }
-
-    /// A place was taken: the next one, if there is any, is for the first of all.
-    fn go_on(&mut self) {
-        self.offered = None;
-        if self.more > 0 {
-            self.more -= 1;
-            self.offer_from(0);
-        }
+    /// Tells the first of those who wait for this server, or for any if it is for them as well, and were told nothing yet.
+    fn tell(&mut self, server: usize, is_for_any: bool, told: impl FnOnce() -> Told) -> bool {
+        let line = |only: Option<usize>| self.waiting.range((only, 0)..=(only, u64::MAX));
+        let own = line(Some(server)).find(|(_, waiting)| waiting.told.is_none());
+        let any = line(None)
+            .find(|(_, waiting)| {
+                waiting.told.is_none() && waiting.tried.checked_shr(server as u32).unwrap_or(0) & 1 == 0
+            })
+            .filter(|_| is_for_any);
+        let first = [own, any].into_iter().flatten().map(|(&key, _)| key).min_by_key(|&(_, number)| number);
+        let Some(waiting) = first.and_then(|key| self.waiting.get_mut(&key)) else { return false };
+        waiting.told = Some(told());
+        waiting.waker.wake_by_ref();
+        true
     }
 }
 
+/// A turn in the queue; dropped, it is over.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    queue: &'a Queue,
+    key: (Option<usize>, u64),
+}
+
 impl Turn<'_> {
-    /// Waits until a place is offered.
-    pub(super) async fn offered(&self) {
+    /// Waits until there is a place, or may be one.
+    pub(super) async fn called(&self) -> Option<(usize, Slot)> {
         poll_fn(|context| {
             let mut inner = self.queue.lock();
-            if inner.offered == Some(self.number) {
-                return Poll::Ready(());
+            let Some(waiting) = inner.waiting.get_mut(&self.key) else { return Poll::Ready(None) };
+            match waiting.told.take() {
+                Some(Told::Given(server, slot)) => Poll::Ready(Some((server, slot))),
+                Some(Told::Look) => Poll::Ready(None),
+                None => {
+                    waiting.waker.clone_from(context.waker());
+                    Poll::Pending
+                }
             }
-            if let Some(waker) = inner.waiting.get_mut(&self.number) {
-                waker.clone_from(context.waker());
-            }
-            Poll::Pending
         })
-        .await;
-    }
-
-    /// None of the places that are free will do: they are left to the next.
-    pub(super) fn pass(&self) {
-        let mut inner = self.queue.lock();
-        if inner.offered == Some(self.number) {
-            inner.offer_from(self.number + 1);
-        }
-    }
-
-    /// A place was taken.
-    pub(super) fn used(mut self) {
-        self.is_used = true;
+        .await
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut inner = self.queue.lock();
-        inner.waiting.remove(&self.number);
-        self.queue.length.store(inner.waiting.len(), Relaxed);
-        if inner.offered == Some(self.number) {
-            if self.is_used { inner.go_on() } else { inner.offer_from(self.number + 1) }
+        let told = inner.waiting.remove(&self.key).and_then(|waiting| waiting.told);
+        self.queue.length.store(inner.waiting.len(), SeqCst);
+        drop(inner);
+        // What was for them is for the next. A place is given on by being dropped, which takes the lock.
+        match told {
+            Some(Told::Given(..)) => drop(told),
+            Some(Told::Look) => self.queue.have_looked(self.key.0.unwrap_or(usize::MAX)),
+            None => {}
         }
     }
 }
@@ -156,73 +200,104 @@ mod tests {
 
     use super::*;
 
-    fn is_offered(turn: &Turn<'_>) -> bool {
-        pin!(turn.offered()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    /// Servers that take one at a time, and who waits for them.
+    struct Servers {
+        queue: Arc<Queue>,
+        lives: Vec<Arc<Live>>,
     }
 
-    fn queue(turns: usize) -> (&'static Queue, Vec<Turn<'static>>) {
-        let queue: &Queue = Box::leak(Box::default());
-        (queue, (0..turns).map(|_| queue.join(turns).unwrap().0).collect())
-    }
-
-    #[test]
-    fn places_go_to_who_came_first() {
-        let (queue, turns) = queue(3);
-        assert!(queue.join(3).is_none(), "it is full");
-        // Two at once, and one more later.
-        queue.offer();
-        queue.offer();
-        for (number, turn) in (0..).zip(turns) {
-            if number == 2 {
-                assert!(!queue.is_moving() && !is_offered(&turn));
-                queue.offer();
-            }
-            assert!(queue.is_moving() && is_offered(&turn), "{number}");
-            turn.used();
+    impl Servers {
+        fn new(count: usize) -> Self {
+            let live = |number| Arc::new(Live::new("p", &format!("s{number}"), ServerState::Up, 1));
+            Self { queue: Arc::default(), lives: (0..count).map(live).collect() }
         }
-        assert!(!queue.is_moving());
-        assert_eq!(queue.length(), 0);
-        queue.offer();
-        assert!(!queue.is_moving(), "nobody waits");
+
+        fn take(&self, server: usize) -> Option<Slot> {
+            let seat = Seat { queue: Arc::clone(&self.queue), server, most: 1, is_for_any: server != 9 };
+            Slot::take(&self.lives[server], Some(seat))
+        }
+
+        fn join(&self, only: Option<usize>, tried: u64) -> Turn<'_> {
+            self.queue.join(only, tried, 9).unwrap()
+        }
+    }
+
+    /// What a turn is told now: a place at a server; to look; nothing.
+    fn told(turn: &Turn<'_>) -> Option<Option<Slot>> {
+        match pin!(turn.called()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(place) => Some(place.map(|(_, slot)| slot)),
+            Poll::Pending => None,
+        }
     }
 
     #[test]
-    fn who_cannot_use_a_place_leaves_it_to_the_next_and_keeps_its_turn() {
-        let (queue, turns) = queue(3);
-        queue.offer();
-        turns[0].pass();
-        assert!(is_offered(&turns[1]) && !is_offered(&turns[0]));
-        // One more becomes free meanwhile, and is for the first again, whatever comes of this one.
-        queue.offer();
-        turns[1].pass();
-        turns[2].pass();
-        assert!(is_offered(&turns[0]));
-        (0..3).for_each(|turn| turns[turn].pass());
-        assert!(!queue.is_moving(), "nobody wants it");
-        turns[1].pass();
-        assert!(!queue.is_moving(), "nothing was offered");
+    fn places_go_over_to_who_came_first() {
+        let servers = Servers::new(1);
+        let mut place = servers.take(0).unwrap();
+        let turns: Vec<_> = (0..3).map(|_| servers.join(None, 0)).collect();
+        assert!(servers.queue.join(None, 0, 3).is_none(), "it is full");
+        for (number, turn) in (0..).zip(turns) {
+            assert!(told(&turn).is_none(), "{number}");
+            drop(place);
+            assert!(servers.take(0).is_none(), "nobody gets in between");
+            place = told(&turn).unwrap().unwrap();
+        }
+        assert_eq!((servers.queue.length(), servers.lives[0].active(), servers.lives[0].total()), (0, 1, 4));
+        drop(place);
+        assert_eq!(servers.lives[0].active(), 0);
+        assert!(servers.take(0).is_some());
     }
 
     #[test]
-    fn who_leaves_leaves_what_was_offered_to_the_next() {
-        let (queue, mut turns) = queue(3);
-        queue.offer();
-        drop(turns.remove(0));
-        assert!(is_offered(&turns[0]));
-        drop(turns.remove(1));
-        assert!(is_offered(&turns[0]), "that one was behind");
-        drop(turns);
-        assert!(!queue.is_moving());
+    fn who_has_to_be_served_by_one_server_keeps_nobody_from_another() {
+        let servers = Servers::new(2);
+        let (first, second) = (servers.take(0).unwrap(), servers.take(1).unwrap());
+        let own = servers.join(Some(0), 0);
+        let other = servers.join(None, 0b10);
+        let any = servers.join(None, 0);
+        drop(second);
+        assert!(told(&own).is_none() && told(&other).is_none());
+        let second = told(&any).unwrap().unwrap();
+        drop(any);
+        drop(first);
+        let first = told(&own).unwrap().unwrap();
+        drop(own);
+        assert!(told(&other).is_none(), "that one came later");
+        drop(first);
+        assert!(told(&other).unwrap().is_some());
+        drop(second);
     }
 
     #[test]
-    fn who_comes_while_a_place_is_offered_is_told() {
-        let (queue, turns) = queue(1);
-        assert!(!queue.join(9).unwrap().1);
-        queue.offer();
-        let (last, is_moving) = queue.join(9).unwrap();
-        assert!(is_moving);
-        turns[0].pass();
-        assert!(is_offered(&last));
+    fn what_was_for_someone_who_leaves_is_for_the_next() {
+        let servers = Servers::new(1);
+        let place = servers.take(0).unwrap();
+        let (first, second) = (servers.join(None, 0), servers.join(None, 0));
+        drop(place);
+        drop(first);
+        let place = told(&second).unwrap().unwrap();
+        drop(second);
+        drop(place);
+        assert_eq!(servers.lives[0].active(), 0);
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_server_that_may_not_have_them() {
+        let servers = Servers::new(1);
+        for state in [ServerState::Down, ServerState::Halt, ServerState::Drain] {
+            let place = servers.take(0).unwrap();
+            let turns = [servers.join(None, 0), servers.join(None, 0)];
+            servers.lives[0].set_state(state, now());
+            drop(place);
+            assert_eq!(servers.lives[0].active(), 0);
+            assert!(told(&turns[0]).unwrap().is_none() && told(&turns[1]).is_none(), "the first looks");
+            servers.lives[0].set_state(ServerState::Up, now());
+        }
+        // Those who are with it go on to be served while it drains.
+        let place = servers.take(0).unwrap();
+        let own = servers.join(Some(0), 0);
+        servers.lives[0].set_state(ServerState::Drain, now());
+        drop(place);
+        assert!(told(&own).unwrap().is_some());
     }
 }

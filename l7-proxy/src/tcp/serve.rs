@@ -133,7 +133,7 @@ impl Connection<'_> {
         let told = client.guest.told(server.live.until_halted(worker));
         let (ended, passed) =
             relay(&mut client_side, &mut server_side, times, told, &mut Deadline::default()).await;
-        pool.release(reached.slot);
+        drop(reached.slot);
         if passed.reset || client.guest.is_killed() {
             client_side.stream.break_off();
             server_side.stream.break_off();

@@ -304,6 +304,11 @@ impl Ways {
         Self { plain, _secure: secure, tunnel, _folder: folder }
     }
 
+    /// The proxy without TLS.
+    pub(crate) fn plain(&self) -> &Proxy {
+        &self.plain
+    }
+
     pub(crate) fn addresses(&self) -> [(&'static str, SocketAddr); 2] {
         [("plain", self.plain.address), ("TLS", self.tunnel)]
     }

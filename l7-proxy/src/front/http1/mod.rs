@@ -338,7 +338,7 @@ impl Session {
         let times = Times { idle: service.timeouts.tunnel.get(), until: self.until };
         let told = self.client.guest.told(pool.servers[index].live.until_halted(self.door.worker));
         let (ended, passed) = relay(&mut client, &mut server, times, told, &mut self.deadline).await;
-        pool.release(slot);
+        drop(slot);
         if passed.reset || self.client.guest.is_killed() {
             client.stream.break_off();
             server.stream.break_off();

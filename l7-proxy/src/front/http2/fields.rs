@@ -48,6 +48,10 @@ pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) ->
         if is_padded(value) {
             return Err(Fault::Field);
         }
+        // The handshake with a server of HTTP/1.1 has a key; that of RFC 8441 has none, whatever a client says.
+        if websocket && name == http::header::SEC_WEBSOCKET_KEY {
+            continue;
+        }
         if name == http::header::COOKIE {
             if !cookies.is_empty() {
                 cookies.extend_from_slice(b"; ");
@@ -60,8 +64,7 @@ pub(super) fn read(parts: &Parts, request: &mut Request, limits: &HeadLimits) ->
     if !cookies.is_empty() {
         request.fields.line(b"cookie", &cookies);
     }
-    if websocket && request.fields.named(b"sec-websocket-key").next().is_none() {
-        // The handshake with a server of HTTP/1.1 has a key; that of RFC 8441 has none.
+    if websocket {
         request.fields.line(b"sec-websocket-key", websocket_key().as_bytes());
     }
     Ok(())

@@ -120,6 +120,19 @@ impl Drop for Cut<'_> {
     }
 }
 
+/// How long a number has been the same.
+#[derive(Default)]
+struct Rest(Option<(u64, Instant)>);
+
+impl Rest {
+    fn since(&mut self, number: u64) -> Duration {
+        let now = Instant::now();
+        let (_, since) =
+            *self.0.insert(self.0.filter(|&(before, _)| before == number).unwrap_or((number, now)));
+        now - since
+    }
+}
+
 /// A connection.
 struct Session {
     door: Door,
@@ -149,6 +162,7 @@ impl Session {
         let counters = service.state.counters(self.door.worker);
         let windows = self.load.windows();
         let (mut served, mut ending, mut was_behind) = (0_u32, false, false);
+        let mut rest = Rest::default();
         let (mut cut, mut is_told, mut is_late) = (None, false, false);
         loop {
             tokio::select! {
@@ -231,7 +245,13 @@ impl Session {
                         is_late = ending;
                         deadline.set(if ending { GOODBYE } else { idle });
                     } else if ending {
-                        return Ok(cut);
+                        // What they have said may not have gone out yet.
+                        let stands_still = rest.since(out.written()) >= service.timeouts.client_write.get();
+                        if !connection.has_streams() || stands_still {
+                            return Ok(cut);
+                        }
+                        is_late = true;
+                        deadline.set(GOODBYE);
                     } else {
                         connection.graceful_shutdown();
                         ending = true;

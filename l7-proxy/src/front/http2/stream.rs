@@ -208,7 +208,7 @@ impl Stream<'_> {
         let Stream { door, service, client, .. } = *self;
         let counters = service.state.counters(door.worker);
         counters.tunnel();
-        let Some(channel) = self.side.take_channel() else { return pool.release(slot) };
+        let Some(channel) = self.side.take_channel() else { return drop(slot) };
         let mut client_side = Party { stream: channel, input: BytesMut::new(), output: Out::default() };
         let mut server_side =
             Party { stream: connection.stream, input: connection.input, output: connection.output };
@@ -217,7 +217,7 @@ impl Stream<'_> {
         let told = client.guest.told(halted);
         let (ended, passed) =
             relay(&mut client_side, &mut server_side, times, told, &mut self.deadline).await;
-        pool.release(slot);
+        drop(slot);
         let killed = client.guest.is_killed();
         if passed.reset || killed {
             server_side.stream.break_off();

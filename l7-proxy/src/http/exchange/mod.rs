@@ -62,6 +62,8 @@ pub enum Failure {
     ServerFault(Fault),
     /// The server did not answer in time.
     ServerSlow,
+    /// Nor did it tell a client that waits for that to send the body (RFC 9110 §10.1.1): either may be at fault.
+    NoLeave,
     /// The server was halted, or an operator has ended the client's connection.
     Halted,
 }
@@ -76,7 +78,7 @@ impl Failure {
             Self::ClientSlow => 408,
             Self::TooLarge => 413,
             Self::ServerGone | Self::ServerFault(_) => 502,
-            Self::ServerSlow => 504,
+            Self::ServerSlow | Self::NoLeave => 504,
             Self::Halted => 503,
         }
     }
@@ -111,26 +113,37 @@ enum Down {
 pub(super) enum Phase {
     ClientWrite,
     RequestBody,
+    /// For leave to send the body.
+    Leave,
     Response,
     ResponseBody,
 }
 
 impl Phase {
+    /// While a body is to come: who waits for leave to send it is not late with it.
+    pub(super) fn of_body(waits: bool) -> Self {
+        if waits { Self::Leave } else { Self::RequestBody }
+    }
+
     /// For how long.
     pub(super) fn timeout(self, service: &Service) -> Duration {
         let timeouts = &service.timeouts;
         let timeout = match self {
             Self::ClientWrite => timeouts.client_write,
             Self::RequestBody => timeouts.request_body,
-            Self::Response => timeouts.response,
+            Self::Leave | Self::Response => timeouts.response,
             Self::ResponseBody => timeouts.response_body,
         };
         timeout.get()
     }
 
-    /// Whether it is the client that is waited for.
-    pub(super) fn is_clients(self) -> bool {
-        matches!(self, Self::ClientWrite | Self::RequestBody)
+    /// What it means that it was waited for in vain.
+    pub(super) fn failure(self) -> Failure {
+        match self {
+            Self::ClientWrite | Self::RequestBody => Failure::ClientSlow,
+            Self::Leave => Failure::NoLeave,
+            Self::Response | Self::ResponseBody => Failure::ServerSlow,
+        }
     }
 }
 
@@ -251,9 +264,7 @@ impl<S: Side> Running<'_, S> {
             self.phase = Some(phase);
             self.x.deadline.set(phase.timeout(self.x.service));
         }
-        self.x.deadline.poll(context).map(|()| {
-            self.failure(if phase.is_clients() { Failure::ClientSlow } else { Failure::ServerSlow })
-        })
+        self.x.deadline.poll(context).map(|()| self.failure(phase.failure()))
     }
 
     /// A number that changes with everything that is read or written.
@@ -267,12 +278,8 @@ impl<S: Side> Running<'_, S> {
             (Down::Flush, _) => Phase::ClientWrite,
             _ if self.x.side.waiting() > 0 => Phase::ClientWrite,
             (Down::Body(_), _) => Phase::ResponseBody,
-            // Who waits for leave to send is not late with it.
-            (Down::Head(_), Up::Body)
-                if self.x.connection.output.is_empty()
-                    && (!self.x.intent.waits || self.informational > 0 || self.x.told.taken) =>
-            {
-                Phase::RequestBody
+            (Down::Head(_), Up::Body) if self.x.connection.output.is_empty() => {
+                Phase::of_body(self.x.intent.waits && self.informational == 0 && !self.x.told.taken)
             }
             (Down::Head(_), _) => Phase::Response,
         }

@@ -156,9 +156,7 @@ impl<S: Side> Running<'_, S> {
             self.phase = Some(phase);
             self.x.deadline.set(phase.timeout(self.x.service));
         }
-        self.x.deadline.poll(context).map(|()| {
-            self.failure(if phase.is_clients() { Failure::ClientSlow } else { Failure::ServerSlow })
-        })
+        self.x.deadline.poll(context).map(|()| self.failure(phase.failure()))
     }
 
     /// A number that changes with everything that is read or written.
@@ -171,12 +169,8 @@ impl<S: Side> Running<'_, S> {
             (Down::Flush, _) => Phase::ClientWrite,
             _ if self.x.side.waiting() > 0 => Phase::ClientWrite,
             (Down::Body(_), _) => Phase::ResponseBody,
-            // Who waits for leave to send is not late with it.
-            (Down::Head(_), Up::Body)
-                if self.pending.is_empty()
-                    && (!self.x.intent.waits || self.informational > 0 || self.x.told.taken) =>
-            {
-                Phase::RequestBody
+            (Down::Head(_), Up::Body) if self.pending.is_empty() => {
+                Phase::of_body(self.x.intent.waits && self.informational == 0 && !self.x.told.taken)
             }
             (Down::Head(_), _) => Phase::Response,
         }
@@ -188,10 +182,10 @@ impl<S: Side> Running<'_, S> {
 
     /// What an error of the stream means.
     fn lost(&mut self, error: &h2::Error) -> End {
-        // RFC 9113 §8.7: it says that nothing was done with it.
-        let is_untouched = error.is_remote()
-            && (error.reason() == Some(Reason::REFUSED_STREAM)
-                || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR)));
+        // RFC 9113 §8.7: it says that nothing was done with it. Of GOAWAY only those streams are told here that come behind
+        // the last one that was looked at (§6.8), whatever it was sent for.
+        let is_untouched =
+            error.is_remote() && (error.reason() == Some(Reason::REFUSED_STREAM) || error.is_go_away());
         if is_untouched && matches!(self.down, Down::Head(_)) {
             self.x.told.sent = false;
         } else if error.is_remote() && error.is_reset() {
