@@ -446,3 +446,54 @@ fn what_a_server_has_looked_at_is_not_asked_again() {
         assert!(good.starts_with("HTTP/1.1 200 "), "{good}");
     }
 }
+
+#[test]
+fn empty_frames_of_a_server_end_nothing_however_they_are_cut() {
+    let server = Server::script(|client, _| {
+        client.stream.set_nodelay(true).unwrap();
+        let mut frames = Frames::answer(client);
+        while let Some((kind, _, stream, _)) = frames.next_of_stream() {
+            if kind != HEADERS {
+                continue;
+            }
+            frames.0.send(&frame(HEADERS, END_HEADERS, stream, &[0x88]));
+            let nothing = frame(DATA, 0, stream, b"");
+            for number in 0..300 {
+                // In between, what came is read: a PING is answered.
+                let (begin, rest) = nothing.split_at(1 + number % 8);
+                frames.0.send(&[&frame(PING, 0, 0, b"question"), begin].concat());
+                frames.check(Expect::Pong(*b"question")).unwrap();
+                frames.0.send(rest);
+            }
+            frames.0.send(&frame(DATA, END_STREAM, stream, b"ok"));
+        }
+    });
+    let proxy = Proxy::start_with(&[server.address], "", HTTP2, "");
+    let answer = proxy.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("ok"), "{answer}");
+}
+
+#[test]
+fn trailers_of_a_server_are_no_larger_than_a_head_may_be() {
+    let server = Server2::start(None, false, |request, mut respond, _| {
+        Box::pin(async move {
+            let lines = if request.uri().path() == "/large" { 80 } else { 10 };
+            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            for line in 0..lines {
+                let name = http::HeaderName::try_from(format!("x-{line}")).unwrap();
+                trailers.insert(name, "x".repeat(1_000).parse().unwrap());
+            }
+            send.send_trailers(trailers).unwrap();
+        })
+    });
+    let proxy = proxy(&server, "");
+    let ask = |path: &str| {
+        proxy.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n"))
+    };
+    let small = ask("/");
+    assert!(small.contains("\r\n0\r\n") && small.ends_with("xxx\r\n\r\n"), "{small}");
+    // Broken off, so that nobody takes it for the whole.
+    let large = ask("/large");
+    assert!(!large.contains("\r\n0\r\n"), "{large}");
+}

@@ -386,3 +386,20 @@ fn who_takes_its_time_has_all_of_what_was_asked_for_before_the_end() {
     }
     assert_eq!(bytes, 120 * BODY);
 }
+
+#[test]
+fn trailers_of_a_client_are_not_cut_short_in_silence() {
+    let server = Server::echo("a");
+    let proxy = Proxy::start(&[server.address], r#", "h2c": true"#);
+    let large = "x".repeat(15_000);
+    for (lines, expect) in [(4, Answer(1, 200)), (5, Connection(&[11]))] {
+        let mut client = Frames::begin(proxy.address);
+        client.0.send(&[post(1, &[]), frame(DATA, 0, 1, b"body")].concat());
+        for line in 0..lines {
+            let (kind, flags) = if line == 0 { (HEADERS, END_STREAM) } else { (CONTINUATION, 0) };
+            let flags = if line + 1 == lines { flags | END_HEADERS } else { flags };
+            client.0.send(&frame(kind, flags, 1, &field(&format!("x-{line}"), &large)));
+        }
+        client.check(expect).unwrap_or_else(|why| panic!("{lines}: {why}"));
+    }
+}

@@ -66,8 +66,8 @@ pub struct Limits {
     pub client_bits_v4: u8,
     /// How many bits of an IPv6 address make a client.
     pub client_bits_v6: u8,
-    /// Bytes of a request's head, and of an answer's with those that precede it; then 431, and 502. At least 1024; of
-    /// servers of HTTP/2 a head of 256 KiB is the largest whatever this says.
+    /// Bytes of a request's head, and of an answer's with those that precede it; then 431, and 502. Trailers have no more
+    /// either. At least 1024; of servers of HTTP/2 a head of 256 KiB is the largest whatever this says.
     pub header_bytes: u32,
     /// Lines in a head; then 431, and 502.
     pub header_count: u16,

@@ -34,6 +34,11 @@ pub struct Gather<S, W>(Arc<Mutex<Inner<S, W>>>);
 pub trait Watch {
     /// These bytes have come. Gives how many of them are enough until it has been the turn of others: the rest comes again.
     fn came(&mut self, bytes: &mut [u8]) -> usize;
+    /// Whether what comes again is too little to say anything of: it is kept until more has come. Where that cannot be (`must`),
+    /// all of it is to pass next time.
+    fn wants_more(&mut self, _must: bool) -> bool {
+        false
+    }
     /// It has been the turn of others.
     fn next_turn(&mut self);
     /// These bytes were gathered, the last `new` of them just now.
@@ -237,6 +242,28 @@ impl<S: AsyncWrite + Unpin, W> Inner<S, W> {
     }
 }
 
+impl<S: AsyncRead + Unpin, W: Watch> Inner<S, W> {
+    /// What was put back, or else what has come; with more behind it where that is wanted. Gives how many bytes; none at the end.
+    fn poll_bytes(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        let before = buffer.filled().len();
+        let prefix = self.prefix.len().min(buffer.remaining());
+        buffer.put_slice(&self.prefix.split_to(prefix));
+        if prefix == 0 || self.watch.wants_more(buffer.remaining() == 0) {
+            let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+            if !matches!(read, Poll::Ready(Ok(()))) && prefix > 0 {
+                self.put_back(&buffer.filled()[before..]);
+                buffer.set_filled(before);
+            }
+            ready!(read)?;
+            if prefix > 0 && buffer.filled().len() == before + prefix {
+                // Nothing comes behind it.
+                self.watch.wants_more(true);
+            }
+        }
+        Poll::Ready(Ok(buffer.filled().len() - before))
+    }
+}
+
 impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Gather<S, W> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -252,25 +279,29 @@ impl<S: AsyncRead + Unpin, W: Watch> AsyncRead for Gather<S, W> {
             ready!(behind.poll(context));
         }
         let before = buffer.filled().len();
-        let prefix = inner.prefix.len().min(buffer.remaining());
-        if prefix == 0 {
-            ready!(Pin::new(&mut inner.stream).poll_read(context, buffer))?;
-        } else {
-            buffer.put_slice(&inner.prefix.split_to(prefix));
+        loop {
+            if ready!(inner.poll_bytes(context, buffer))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let came = &mut buffer.filled_mut()[before..];
+            let passed = inner.watch.came(came);
+            inner.read += passed;
+            if passed < came.len() {
+                inner.is_enough = !inner.watch.wants_more(false);
+                inner.put_back(&buffer.filled()[before + passed..]);
+                buffer.set_filled(before + passed);
+            }
+            if inner.prefix.is_empty() {
+                // A connection that is idle needs no memory for this.
+                inner.prefix = BytesMut::new();
+            }
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if inner.is_enough {
+                return Poll::Pending;
+            }
         }
-        let came = &mut buffer.filled_mut()[before..];
-        let passed = inner.watch.came(came);
-        inner.read += passed;
-        if passed < came.len() {
-            inner.is_enough = true;
-            inner.put_back(&buffer.filled()[before + passed..]);
-            buffer.set_filled(before + passed);
-        }
-        if inner.prefix.is_empty() {
-            // A connection that is idle needs no memory for this.
-            inner.prefix = BytesMut::new();
-        }
-        if passed == 0 && inner.is_enough { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 

@@ -15,15 +15,18 @@ const END_STREAM: u8 = 1;
 /// A type that nobody knows: such frames are disregarded (RFC 9113 §5.5).
 const UNKNOWN: u8 = 0xff;
 
-/// Makes DATA that has nothing in it, and ends nothing, a frame that is disregarded. The few whose type has passed before the rest
-/// of their head came are left as they are, and wear the connection out.
+/// Makes DATA that has nothing in it, and ends nothing, a frame that is disregarded. Where it is not clear yet whether a frame is one,
+/// its head waits for the rest; the few of which that cannot be had wear the connection out.
 #[derive(Debug, Default)]
 pub(super) struct Empties {
     wear: Wear,
-    /// The head of a frame as far as it is there, and what is to come of its payload.
+    /// The head of a frame as far as it has passed, and what is to come of its payload.
     head: [u8; HEAD],
     have: usize,
     skip: usize,
+    /// Whether what may be one waits; and whether nothing may.
+    waits: bool,
+    must: bool,
 }
 
 impl Empties {
@@ -34,6 +37,8 @@ impl Empties {
 
 impl Watch for Empties {
     fn came(&mut self, bytes: &mut [u8]) -> usize {
+        let must = std::mem::take(&mut self.must);
+        self.waits = false;
         let mut at = 0;
         while at < bytes.len() {
             let skipped = self.skip.min(bytes.len() - at);
@@ -41,23 +46,36 @@ impl Watch for Empties {
             at += skipped;
             let taken = (HEAD - self.have).min(bytes.len() - at);
             self.head[self.have..self.have + taken].copy_from_slice(&bytes[at..at + taken]);
-            self.have += taken;
-            at += taken;
-            if self.have < HEAD {
+            let have = self.have + taken;
+            let [a, b, c, kind, flags, ..] = self.head;
+            let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            if have < HEAD {
+                self.waits = have > KIND && self.have <= KIND && (kind, length) == (DATA, 0) && !must;
+                if self.waits {
+                    // Up to its type it may pass.
+                    at += KIND - self.have;
+                    self.have = KIND;
+                    return at;
+                }
+                self.have = have;
                 break;
             }
-            self.have = 0;
-            let [a, b, c, kind, flags, ..] = self.head;
-            self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            let is_empty = self.skip == 0 && kind == DATA && flags & END_STREAM == 0;
+            at += taken;
+            let is_empty = length == 0 && kind == DATA && flags & END_STREAM == 0;
             if is_empty && taken >= HEAD - KIND {
                 bytes[at + KIND - HEAD] = UNKNOWN;
                 bytes[at + FLAGS - HEAD] = 0;
             } else if is_empty {
                 self.wear.add(Wear::EMPTY);
             }
+            (self.have, self.skip) = (0, length);
         }
         bytes.len()
+    }
+
+    fn wants_more(&mut self, must: bool) -> bool {
+        self.must = must;
+        self.waits
     }
 
     fn next_turn(&mut self) {}
@@ -67,7 +85,13 @@ impl Watch for Empties {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::poll_fn, pin::Pin, task::Poll};
+
+    use bytes::BytesMut;
+    use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+
     use super::*;
+    use crate::io::Gather;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = payload.len() as u8;
@@ -92,15 +116,66 @@ mod tests {
         }
         let (came, expected) = (came.concat(), expected.concat());
         for first in 0..=came.len() {
-            let mut bytes = came.clone();
-            let mut empties = Empties::default();
-            let (begin, rest) = bytes.split_at_mut(first);
-            assert_eq!((empties.came(begin), empties.came(rest)), (begin.len(), rest.len()));
-            // Where type and flags of one do not come with the end of its head, it stays.
-            let differ = (0..came.len()).filter(|&at| bytes[at] != expected[at]).count();
-            let is_cut = [10, 47].iter().any(|&at| (at + KIND + 1..at + HEAD).contains(&first));
-            assert_eq!(differ, usize::from(is_cut), "{first}");
-            assert_eq!(empties.wear.is(), if is_cut { Wear::EMPTY } else { 0 }, "{first}");
+            for must in [false, true] {
+                let mut bytes = came.clone();
+                let mut empties = Empties { must, ..Empties::default() };
+                let passed = empties.came(&mut bytes[..first]);
+                assert!(
+                    passed == first || (empties.wants_more(false) && first - passed < HEAD - KIND && !must)
+                );
+                // What has not passed comes again.
+                assert_eq!(empties.came(&mut bytes[passed..]), came.len() - passed);
+                let is_cut = must && [10, 47].iter().any(|&at| (at + KIND + 1..at + HEAD).contains(&first));
+                let differ = (0..came.len()).filter(|&at| bytes[at] != expected[at]).count();
+                assert_eq!(differ, usize::from(is_cut), "{first}");
+                assert_eq!(empties.wear.is(), if is_cut { Wear::EMPTY } else { 0 }, "{first}");
+            }
         }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_waits_is_read_on_whatever_room_there_is() {
+        let came = [frame(1, 4, b"\x88"), frame(0, 0, b""), frame(0, 0, &[0; 9]), frame(0, 1, b"")].concat();
+        let mut expected = came.clone();
+        expected[10 + KIND] = UNKNOWN;
+        for piece in 1..came.len() {
+            for room in 1..30 {
+                let (near, mut far) = tokio::io::duplex(1_000);
+                let (mut near, out) = Gather::new(near, BytesMut::new(), Empties::default());
+                let mut passed = Vec::new();
+                for piece in came.chunks(piece) {
+                    far.write_all(piece).await.unwrap();
+                    // As much as can be had now, however often that was asked.
+                    tokio::task::unconstrained(poll_fn(|context| {
+                        loop {
+                            let mut buffer = vec![0; room];
+                            let mut buffer = ReadBuf::new(&mut buffer);
+                            if Pin::new(&mut near).poll_read(context, &mut buffer).is_pending() {
+                                let _ = out.poll(context);
+                                return Poll::Ready(());
+                            }
+                            assert!(!buffer.filled().is_empty(), "that would be the end");
+                            passed.extend_from_slice(buffer.filled());
+                        }
+                    }))
+                    .await;
+                }
+                // The end alone is never kept.
+                assert_eq!(passed.len(), came.len(), "{piece}, {room}");
+                // Where there is no room for a head, it passes as it is.
+                assert!(passed == expected || room < HEAD, "{piece}, {room}");
+                drop(far);
+                let mut rest = [0; 10];
+                assert_eq!(near.read(&mut rest).await.unwrap(), 0);
+            }
+        }
+        // One that never comes whole is what there was.
+        let (near, mut far) = tokio::io::duplex(1_000);
+        let (mut near, _out) = Gather::new(near, BytesMut::new(), Empties::default());
+        far.write_all(&came[..15]).await.unwrap();
+        drop(far);
+        let mut all = Vec::new();
+        near.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, came[..15]);
     }
 }

@@ -30,6 +30,10 @@ pub(super) fn begins_with_pseudo(mut block: &[u8]) -> Option<bool> {
 #[derive(Debug, Default)]
 struct Fields {
     count: usize,
+    /// Bytes that their strings have at most when they are decoded: none of Huffman's codes has fewer than five bits (RFC 7541,
+    /// Appendix B). What they refer to in tables is not known here.
+    bytes: usize,
+    is_huffman: bool,
     /// Strings of the field that are still to come, and bytes of the one that has begun.
     strings: u8,
     skip: usize,
@@ -56,9 +60,12 @@ impl Fields {
             } else if self.strings > 0 {
                 self.strings -= 1;
                 self.length = usize::from(byte & 0x7f);
+                self.is_huffman = byte & 0x80 != 0;
                 self.is_length = self.length == 0x7f;
                 self.shift = self.is_length.then_some(0);
-                self.skip = if self.is_length { 0 } else { self.length };
+                if !self.is_length {
+                    self.string();
+                }
             } else {
                 self.begin(byte);
             }
@@ -91,8 +98,15 @@ impl Fields {
         }
         self.shift = (byte & 0x80 != 0).then_some((shift + 7).min(28));
         if self.shift.is_none() && std::mem::take(&mut self.is_length) {
-            self.skip = self.length;
+            self.string();
         }
+    }
+
+    /// The length of a string is known.
+    fn string(&mut self) {
+        self.skip = self.length;
+        let decoded = if self.is_huffman { self.length.saturating_mul(8) / 5 } else { self.length };
+        self.bytes = self.bytes.saturating_add(decoded);
     }
 }
 
@@ -122,6 +136,11 @@ impl Trailers {
     /// How many fields have begun.
     pub(super) fn fields(&self) -> usize {
         self.fields.count
+    }
+
+    /// How large they are by then, as SETTINGS_MAX_HEADER_LIST_SIZE counts (RFC 9113 §6.5.2); no less, unless by what is in tables.
+    pub(super) fn size(&self) -> usize {
+        self.fields.bytes.saturating_add(32 * self.fields.count)
     }
 
     /// More of the frame.
@@ -164,6 +183,12 @@ mod tests {
             assert_eq!(fields(&[0x20, 0x3f, 0xe1, 0x1f, 0x82], step), 1, "the table's size is no field");
             assert_eq!(fields(&[&named[..], &indexed, &long, &far, &[0xbe]].concat(), step), 6);
             assert_eq!(fields(&[0xbe; 1_900], step), 1_900);
+            let mut strings = Fields::default();
+            // Five and two bytes in Huffman's code may be eight and three.
+            let huffman = [0x10, 0x85, 1, 2, 3, 4, 5, 0x82, 1, 2];
+            let block = [&named[..], &indexed, &long, &huffman].concat();
+            block.chunks(step).for_each(|piece| strings.take(piece));
+            assert_eq!(strings.bytes, 10 + 13 + 12 + 1 + 1_000 + 8 + 3);
             // What is no block: it ends.
             fields(&[0xff; 100], step);
             fields(&[&[0, 0x7f][..], &[0xff; 100]].concat(), step);

@@ -57,6 +57,7 @@ pub(super) struct Guard {
     idle: u32,
     most_idle: u32,
     most_fields: usize,
+    most_bytes: usize,
     /// Bytes that were sent, and that windows may be opened for; and those that were, until that is asked.
     sent: usize,
     opened: u32,
@@ -72,8 +73,9 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Nothing has come yet. `most_idle` frames of no use may come in a second, and `most_fields` in trailers.
-    pub(super) fn new(most_idle: u32, most_fields: usize) -> Self {
+    /// Nothing has come yet. `most_idle` frames of no use may come in a second, and `most_fields` in trailers, and `most_bytes`: of more
+    /// than it says it takes, the h2 crate leaves the last ones out, and says nothing.
+    pub(super) fn new(most_idle: u32, most_fields: usize, most_bytes: usize) -> Self {
         Self {
             skip: PREFACE,
             head: [0; HEAD],
@@ -89,6 +91,7 @@ impl Guard {
             idle: 0,
             most_idle,
             most_fields,
+            most_bytes,
             sent: 0,
             opened: 0,
             trailers: None,
@@ -192,7 +195,7 @@ impl Guard {
     fn pass(&mut self, bytes: &[u8]) {
         if let Some(trailers) = &mut self.trailers {
             trailers.take(bytes);
-            if trailers.fields() > self.most_fields {
+            if trailers.fields() > self.most_fields || trailers.size() > self.most_bytes {
                 self.trailers = None;
                 self.end(ENHANCE_YOUR_CALM);
             }
@@ -342,7 +345,7 @@ mod tests {
 
     /// One to which settings have come, which change all windows, and to which it is the turn of others.
     fn begun(most_idle: u32, most_fields: usize) -> Guard {
-        let mut guard = Guard::new(most_idle, most_fields);
+        let mut guard = Guard::new(most_idle, most_fields, 1_000);
         guard.came(&mut [&[0; PREFACE][..], &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat());
         guard.next_turn();
         guard
@@ -350,7 +353,7 @@ mod tests {
 
     /// The code that a GOAWAY gets after these bytes, which come in pieces of `step`.
     fn code(bytes: &[u8], step: usize) -> u32 {
-        let mut guard = Guard::new(1_000, 128);
+        let mut guard = Guard::new(1_000, 128, 1_000);
         for piece in [&[0; PREFACE][..], bytes].concat().chunks_mut(step) {
             let mut left = piece;
             while !left.is_empty() && !guard.is_over {
@@ -398,7 +401,7 @@ mod tests {
 
     /// The code with which a connection ends that may have ten fields in trailers, after these frames in pieces of `step`.
     fn end(frames: &[Vec<u8>], step: usize) -> Option<u32> {
-        let mut guard = Guard::new(1_000, 10);
+        let mut guard = Guard::new(1_000, 10, 1_000);
         let begin =
             [vec![0; PREFACE], frame(SETTINGS, 0, 0, &[]), frame(HEADERS, END_HEADERS, 1, &[0x82; 20])];
         for piece in [begin.concat(), frames.concat()].concat().chunks_mut(step) {
@@ -505,7 +508,7 @@ mod tests {
 
     #[test]
     fn frames_of_no_use_are_counted() {
-        let mut guard = Guard::new(10, 128);
+        let mut guard = Guard::new(10, 128, 1_000);
         guard.came(&mut [0; PREFACE]);
         let mut get = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82]);
         guard.came(&mut get);

@@ -47,7 +47,8 @@ pub(super) async fn serve(
     client: Client,
 ) {
     let counters = service.state.counters(door.worker);
-    let guard = Guard::new(service.limits.http2.control_frames, service.limits.header_count as usize);
+    let (most_fields, most_bytes) = (service.limits.header_count as usize, service.head.bytes);
+    let guard = Guard::new(service.limits.http2.control_frames, most_fields, most_bytes);
     let (stream, out) = Gather::new(stream, input, guard);
     out.keep_open();
     let _cut = Cut { out: &out, guest: Arc::clone(&client.guest) };

@@ -114,7 +114,10 @@ impl<S: Side> Running<'_, S> {
                         Err(self.failure(Failure::ServerFault(Fault::Length)))
                     }
                     Poll::Ready(Ok(trailers)) => {
-                        self.x.side.end(trailers.map(|map| head::fields(&map)).as_ref());
+                        let trailers = trailers.map(|map| head::fields(&map, &self.x.service.head));
+                        let trailers = trailers.transpose();
+                        let trailers = trailers.map_err(|fault| self.failure(Failure::ServerFault(fault)))?;
+                        self.x.side.end(trailers.as_ref());
                         self.down = Down::Flush;
                         Ok(true)
                     }

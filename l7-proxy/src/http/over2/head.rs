@@ -53,10 +53,7 @@ pub(super) fn answer(
     limits: &HeadLimits,
 ) -> Result<usize, Fault> {
     let headers = response.headers();
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if headers.len() > limits.lines || bytes > limits.bytes {
-        return Err(Fault::HeadTooLarge);
-    }
+    let bytes = check(headers, limits)?;
     answer.begin(response.status().as_u16());
     for (name, value) in headers {
         // Blanks around a value are not allowed (RFC 9113 §8.2.1); clients are not to suffer from them.
@@ -79,10 +76,20 @@ pub(super) fn trailers(fields: &Fields) -> HeaderMap {
 }
 
 /// Lines after a body, as clients are told of them.
-pub(super) fn fields(map: &HeaderMap) -> Fields {
+///
+/// # Errors
+/// Where they are larger than a head may be.
+pub(super) fn fields(map: &HeaderMap, limits: &HeadLimits) -> Result<Fields, Fault> {
+    check(map, limits)?;
     let mut fields = Fields::default();
     for (name, value) in map {
         fields.line(name.as_str().as_bytes(), value.as_bytes().trim_ascii());
     }
-    fields
+    Ok(fields)
+}
+
+/// How many bytes some lines have.
+fn check(headers: &HeaderMap, limits: &HeadLimits) -> Result<usize, Fault> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > limits.lines || bytes > limits.bytes { Err(Fault::HeadTooLarge) } else { Ok(bytes) }
 }
