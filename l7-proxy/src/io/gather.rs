@@ -121,6 +121,11 @@ impl<S, W> WriteOut<S, W> {
         behind.is_some() && !was_behind
     }
 
+    /// Whether all is written out.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0).gathered.is_empty()
+    }
+
     /// Bytes that were written out so far.
     pub fn written(&self) -> u64 {
         lock(&self.0).written
@@ -140,19 +145,15 @@ impl<W> WriteOut<Stream, W> {
 }
 
 impl<S: AsyncRead + Unpin, W> WriteOut<S, W> {
-    /// Ready when the other side has ended too, or has sent as much as was `left` to it. Nobody looks at that; but what is not read
-    /// when a connection is closed has it reset, and what was said last is lost by that.
-    pub fn poll_rest(&self, left: &mut usize, context: &mut Context<'_>) -> Poll<()> {
+    /// Reads what still comes; `false` when the other side has ended too, or has sent as much as was `left` to it. Nobody looks at
+    /// that; but what is not read when a connection is closed has it reset, and what was said last is lost by that.
+    pub fn poll_rest(&self, left: &mut usize, context: &mut Context<'_>) -> Poll<bool> {
         let stream = &mut lock(&self.0).stream;
-        loop {
-            let mut piece = [0; 1_024];
-            let mut piece = ReadBuf::new(&mut piece);
-            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut piece));
-            *left = left.saturating_sub(piece.filled().len());
-            if read.is_err() || piece.filled().is_empty() || *left == 0 {
-                return Poll::Ready(());
-            }
-        }
+        let mut piece = [0; 1_024];
+        let mut piece = ReadBuf::new(&mut piece);
+        let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut piece));
+        *left = left.saturating_sub(piece.filled().len());
+        Poll::Ready(read.is_ok() && !piece.filled().is_empty() && *left > 0)
     }
 }
 
@@ -167,7 +168,9 @@ impl<S: AsyncWrite + Unpin, W: Watch> WriteOut<S, W> {
     /// # Errors
     /// What the connection says.
     pub fn poll_end(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0).stream).poll_shutdown(context)
+        let inner = &mut *lock(&self.0);
+        ready!(inner.poll_write_out(context))?;
+        Pin::new(&mut inner.stream).poll_shutdown(context)
     }
 
     /// Writes out what was gathered, when all has been done that could be. Who has read enough by then is woken, to read on

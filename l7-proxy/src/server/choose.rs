@@ -97,12 +97,23 @@ impl Pool {
     }
 
     /// The server that a client's cookie, or what we remember of it, names, if it may still be used.
-    pub(super) fn persisting(&self, wish: &Wish<'_>) -> Option<usize> {
+    fn persisting(&self, wish: &Wish<'_>) -> Option<usize> {
         let named = wish.cookie.and_then(|cookie| self.named_by(cookie));
         named.or(wish.server).filter(|&index| {
             let state = self.servers.get(index).map(|server| server.live.state());
             matches!(state, Some(ServerState::Up | ServerState::Drain)) && !was_tried(wish, index)
         })
+    }
+
+    /// Where who waits for it stands: the one server that it waits for, if there is one, and those that it does not want (bits),
+    /// unless there are no others.
+    pub(super) fn line(&self, wish: &Wish<'_>) -> (Option<usize>, u64) {
+        let is_usable = |index: usize| {
+            let server = &self.servers[index];
+            server.weight > 0 && server.live.state() == ServerState::Up && !was_tried(wish, index)
+        };
+        let tried = if (0..self.servers.len()).any(is_usable) { wish.tried } else { 0 };
+        (self.persisting(wish), tried)
     }
 
     fn pick(&self, wish: &Wish<'_>, usable: impl Fn(usize) -> bool, now: u64) -> Choice {

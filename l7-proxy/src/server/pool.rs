@@ -239,8 +239,8 @@ impl Pool {
         if let Some(place) = take()? {
             return Ok(place);
         }
-        let turn = self.queue.join(self.persisting(wish), wish.tried, self.most_waiting);
-        let turn = turn.ok_or(NoPlace::Queue)?;
+        let (only, tried) = self.line(wish);
+        let mut turn = self.queue.join(only, tried, self.most_waiting).ok_or(NoPlace::Queue)?;
         let until = until();
         loop {
             // One may have become free before we were in the queue; or it is one that nobody tells of: a server that came back.
@@ -251,6 +251,9 @@ impl Pool {
             if now >= until {
                 return Err(NoPlace::Queue);
             }
+            // The server that it waits for may have gone.
+            let (only, tried) = self.line(wish);
+            turn.stand(only, tried);
             let called = tokio::time::timeout_at(until.min(now + LOOKED_AGAIN).into(), turn.called());
             if let Ok(Some(place)) = called.await {
                 return Ok(place);

@@ -161,6 +161,15 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// Stands in another line from now on, where it has its place by when it came.
+    pub(super) fn stand(&mut self, only: Option<usize>, tried: u64) {
+        let mut inner = self.queue.lock();
+        if let Some(waiting) = inner.waiting.remove(&self.key) {
+            self.key.0 = only;
+            inner.waiting.insert(self.key, Waiting { tried, ..waiting });
+        }
+    }
+
     /// Waits until there is a place, or may be one.
     pub(super) async fn called(&self) -> Option<(usize, Slot)> {
         poll_fn(|context| {
@@ -266,6 +275,25 @@ mod tests {
         drop(first);
         assert!(told(&other).unwrap().is_some());
         drop(second);
+    }
+
+    #[test]
+    fn who_has_to_be_served_by_another_server_has_its_place_there() {
+        let servers = Servers::new(2);
+        let (first, second) = (servers.take(0).unwrap(), servers.take(1).unwrap());
+        let mut own = servers.join(Some(0), 0);
+        let mut retry = servers.join(None, 0b11);
+        let any = servers.join(None, 0);
+        // The first server is no more.
+        own.stand(None, 0);
+        retry.stand(None, 0);
+        drop(second);
+        let second = told(&own).unwrap().unwrap();
+        assert!(told(&retry).is_none() && told(&any).is_none());
+        drop(own);
+        drop(second);
+        assert!(told(&retry).unwrap().is_some() && told(&any).is_none());
+        drop(first);
     }
 
     #[test]

@@ -26,12 +26,16 @@ pub(super) fn begins_with_pseudo(mut block: &[u8]) -> Option<bool> {
     })
 }
 
+/// Bytes of a name, and of a field, that are taken out of a table.
+const NAME: usize = 32;
+const FIELD: usize = 128;
+
 /// Counts the fields of a block that comes in pieces.
 #[derive(Debug, Default)]
 struct Fields {
     count: usize,
     /// Bytes that their strings have at most when they are decoded: none of Huffman's codes has fewer than five bits (RFC 7541,
-    /// Appendix B). What they refer to in tables is not known here.
+    /// Appendix B). What is in tables is not known here; few names have more than [`NAME`], and few fields more than [`FIELD`].
     bytes: usize,
     is_huffman: bool,
     /// Strings of the field that are still to come, and bytes of the one that has begun.
@@ -87,6 +91,11 @@ impl Fields {
             // With a name of its own.
             (true, 0) => 2,
             (true, _) => 1,
+        };
+        self.bytes += match (is_literal, index) {
+            (false, _) if mask != 0x1f => FIELD,
+            (true, 1..) => NAME,
+            _ => 0,
         };
         self.shift = (index == mask).then_some(0);
     }
@@ -188,7 +197,7 @@ mod tests {
             let huffman = [0x10, 0x85, 1, 2, 3, 4, 5, 0x82, 1, 2];
             let block = [&named[..], &indexed, &long, &huffman].concat();
             block.chunks(step).for_each(|piece| strings.take(piece));
-            assert_eq!(strings.bytes, 10 + 13 + 12 + 1 + 1_000 + 8 + 3);
+            assert_eq!(strings.bytes, 10 + 13 + (NAME + 12) + 1 + 1_000 + 8 + 3);
             // What is no block: it ends.
             fields(&[0xff; 100], step);
             fields(&[&[0, 0x7f][..], &[0xff; 100]].concat(), step);

@@ -195,7 +195,7 @@ impl Guard {
     fn pass(&mut self, bytes: &[u8]) {
         if let Some(trailers) = &mut self.trailers {
             trailers.take(bytes);
-            if trailers.fields() > self.most_fields || trailers.size() > self.most_bytes {
+            if trailers.fields() > self.most_fields || trailers.size() >= self.most_bytes {
                 self.trailers = None;
                 self.end(ENHANCE_YOUR_CALM);
             }
@@ -282,6 +282,10 @@ impl Watch for Guard {
                 let skipped = self.skip.min(bytes.len() - at);
                 self.skip -= skipped;
                 self.pass(&bytes[at..at + skipped]);
+                if self.is_over {
+                    // What ended it must not pass: the h2 crate would make of it what it can.
+                    break;
+                }
                 at += skipped;
                 continue;
             }
@@ -345,7 +349,7 @@ mod tests {
 
     /// One to which settings have come, which change all windows, and to which it is the turn of others.
     fn begun(most_idle: u32, most_fields: usize) -> Guard {
-        let mut guard = Guard::new(most_idle, most_fields, 1_000);
+        let mut guard = Guard::new(most_idle, most_fields, 64 * 1024);
         guard.came(&mut [&[0; PREFACE][..], &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat());
         guard.next_turn();
         guard
@@ -353,7 +357,7 @@ mod tests {
 
     /// The code that a GOAWAY gets after these bytes, which come in pieces of `step`.
     fn code(bytes: &[u8], step: usize) -> u32 {
-        let mut guard = Guard::new(1_000, 128, 1_000);
+        let mut guard = Guard::new(1_000, 128, 64 * 1024);
         for piece in [&[0; PREFACE][..], bytes].concat().chunks_mut(step) {
             let mut left = piece;
             while !left.is_empty() && !guard.is_over {
@@ -401,7 +405,7 @@ mod tests {
 
     /// The code with which a connection ends that may have ten fields in trailers, after these frames in pieces of `step`.
     fn end(frames: &[Vec<u8>], step: usize) -> Option<u32> {
-        let mut guard = Guard::new(1_000, 10, 1_000);
+        let mut guard = Guard::new(1_000, 10, 64 * 1024);
         let begin =
             [vec![0; PREFACE], frame(SETTINGS, 0, 0, &[]), frame(HEADERS, END_HEADERS, 1, &[0x82; 20])];
         for piece in [begin.concat(), frames.concat()].concat().chunks_mut(step) {
@@ -508,7 +512,7 @@ mod tests {
 
     #[test]
     fn frames_of_no_use_are_counted() {
-        let mut guard = Guard::new(10, 128, 1_000);
+        let mut guard = Guard::new(10, 128, 64 * 1024);
         guard.came(&mut [0; PREFACE]);
         let mut get = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82]);
         guard.came(&mut get);

@@ -35,6 +35,9 @@ use crate::{
 /// not come back at once.
 const PENALTY: Duration = Duration::from_secs(1);
 
+/// How often `client_write` may pass for what answers have left to be written, however little goes out at a time.
+const MOST_PERIODS: u32 = 10;
+
 /// How long a client may take to hear that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -78,13 +81,19 @@ pub(super) async fn serve(
         sleep(session.penalty()).await;
     }
     let mut left = service.limits.http2.connection_window as usize;
-    let end = async {
-        let ended = poll_fn(|context| out.poll_end(context)).await;
-        if ended.is_ok() && !session.client.guest.is_killed() {
-            poll_fn(|context| out.poll_rest(&mut left, context)).await;
+    let ended = tokio::time::timeout(GOODBYE, poll_fn(|context| out.poll_end(context))).await;
+    if !matches!(ended, Ok(Ok(()))) || session.client.guest.is_killed() {
+        return;
+    }
+    // A client that still says that it goes on reading has not got all yet. For abuse nobody has that time.
+    let most = if is_abuse { GOODBYE } else { service.timeouts.client_write.get() };
+    let until = Instant::now() + most;
+    while Instant::now() < until {
+        let rest = poll_fn(|context| out.poll_rest(&mut left, context));
+        if !matches!(tokio::time::timeout(GOODBYE, rest).await, Ok(true)) {
+            return;
         }
-    };
-    let _ = tokio::time::timeout(GOODBYE, end).await;
+    }
 }
 
 /// What a client may do (trap 9).
@@ -121,16 +130,20 @@ impl Drop for Cut<'_> {
     }
 }
 
-/// How long a number has been the same.
+/// What is written out at the end.
 #[derive(Default)]
-struct Rest(Option<(u64, Instant)>);
+struct Rest {
+    begun: Option<Instant>,
+    written: Option<(u64, Instant)>,
+}
 
 impl Rest {
-    fn since(&mut self, number: u64) -> Duration {
+    /// How long as much has been written as is now, and how long it has been looked at.
+    fn since(&mut self, written: u64) -> (Duration, Duration) {
         let now = Instant::now();
-        let (_, since) =
-            *self.0.insert(self.0.filter(|&(before, _)| before == number).unwrap_or((number, now)));
-        now - since
+        let same = self.written.filter(|&(before, _)| before == written);
+        let (_, since) = *self.written.insert(same.unwrap_or((written, now)));
+        (now - since, now - *self.begun.get_or_insert(now))
     }
 }
 
@@ -247,8 +260,10 @@ impl Session {
                         deadline.set(if ending { GOODBYE } else { idle });
                     } else if ending {
                         // What they have said may not have gone out yet.
-                        let stands_still = rest.since(out.written()) >= service.timeouts.client_write.get();
-                        if !connection.has_streams() || stands_still {
+                        let (stood, all) = rest.since(out.written());
+                        let most = service.timeouts.client_write.get();
+                        let is_out = !connection.has_streams() && out.is_empty();
+                        if is_out || stood >= most || all >= MOST_PERIODS * most {
                             return Ok(cut);
                         }
                         is_late = true;
