@@ -114,8 +114,8 @@ impl Link {
     pub(super) async fn begin(connection: Connection, number: u64) -> Result<Self, ConnectError> {
         let wrong = |error: h2::Error| ConnectError::Refused(io::Error::other(error));
         let Connection { stream, server, source, .. } = connection;
-        // A server that sends without a pause takes turns with everybody else, and what is sent to it goes out together.
         let wear = Wear::default();
+        // A server that sends without a pause takes turns with everybody else, and what is sent to it goes out together.
         let (stream, out) = Gather::new(stream, BytesMut::new(), Empties::new(wear.clone()));
         let (requests, mut driver) = h2::client::Builder::new()
             .initial_window_size(128 * 1024)

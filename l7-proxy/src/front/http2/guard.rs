@@ -73,8 +73,8 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Nothing has come yet. `most_idle` frames of no use may come in a second, and `most_fields` in trailers, and `most_bytes`: of more
-    /// than it says it takes, the h2 crate leaves the last ones out, and says nothing.
+    /// Nothing has come yet. `most_idle` frames of no use may come in a second. Trailers have `most_fields` at most, and fewer than
+    /// `most_bytes`: of more than it says it takes, the h2 crate leaves the last ones out in silence.
     pub(super) fn new(most_idle: u32, most_fields: usize, most_bytes: usize) -> Self {
         Self {
             skip: PREFACE,
