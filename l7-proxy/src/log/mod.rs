@@ -1,46 +1,96 @@
-//! The log of requests and connections: a line for each, written by a thread of its own. Workers never wait
-//! for it: each puts lines into a heap of its own that the writer fetches, and what comes when the heap is full
-//! is dropped and counted.
+//! The log of requests and connections: a line for each. Workers never wait for it: each puts lines into a heap of its own, and
+//! what comes when the heap is full is dropped and counted. Files, which may have one wait, are written by a thread of its own;
+//! to a receiver of syslog each worker sends its lines itself.
 
 mod lines;
 mod record;
+mod sender;
+mod sink;
 mod writer;
 
 pub use record::{Asked, Record, Served, Stopwatch};
+pub use sender::send;
 pub use writer::Writer;
 
 use std::{
+    mem,
     sync::{
         Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     thread::Thread,
 };
 
-use crate::spec::{Log as Settings, LogFormat};
+use tokio::sync::Notify;
+
+use crate::spec::{Log as Settings, LogFormat, LogTarget};
 
 /// Where workers put their lines.
 #[derive(Debug)]
 pub struct Log {
-    heaps: Box<[Mutex<Heap>]>,
+    workers: Box<[OfWorker]>,
     settings: Mutex<Settings>,
-    /// Whether anything is to be written at all; `format` as a number.
+    /// How often the settings were set: who has opened something by them opens it anew.
+    changes: AtomicU64,
+    /// Whether anything is to be written at all: `format` as a number, [`BY_WORKERS`], and above that how many lines may wait.
     wanted: AtomicU64,
     dropped: AtomicU64,
     /// The thread that writes.
     writer: OnceLock<Thread>,
 }
 
-/// So many lines are fetched at once: more would keep a receiver, and whoever shares a processor with it or with the writer, from
-/// other work for as long as many requests take.
+/// In [`Log::wanted`]: workers send lines themselves.
+const BY_WORKERS: u64 = 1 << 7;
+
+/// So many lines are fetched at once by the thread that writes.
 const MANY: usize = 32;
 
-/// Lines of one worker that wait.
+/// What a worker has written.
+#[derive(Debug, Default)]
+struct OfWorker {
+    heap: Mutex<Heap>,
+    /// Told when there is something that the worker itself is to send.
+    some: Notify,
+}
+
+impl OfWorker {
+    /// Takes all lines there are, for an empty heap.
+    fn swap(&self, heap: &mut Heap) {
+        mem::swap(heap, &mut self.heap.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Lines that wait.
 #[derive(Debug, Default)]
 struct Heap {
     text: Vec<u8>,
     /// Where each line ends.
     ends: Vec<usize>,
+    /// So many of them are taken.
+    taken: usize,
+}
+
+impl Heap {
+    fn waiting(&self) -> usize {
+        self.ends.len() - self.taken
+    }
+
+    /// Takes a line, without its end.
+    fn next(&mut self) -> Option<&[u8]> {
+        let end = *self.ends.get(self.taken)?;
+        let begin = self.taken.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.taken += 1;
+        Some(&self.text[begin..end - 1])
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+        self.taken = 0;
+    }
 }
 
 impl Log {
@@ -48,8 +98,9 @@ impl Log {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            heaps: (0..workers).map(|_| Mutex::default()).collect(),
+            workers: (0..workers).map(|_| OfWorker::default()).collect(),
             settings: Mutex::default(),
+            changes: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             writer: OnceLock::new(),
@@ -58,13 +109,24 @@ impl Log {
 
     /// Changes what is written.
     pub fn set(&self, settings: &Settings) {
-        let wanted = match (&settings.to, settings.format) {
-            (None, _) => 0,
-            (Some(_), LogFormat::Json) => 1,
-            (Some(_), LogFormat::Haproxy) => 2,
+        let format = match settings.format {
+            LogFormat::Json => 1,
+            LogFormat::Haproxy => 2,
+        };
+        let wanted = match &settings.to {
+            None => 0,
+            Some(LogTarget::Syslog(_)) => format | BY_WORKERS,
+            Some(LogTarget::Stdout | LogTarget::File(_)) => format,
         };
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone_from(settings);
+        self.changes.fetch_add(1, Release);
         self.wanted.store(wanted | u64::from(settings.queue.max(1)) << 8, Relaxed);
+    }
+
+    /// Where lines go, and since which change of the settings at least.
+    fn target(&self) -> (Option<LogTarget>, u64) {
+        let since = self.changes.load(Acquire);
+        (self.settings.lock().unwrap_or_else(PoisonError::into_inner).to.clone(), since)
     }
 
     /// Lines that were dropped because too many waited or could not be written.
@@ -73,30 +135,36 @@ impl Log {
         self.dropped.load(Relaxed)
     }
 
-    /// Writes a line about what `record` tells.
+    fn lost(&self, lines: usize) {
+        if lines > 0 {
+            self.dropped.fetch_add(lines as u64, Relaxed);
+        }
+    }
+
+    /// Writes a line about what `record` tells. On the worker's own thread.
     pub fn write(&self, worker: usize, record: &Record<'_>) {
         let wanted = self.wanted.load(Relaxed);
         if wanted & 0xff == 0 {
             return;
         }
         let most = usize::try_from(wanted >> 8).unwrap_or(usize::MAX);
-        let Some(heap) = self.heaps.get(worker) else { return };
-        let mut heap = heap.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(own) = self.workers.get(worker) else { return };
+        let mut heap = own.heap.lock().unwrap_or_else(PoisonError::into_inner);
         if heap.ends.len() >= most {
-            self.dropped.fetch_add(1, Relaxed);
-            return;
+            return self.lost(1);
         }
-        if wanted & 0xff == 1 {
+        if wanted & 0x7f == 1 {
             lines::json(&mut heap.text, record);
         } else {
             lines::haproxy(&mut heap.text, record);
         }
         let end = heap.text.len();
         heap.ends.push(end);
-        if heap.ends.len() == MANY
-            && let Some(writer) = self.writer.get()
-        {
-            drop(heap);
+        let many = heap.ends.len() == MANY;
+        drop(heap);
+        if wanted & BY_WORKERS != 0 {
+            own.some.notify_one();
+        } else if many && let Some(writer) = self.writer.get() {
             writer.unpark();
         }
     }

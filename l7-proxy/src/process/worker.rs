@@ -24,9 +24,10 @@ use tracing::warn;
 
 use super::Current;
 use crate::{
-    front::{Crowd, Door, Entry, welcome},
-    log::Log,
+    front::{Crowd, Door, Entry, Sieve, welcome},
+    log::{self, Log},
     server::{Ends, shortage},
+    spec::ConnectionFilter,
     state::Refusal,
 };
 
@@ -37,6 +38,9 @@ const ONE_FOR: Duration = Duration::from_micros(500);
 /// Connections that may wait in the queue of a socket: what `lb-user` tells listen(2), and some. Those who come while it is
 /// emptied make it no longer.
 const MOST_WAITING: usize = 4_200;
+
+/// How long those may take to end who are ended with the worker: less than `lb-user` waits for it (one second).
+const LAST: Duration = Duration::from_millis(500);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -130,6 +134,7 @@ impl Inside {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let (current, index) = (Arc::clone(&self.current), self.index);
         shortage::relieve_by(move || make_room(&current, index));
+        tokio::spawn(log::send(Arc::clone(&self.log), index));
         let mut listening: HashMap<SocketAddr, Vec<Listening>> = HashMap::new();
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -204,12 +209,20 @@ impl Inside {
         }
     }
 
+    /// Whoever is still there when it is abandoned is ended as by an operator, so that the log tells of it.
     async fn end(&self, mut abandon: oneshot::Receiver<()>) {
+        tokio::select! {
+            () = self.gone() => return,
+            _ = &mut abandon => {}
+        }
+        self.crowd.end(&Sieve::from(&ConnectionFilter::default()));
+        let _ = tokio::time::timeout(LAST, self.gone()).await;
+    }
+
+    /// Waits until all connections have ended.
+    async fn gone(&self) {
         while self.connections.load(Relaxed) > 0 {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(10)) => {}
-                _ = &mut abandon => return,
-            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
