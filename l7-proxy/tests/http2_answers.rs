@@ -158,6 +158,40 @@ fn a_tunnel_whose_server_is_done_and_wants_no_more_ends_without_a_reset() {
 }
 
 #[test]
+fn what_the_server_of_a_tunnel_said_last_arrives_though_the_client_goes_on_speaking() {
+    let server = Server::script(|client, _| {
+        let mut frames = Frames::answer(client);
+        frames.0.send(&settings(8, 1));
+        let mut room = 65_535;
+        while let Some((kind, _, stream, payload)) = frames.next_of_stream() {
+            match kind {
+                HEADERS => frames.0.send(&head(stream, END_HEADERS, &[OK])),
+                DATA => room -= payload.len(),
+                _ => {}
+            }
+            if room == 0 {
+                // Nobody takes what the client still has to say.
+                let last = [frame(DATA, END_STREAM, stream, b"1008"), number(RESET, stream, 0)];
+                frames.0.send(&last.concat());
+            }
+        }
+    });
+    let proxy = Proxy::start_with(&[server.address], "", HTTP2, "");
+    for _ in 0..3 {
+        let mut client = proxy.connect();
+        client.send(
+            b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        client.until("\r\n\r\n");
+        client.send(&[b'x'; 100_000]);
+        assert_eq!(client.rest(), "1008");
+        let end = std::io::Read::read(&mut client.stream, &mut [0]);
+        assert!(matches!(end, Ok(0)), "{end:?}");
+    }
+}
+
+#[test]
 fn what_is_no_answer_is_a_bad_gateway() {
     let mut failed = Vec::new();
     let more = |fields: &[(&str, &str)]| head(1, WHOLE, &[&[OK], fields].concat());

@@ -445,6 +445,7 @@ fn what_a_server_has_looked_at_is_not_asked_again() {
         let good = proxy.ask("GET /good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         assert!(good.starts_with("HTTP/1.1 200 "), "{good}");
     }
+    assert_eq!(server.count(), 1, "the connection is not to blame");
 }
 
 #[test]

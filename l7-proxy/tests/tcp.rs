@@ -295,3 +295,33 @@ fn a_reset_is_passed_on_as_one() {
     };
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
+
+#[test]
+fn what_a_server_said_last_arrives_though_it_did_not_take_all() {
+    for is_reset in [false, true] {
+        let go = std::sync::Arc::new(std::sync::Barrier::new(2));
+        let gone = std::sync::Arc::clone(&go);
+        let server = Server::script(move |client, _| {
+            client.until("hello");
+            gone.wait();
+            client.send(b"last words");
+            if is_reset {
+                socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+            } else {
+                // What still comes after this is answered by a reset.
+                client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+        });
+        let proxy = Proxy::start(&[server.address], TCP);
+        let mut client = proxy.connect();
+        client.send(b"hello");
+        // More than the kernel keeps: the proxy has some to pass on when the server goes.
+        client.stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        while client.stream.write_all(&[b'x'; 100_000]).is_ok() {}
+        go.wait();
+        let mut said = Vec::new();
+        let end = client.stream.read_to_end(&mut said).map_err(|error| error.kind());
+        assert_eq!(String::from_utf8_lossy(&said), "last words", "{is_reset}");
+        assert!(end.is_err() || !is_reset, "what was cut off must not look complete");
+    }
+}

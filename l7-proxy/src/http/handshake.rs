@@ -23,7 +23,9 @@ pub(super) fn shake_hands(answer: &mut Answer, asked: &Fields) {
     let lines: Vec<(Vec<u8>, Vec<u8>)> = answer
         .fields
         .iter()
-        .filter(|(known, ..)| *known != Known::ContentLength)
+        .filter(|(known, name, _)| {
+            *known != Known::ContentLength && !name.eq_ignore_ascii_case(b"sec-websocket-accept")
+        })
         .map(|(_, name, value)| (name.to_vec(), value.to_vec()))
         .collect();
     answer.begin(101);

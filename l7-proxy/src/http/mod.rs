@@ -19,7 +19,7 @@ pub use decide::{Decision, decide};
 pub use exchange::{End, Exchange, Failure, Told};
 pub(crate) use exchange::{MOST_INFORMATIONAL, chunk_begin, may_trail, put_trailers, status_line};
 pub use intent::{Intent, expectation, keeps_alive};
-pub use reach::{Line, Reached, Unreached, Which, reach};
+pub use reach::{Line, Reached, Try, Unreached, Which, reach};
 pub use request::{find_cookie, hops_left, write_request};
 pub use serve::{Job, Outcome, Report, serve};
 pub use side::{Side, SideFault};

@@ -9,6 +9,7 @@ use crate::{
     front::Guest,
     model::Service,
     server::{ConnectError, Connection, Leave, NoPlace, Pool, Slot, Way, Wish, now},
+    spec::ServerState,
 };
 
 /// What a request goes over.
@@ -76,6 +77,15 @@ pub enum Which {
     Fresh,
 }
 
+/// How it is tried.
+#[derive(Debug)]
+pub struct Try {
+    /// Over which connections.
+    pub which: Which,
+    /// The place of who has one already; there it is tried first, if it may be still.
+    pub place: Option<(usize, Slot)>,
+}
+
 /// Chooses a server and connects to it: with a connection that waits if there is one that will do, and to
 /// other servers where one does not answer (R14: nothing of the request was sent). Whose client has been told to end, or
 /// has `gone`, waits no longer: its place is another's. (A client whose body is longer than what is read ahead is not seen
@@ -88,14 +98,14 @@ pub async fn reach(
     service: &Service,
     way: &Way<'_>,
     wish: &mut Wish<'_>,
-    which: Which,
+    first: Try,
     guest: &Guest,
     gone: impl Future<Output = ()>,
 ) -> Result<Reached, Unreached> {
     let placed = AtomicBool::new(false);
     let reached = tokio::select! {
         biased;
-        reached = try_all(pool, service, way, wish, which, &placed) => reached,
+        reached = try_all(pool, service, way, wish, first, &placed) => reached,
         () = guest.killed() => Err(Unreached::Killed),
         () = gone => Err(Unreached::Gone { placed: placed.load(Relaxed) }),
     };
@@ -107,17 +117,23 @@ async fn try_all(
     service: &Service,
     way: &Way<'_>,
     wish: &mut Wish<'_>,
-    which: Which,
+    Try { which, place }: Try,
     placed: &AtomicBool,
 ) -> Result<Reached, Unreached> {
+    let mut place = place.filter(|&(index, _)| {
+        matches!(pool.servers[index].live.state(), ServerState::Up | ServerState::Drain)
+    });
     let mut tries = 0;
     loop {
-        placed.store(false, Relaxed);
+        placed.store(place.is_some(), Relaxed);
         let until = || Instant::now() + service.timeouts.queue.get();
-        let (index, slot) = pool.place(wish, until).await.map_err(|none| match none {
-            NoPlace::NoServer => Unreached::NoServer,
-            NoPlace::Queue => Unreached::Queue,
-        })?;
+        let (index, slot) = match place.take() {
+            Some(place) => place,
+            None => pool.place(wish, until).await.map_err(|none| match none {
+                NoPlace::NoServer => Unreached::NoServer,
+                NoPlace::Queue => Unreached::Queue,
+            })?,
+        };
         placed.store(true, Relaxed);
         if which != Which::Fresh
             && !way.http2

@@ -4,8 +4,8 @@
 use std::{future::poll_fn, time::Instant};
 
 use super::{
-    Client, End, Exchange, Failure, Intent, Line, Side, Told, Unreached, Which, find_cookie, over2::Over2,
-    reach, write_request,
+    Client, End, Exchange, Failure, Intent, Line, Side, Told, Try, Unreached, Which, find_cookie,
+    over2::Over2, reach, write_request,
 };
 use crate::{
     io::{Deadline, Stream},
@@ -107,9 +107,12 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
     // There are no other upgrades in HTTP/2 (RFC 9113 §8.6): a server may disregard them (RFC 9110 §7.8), and does.
     let opens = intent.opens_websocket();
     let mut which = if repeats { Which::Any } else { Which::Sure };
+    // Who tries again has waited for its place.
+    let mut place = None;
     loop {
         let gone = poll_fn(|context| side.poll_idle(context));
-        let reached = match reach(pool, service, &way, &mut wish, which, &client.guest, gone).await {
+        let first = Try { which, place };
+        let reached = match reach(pool, service, &way, &mut wish, first, &client.guest, gone).await {
             Ok(reached) => reached,
             Err(unreached) => {
                 report.ended = unreached.letters();
@@ -127,7 +130,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
             && !leave.requests.is_extended_connect_protocol_enabled()
         {
             way.http2 = false;
-            drop(slot);
+            place = Some((index, slot));
             continue;
         }
         client.guest.is_with(&server.live);
@@ -178,10 +181,11 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                 };
                 let running = exchange.run(leave.requests.clone(), &text, pool.tls.is_some(), opens);
                 let (end, channel) = Box::pin(running).await;
-                if !matches!(end, End::Complete { .. }) {
+                if !matches!(end, End::Complete { server_keeps: true, .. }) {
                     leave.give_up();
                 }
-                if matches!(end, End::Failed(Failure::ServerSlow | Failure::ServerGone)) {
+                let is_silent = matches!(end, End::Failed(Failure::ServerSlow));
+                if is_silent || (matches!(end, End::Failed(Failure::ServerGone)) && !told.answered) {
                     // What ails the stream may ail them all.
                     server.live.leave_link(worker, leave.number);
                 }
@@ -200,7 +204,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
             && !told.taken
             && (!told.sent || (repeats && was_used))
         {
-            drop(slot);
+            place = Some((index, slot));
             which = Which::Fresh;
             report.retries = report.retries.saturating_add(1);
             continue;

@@ -15,5 +15,5 @@ pub use deadline::Deadline;
 pub use gather::{Gather, Watch, WriteOut};
 pub use inbox::Inbox;
 pub use out::Out;
-pub use stream::{Stream, fill};
+pub use stream::{LINGERING, Stream, fill};
 pub use window::{Window, Windows};

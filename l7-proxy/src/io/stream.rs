@@ -1,6 +1,7 @@
 //! A connection, plain or within TLS.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -16,6 +17,11 @@ use tokio::{
 use tokio_rustls::{client, server};
 
 use super::Channel;
+
+/// How long, and for how many bytes, a side that was told the end is listened to; and how many are read at a time.
+pub const LINGERING: Duration = Duration::from_secs(2);
+const MOST_LINGERING: usize = 1024 * 1024;
+const ROOM_LINGERING: usize = 16 * 1024;
 
 /// A connection of a client or to a server.
 #[derive(Debug)]
@@ -48,6 +54,24 @@ impl Stream {
         if let Some(socket) = self.socket() {
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    /// Reads and forgets what the other side, which was told the end, still sends: it would be answered by a reset, and what was
+    /// said last would be lost by that (RFC 9112 §9.6). For a while, and some bytes.
+    pub async fn linger(&mut self, scratch: &mut BytesMut) {
+        let mut left = MOST_LINGERING;
+        let read = poll_fn(|context| {
+            while left > 0 {
+                scratch.clear();
+                match fill(self, scratch, ROOM_LINGERING, context) {
+                    Poll::Ready(Ok(read)) if read > 0 => left = left.saturating_sub(read),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                }
+            }
+            Poll::Ready(())
+        });
+        let _ = tokio::time::timeout(LINGERING, read).await;
     }
 
     /// What was agreed upon within TLS.

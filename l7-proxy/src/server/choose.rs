@@ -55,31 +55,23 @@ impl Pool {
         if let Some(kept) = self.persisting(wish) {
             return self.take(kept).map_or(Choice::Full, |slot| Choice::Server(kept, slot));
         }
-        let mut full = false;
-        // Those that were tried already, and paused ones, are better than none at all.
-        for leave_out in [true, false] {
-            for backup in [false, true] {
-                let usable = |index: usize| {
-                    let server = &self.servers[index];
-                    server.backup == backup
-                        && server.weight > 0
-                        && server.live.state() == ServerState::Up
-                        && !(leave_out && (was_tried(wish, index) || server.live.is_paused(now)))
-                };
-                match self.pick(wish, usable, now) {
-                    Choice::None => {}
-                    Choice::Full => full = true,
-                    chosen @ Choice::Server(..) => return chosen,
-                }
-                if full {
-                    return Choice::Full;
-                }
-            }
-            if wish.tried == 0 && !self.servers.iter().any(|server| server.live.is_paused(now)) {
-                break;
-            }
-        }
-        Choice::None
+        let tier = self.tier(wish, now);
+        self.pick(wish, |index| tier.is_some_and(|tier| self.is_in(index, tier, now)), now)
+    }
+
+    /// The best servers that there are for who does not have to be served by a certain one: those that were tried already, and paused
+    /// ones, are better than none at all.
+    fn tier(&self, wish: &Wish<'_>, now: u64) -> Option<Tier> {
+        let all = [(Some(wish.tried), false), (Some(wish.tried), true), (None, false), (None, true)];
+        let mut tiers = all.into_iter().map(|(leaves_out, backup)| Tier { backup, leaves_out });
+        tiers.find(|&tier| (0..self.servers.len()).any(|index| self.is_in(index, tier, now)))
+    }
+
+    fn is_in(&self, index: usize, tier: Tier, now: u64) -> bool {
+        let server = &self.servers[index];
+        server.weight > 0
+            && server.live.state() == ServerState::Up
+            && tier.has(index, server.backup, server.live.is_paused(now))
     }
 
     /// Whether a server is there that could get something.
@@ -101,19 +93,13 @@ impl Pool {
         let named = wish.cookie.and_then(|cookie| self.named_by(cookie));
         named.or(wish.server).filter(|&index| {
             let state = self.servers.get(index).map(|server| server.live.state());
-            matches!(state, Some(ServerState::Up | ServerState::Drain)) && !was_tried(wish, index)
+            matches!(state, Some(ServerState::Up | ServerState::Drain)) && !was_tried(wish.tried, index)
         })
     }
 
-    /// Where who waits for it stands: the one server that it waits for, if there is one, and those that it does not want (bits),
-    /// unless there are no others.
-    pub(super) fn line(&self, wish: &Wish<'_>) -> (Option<usize>, u64) {
-        let is_usable = |index: usize| {
-            let server = &self.servers[index];
-            server.weight > 0 && server.live.state() == ServerState::Up && !was_tried(wish, index)
-        };
-        let tried = if (0..self.servers.len()).any(is_usable) { wish.tried } else { 0 };
-        (self.persisting(wish), tried)
+    /// Where who waits stands: the one server that it waits for, if there is one, or else which ones will do.
+    pub(super) fn line(&self, wish: &Wish<'_>, now: u64) -> (Option<usize>, Tier) {
+        (self.persisting(wish), self.tier(wish, now).unwrap_or_default())
     }
 
     fn pick(&self, wish: &Wish<'_>, usable: impl Fn(usize) -> bool, now: u64) -> Choice {
@@ -218,8 +204,23 @@ impl Pool {
     }
 }
 
-fn was_tried(wish: &Wish<'_>, index: usize) -> bool {
-    index < 64 && wish.tried >> index & 1 == 1
+/// Servers among which one is chosen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tier {
+    pub(super) backup: bool,
+    /// Servers that were tried (bits) are not among them where these are left out, and neither are paused ones.
+    pub(super) leaves_out: Option<u64>,
+}
+
+impl Tier {
+    /// Whether a server that can be used is among them.
+    pub(super) fn has(self, index: usize, is_backup: bool, is_paused: bool) -> bool {
+        self.backup == is_backup && self.leaves_out.is_none_or(|tried| !is_paused && !was_tried(tried, index))
+    }
+}
+
+fn was_tried(tried: u64, index: usize) -> bool {
+    index < 64 && tried >> index & 1 == 1
 }
 
 #[cfg(test)]

@@ -217,7 +217,8 @@ impl Pool {
             queue: Arc::clone(&self.queue),
             server: index,
             most,
-            is_for_any: !server.backup && server.weight > 0,
+            is_for_any: server.weight > 0,
+            is_backup: server.backup,
         });
         Slot::take(&server.live, seat)
     }
@@ -239,22 +240,20 @@ impl Pool {
         if let Some(place) = take()? {
             return Ok(place);
         }
-        let (only, tried) = self.line(wish);
-        let mut turn = self.queue.join(only, tried, self.most_waiting).ok_or(NoPlace::Queue)?;
+        let mut turn = self.queue.join(self.line(wish, now()), self.most_waiting).ok_or(NoPlace::Queue)?;
         let until = until();
         loop {
             // One may have become free before we were in the queue; or it is one that nobody tells of: a server that came back.
             if let Some(place) = take()? {
                 return Ok(place);
             }
-            let now = Instant::now();
-            if now >= until {
+            let at = Instant::now();
+            if at >= until {
                 return Err(NoPlace::Queue);
             }
-            // The server that it waits for may have gone.
-            let (only, tried) = self.line(wish);
-            turn.stand(only, tried);
-            let called = tokio::time::timeout_at(until.min(now + LOOKED_AGAIN).into(), turn.called());
+            // The server that it waits for may have gone, or be paused no more.
+            turn.stand(self.line(wish, now()));
+            let called = tokio::time::timeout_at(until.min(at + LOOKED_AGAIN).into(), turn.called());
             if let Ok(Some(place)) = called.await {
                 return Ok(place);
             }
@@ -354,7 +353,17 @@ pub(super) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::{Pin, pin},
+        task::{Context, Poll, Waker},
+    };
+
     use super::*;
+    use crate::spec::Span;
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
 
     #[test]
     fn turns_are_as_many_as_the_weights_say_and_spread() {
@@ -364,5 +373,32 @@ mod tests {
         assert!(turns(&[]).is_empty() && turns(&[0]).is_empty());
         let many = turns(&[65_535, 1, 65_534]);
         assert!(many.len() <= MOST_TURNS + 3 && many.contains(&1));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_what_is_better_than_nothing_is_served_before_who_comes() {
+        let outliers = Outliers { failures: 1, pause: Span::from_secs(60), statuses: false };
+        let in_a_minute = || Instant::now() + Duration::from_secs(60);
+        for case in ["paused", "a backup", "tried", "one of many"] {
+            let count = if case == "one of many" { 70 } else { 2 };
+            let mut pool = testing::pool(Algorithm::RoundRobin, &vec![100; count]);
+            let one = count - 1;
+            let mut wish = Wish::default();
+            match case {
+                "paused" => assert!(pool.servers[one].live.failed(&outliers, now())),
+                "a backup" => pool.servers[one].backup = true,
+                "tried" => wish.tried = 0b10,
+                _ => {}
+            }
+            pool.servers[one].most = Some(1);
+            (0..one).for_each(|other| pool.servers[other].live.set_state(ServerState::Down, now()));
+            let (_, first) = pool.place(&wish, in_a_minute).await.unwrap();
+            let mut waiting = pin!(pool.place(&wish, in_a_minute));
+            assert!(poll(waiting.as_mut()).is_pending(), "{case}");
+            drop(first);
+            let newcomer = pool.choose(&Wish::default(), now());
+            assert!(matches!(newcomer, Choice::Full), "{case}: {newcomer:?}");
+            assert!(matches!(poll(waiting.as_mut()), Poll::Ready(Ok((at, _))) if at == one), "{case}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use super::{Live, now};
+use super::{Live, choose::Tier, now};
 use crate::spec::ServerState;
 
 /// A request or connection that is under way; it counts until it is dropped.
@@ -34,8 +34,10 @@ pub(super) struct Seat {
     pub(super) server: usize,
     /// How much it takes.
     pub(super) most: u32,
-    /// Whether whoever may be served by any server may be served by it now, as far as its configuration goes.
+    /// Whether somebody may be served by it who does not have to be.
     pub(super) is_for_any: bool,
+    /// Whether it is for when there is no other.
+    pub(super) is_backup: bool,
 }
 
 impl Slot {
@@ -77,8 +79,8 @@ struct Inner {
 #[derive(Debug)]
 struct Waiting {
     waker: Waker,
-    /// Servers that are not wanted, as bits.
-    tried: u64,
+    /// Which servers will do.
+    tier: Tier,
     told: Option<Told>,
 }
 
@@ -101,15 +103,15 @@ impl Queue {
     }
 
     /// A turn behind everybody who waits, unless these are `most` or more: for a place at the `only` server that will do, or at any
-    /// but those that were `tried` (bits). A place may have become free just before, and nobody tells of that.
-    pub(super) fn join(&self, only: Option<usize>, tried: u64, most: usize) -> Option<Turn<'_>> {
+    /// of a tier. A place may have become free just before, and nobody tells of that.
+    pub(super) fn join(&self, (only, tier): (Option<usize>, Tier), most: usize) -> Option<Turn<'_>> {
         let mut inner = self.lock();
         if inner.waiting.len() >= most {
             return None;
         }
         let key = (only, inner.next);
         inner.next += 1;
-        inner.waiting.insert(key, Waiting { waker: Waker::noop().clone(), tried, told: None });
+        inner.waiting.insert(key, Waiting { waker: Waker::noop().clone(), tier, told: None });
         self.length.store(inner.waiting.len(), SeqCst);
         Some(Turn { queue: self, key })
     }
@@ -120,9 +122,10 @@ impl Queue {
         if !matches!(state, ServerState::Up | ServerState::Drain) || live.active() > seat.most {
             return false;
         }
-        let is_for_any = seat.is_for_any && state == ServerState::Up && !live.is_paused(now());
+        let (is_for_any, is_paused) = (seat.is_for_any && state == ServerState::Up, live.is_paused(now()));
+        let wants = |tier: Tier| is_for_any && tier.has(seat.server, seat.is_backup, is_paused);
         let told = || Told::Given(seat.server, Slot { live: Arc::clone(live), seat: Some(seat.clone()) });
-        let is_taken = self.lock().tell(seat.server, is_for_any, told);
+        let is_taken = self.lock().tell(seat.server, wants, told);
         if is_taken {
             live.count();
         }
@@ -131,20 +134,16 @@ impl Queue {
 
     /// Has who has waited longest for this server, or for any, look for a place.
     fn have_looked(&self, server: usize) {
-        self.lock().tell(server, true, || Told::Look);
+        self.lock().tell(server, |_| true, || Told::Look);
     }
 }
 
 impl Inner {
-    /// Tells the first of those who wait for this server, or for any if it is for them as well, and were told nothing yet.
-    fn tell(&mut self, server: usize, is_for_any: bool, told: impl FnOnce() -> Told) -> bool {
+    /// Tells the first of those who wait for this server, or for any and want it, and were told nothing yet.
+    fn tell(&mut self, server: usize, wants: impl Fn(Tier) -> bool, told: impl FnOnce() -> Told) -> bool {
         let line = |only: Option<usize>| self.waiting.range((only, 0)..=(only, u64::MAX));
         let own = line(Some(server)).find(|(_, waiting)| waiting.told.is_none());
-        let any = line(None)
-            .find(|(_, waiting)| {
-                waiting.told.is_none() && waiting.tried.checked_shr(server as u32).unwrap_or(0) & 1 == 0
-            })
-            .filter(|_| is_for_any);
+        let any = line(None).find(|(_, waiting)| waiting.told.is_none() && wants(waiting.tier));
         let first = [own, any].into_iter().flatten().map(|(&key, _)| key).min_by_key(|&(_, number)| number);
         let Some(waiting) = first.and_then(|key| self.waiting.get_mut(&key)) else { return false };
         waiting.told = Some(told());
@@ -162,11 +161,11 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     /// Stands in another line from now on, where it has its place by when it came.
-    pub(super) fn stand(&mut self, only: Option<usize>, tried: u64) {
+    pub(super) fn stand(&mut self, (only, tier): (Option<usize>, Tier)) {
         let mut inner = self.queue.lock();
         if let Some(waiting) = inner.waiting.remove(&self.key) {
             self.key.0 = only;
-            inner.waiting.insert(self.key, Waiting { tried, ..waiting });
+            inner.waiting.insert(self.key, Waiting { tier, ..waiting });
         }
     }
 
@@ -222,13 +221,18 @@ mod tests {
         }
 
         fn take(&self, server: usize) -> Option<Slot> {
-            let seat = Seat { queue: Arc::clone(&self.queue), server, most: 1, is_for_any: server != 9 };
+            let seat =
+                Seat { queue: Arc::clone(&self.queue), server, most: 1, is_for_any: true, is_backup: false };
             Slot::take(&self.lives[server], Some(seat))
         }
 
         fn join(&self, only: Option<usize>, tried: u64) -> Turn<'_> {
-            self.queue.join(only, tried, 9).unwrap()
+            self.queue.join((only, tier(tried)), 9).unwrap()
         }
+    }
+
+    fn tier(tried: u64) -> Tier {
+        Tier { backup: false, leaves_out: Some(tried) }
     }
 
     /// What a turn is told now: a place at a server; to look; nothing.
@@ -244,7 +248,7 @@ mod tests {
         let servers = Servers::new(1);
         let mut place = servers.take(0).unwrap();
         let turns: Vec<_> = (0..3).map(|_| servers.join(None, 0)).collect();
-        assert!(servers.queue.join(None, 0, 3).is_none(), "it is full");
+        assert!(servers.queue.join((None, tier(0)), 3).is_none(), "it is full");
         for (number, turn) in (0..).zip(turns) {
             assert!(told(&turn).is_none(), "{number}");
             drop(place);
@@ -285,8 +289,8 @@ mod tests {
         let mut retry = servers.join(None, 0b11);
         let any = servers.join(None, 0);
         // The first server is no more.
-        own.stand(None, 0);
-        retry.stand(None, 0);
+        own.stand((None, tier(0)));
+        retry.stand((None, tier(0)));
         drop(second);
         let second = told(&own).unwrap().unwrap();
         assert!(told(&retry).is_none() && told(&any).is_none());

@@ -148,6 +148,8 @@ struct Way {
     /// Whether its source will tell when more comes.
     reads: bool,
     ended: bool,
+    /// Whether the next end of its source is none, but a reset.
+    is_cut: bool,
     shut: bool,
     flushed: bool,
     passed: u64,
@@ -156,14 +158,18 @@ struct Way {
 /// What broke a direction.
 struct Broken {
     of_source: bool,
-    reset: bool,
+    kind: io::ErrorKind,
 }
 
 impl Broken {
     /// `of_source` where it was read from.
     fn by(of_source: bool) -> impl Fn(io::Error) -> Self {
-        // TLS that ends without saying so, as many clients do, is no reset.
-        move |error| Self { of_source, reset: error.kind() != io::ErrorKind::UnexpectedEof }
+        move |error| Self { of_source, kind: error.kind() }
+    }
+
+    /// Whether it was more than TLS that ended without saying so, as many clients do.
+    fn is_reset(&self) -> bool {
+        self.kind != io::ErrorKind::UnexpectedEof
     }
 }
 
@@ -188,14 +194,23 @@ where
         begin(&mut client.output, &mut client.stream, context, Ended::Client)?;
         begin(&mut server.output, &mut server.stream, context, Ended::Server)?;
         if server.output.is_empty() {
-            up.poll(&mut client.stream, &mut server.stream, down.shut, context).map_err(|broken| {
-                reset = broken.reset;
-                if broken.of_source { Ended::Client } else { Ended::Server }
-            })?;
+            match up.poll(&mut client.stream, &mut server.stream, down.shut, context) {
+                Ok(()) => {}
+                // A server may end without taking all (RFC 9113 §8.1): what it said wants to arrive all the same. Whether that was
+                // all is seen by reading it, but of a socket: its reset is told once, and looks like an end from then on.
+                Err(Broken { of_source: false, .. }) => {
+                    down.is_cut = server.stream.plain().is_some();
+                    up.give_up();
+                }
+                Err(broken) => {
+                    reset = broken.is_reset();
+                    return Poll::Ready(Err(Ended::Client));
+                }
+            }
         }
         if client.output.is_empty() {
             down.poll(&mut server.stream, &mut client.stream, false, context).map_err(|broken| {
-                reset = broken.reset;
+                reset = broken.is_reset();
                 if broken.of_source { Ended::Server } else { Ended::Client }
             })?;
         }
@@ -246,7 +261,30 @@ fn begin<S: AsyncWrite + Unpin>(
 
 impl Way {
     fn new(pending: BytesMut) -> Self {
-        Self { pending, splice: None, reads: false, ended: false, shut: false, flushed: true, passed: 0 }
+        Self {
+            pending,
+            splice: None,
+            reads: false,
+            ended: false,
+            is_cut: false,
+            shut: false,
+            flushed: true,
+            passed: 0,
+        }
+    }
+
+    /// Its source has ended.
+    fn end(&mut self) -> Result<(), Broken> {
+        self.ended = true;
+        let cut = Broken { of_source: true, kind: io::ErrorKind::ConnectionReset };
+        if self.is_cut { Err(cut) } else { Ok(()) }
+    }
+
+    /// Nothing more is passed on.
+    fn give_up(&mut self) {
+        self.pending.clear();
+        self.splice = None;
+        self.shut = true;
     }
 
     /// Passes on what can be. A client that was told that the server has ended (`told_all`) may leave without a word,
@@ -286,7 +324,7 @@ impl Way {
                             self.splice = None;
                         }
                     }
-                    Poll::Ready(Ok(Step::End)) => self.ended = true,
+                    Poll::Ready(Ok(Step::End)) => self.end()?,
                     Poll::Ready(Ok(Step::Few)) => self.splice = None,
                     Poll::Ready(Err(Failed::Source(error))) => return Err(Broken::by(true)(error)),
                     Poll::Ready(Err(Failed::Target(error))) => return Err(Broken::by(false)(error)),
@@ -297,7 +335,7 @@ impl Way {
                 let mut buffer = ReadBuf::new(scratch);
                 ready!(Pin::new(&mut *from).poll_read(context, &mut buffer)).map_err(Broken::by(true))?;
                 self.pass(buffer.filled(), to, context).map_err(Broken::by(false))?;
-                Poll::Ready(Ok(buffer.filled().len()))
+                Poll::Ready(Ok::<_, Broken>(buffer.filled().len()))
             });
             match read {
                 Poll::Pending => {
@@ -307,14 +345,16 @@ impl Way {
                         _ => Ok(()),
                     };
                 }
-                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(0)) => self.end()?,
                 // As much as fits: there is likely to be more. What could not be passed on goes first.
                 Poll::Ready(Ok(ROOM)) if from.plain().is_some() && to.plain().is_some() => {
                     self.splice = Some(Splice::default());
                 }
                 Poll::Ready(Ok(_)) => {}
-                // The target is not told that this was all: nobody said so.
-                Poll::Ready(Err(Broken { of_source: true, reset: false })) if told_all => self.shut = true,
+                Poll::Ready(Err(broken)) if told_all && broken.of_source && !broken.is_reset() => {
+                    // The target is not told that this was all: nobody said so.
+                    self.shut = true;
+                }
                 Poll::Ready(Err(broken)) => return Err(broken),
             }
         }

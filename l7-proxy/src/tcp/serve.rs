@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     front::Door,
-    http::{Client, Line, Unreached, Which, reach},
+    http::{Client, Line, Try, Unreached, Which, reach},
     io::{Deadline, Out, Stream, fill},
     log::{Record, Served, Stopwatch},
     model::Service,
@@ -52,7 +52,7 @@ pub async fn serve(
     let Some(pool) = service.tcp_pool(client.server_name.as_deref()) else {
         return served.tell(None, Passed::default(), *b"SC");
     };
-    let (ended, passed) = served.pass(pool, stream, input).await;
+    let (ended, passed) = served.pass(pool, &mut stream, input).await;
     counters.tunnel();
     counters.bytes(passed.up, passed.down);
     // An operator ends the whole connection: that is counted once.
@@ -60,6 +60,10 @@ pub async fn serve(
         counters.broke(By::of(ended));
     }
     served.tell(Some(pool), passed, ended);
+    // Where the server had no more to say, the client may still be speaking: what it was told last is to arrive.
+    if ended == *b"--" {
+        stream.linger(&mut BytesMut::new()).await;
+    }
 }
 
 /// The name in the client's greeting. What is no TLS has none; `None` where it does not come in time.
@@ -94,7 +98,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    async fn pass(&mut self, pool: &Pool, stream: Stream, input: BytesMut) -> ([u8; 2], Passed) {
+    async fn pass(&mut self, pool: &Pool, stream: &mut Stream, input: BytesMut) -> ([u8; 2], Passed) {
         let (service, client, worker) = (self.service, self.client, self.door.worker);
         let persistence = service.persistence.as_ref();
         let kept = service.state.server_of(persistence, &pool.name, client.ip(), now());
@@ -106,16 +110,16 @@ impl Connection<'_> {
         };
         let timeout = service.timeouts.connect.get();
         let way = Way { source: service.source, ends: &client.ends, timeout, worker, http2: false };
-        let reached =
-            match reach(pool, service, &way, &mut wish, Which::Fresh, &client.guest, pending()).await {
-                Ok(reached) => reached,
-                Err(unreached) => {
-                    if matches!(unreached, Unreached::Killed) {
-                        stream.break_off();
-                    }
-                    return (unreached.letters(), Passed::default());
+        let first = Try { which: Which::Fresh, place: None };
+        let reached = match reach(pool, service, &way, &mut wish, first, &client.guest, pending()).await {
+            Ok(reached) => reached,
+            Err(unreached) => {
+                if matches!(unreached, Unreached::Killed) {
+                    stream.break_off();
                 }
-            };
+                return (unreached.letters(), Passed::default());
+            }
+        };
         self.times.reached = Some(std::time::Instant::now());
         self.server = Some(reached.index);
         self.retries = reached.tries;

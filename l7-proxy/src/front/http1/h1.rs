@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::front::Entry;
 use crate::{
     http::{Lines, Side},
-    io::{Deadline, Out, Stream, fill},
+    io::{Deadline, LINGERING, Out, Stream, fill},
     model::Service,
     wire::{Body, Fault, Framing, Method, Piece, Request, Scan, Version},
 };
@@ -21,11 +21,6 @@ pub(super) const ROOM_HEAD: usize = 2 * 1024;
 
 /// Memory for a piece of a body.
 pub(super) const ROOM_BODY: usize = 32 * 1024;
-
-/// How much is read and thrown away of a client that goes on sending after its answer, and for how long, so
-/// that the answer is not lost by the reset that follows unread bytes (RFC 9112 §9.6).
-const MOST_LINGERING: usize = 1024 * 1024;
-pub(super) const LINGERING: Duration = Duration::from_secs(2);
 
 /// How the body of an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,21 +217,8 @@ impl H1 {
 
     /// Ends the connection in a way that does not cut off the answer.
     pub(super) async fn close(&mut self) {
-        if tokio::time::timeout(LINGERING, self.stream.shutdown()).await.is_err() || self.ended {
-            return;
+        if tokio::time::timeout(LINGERING, self.stream.shutdown()).await.is_ok() && !self.ended {
+            self.stream.linger(&mut self.input).await;
         }
-        let mut left = MOST_LINGERING;
-        let read = poll_fn(|context| {
-            while left > 0 {
-                self.input.clear();
-                match fill(&mut self.stream, &mut self.input, ROOM_HEAD, context) {
-                    Poll::Ready(Ok(read)) if read > 0 => left = left.saturating_sub(read),
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(_) => return Poll::Ready(()),
-                }
-            }
-            Poll::Ready(())
-        });
-        let _ = tokio::time::timeout(LINGERING, read).await;
     }
 }

@@ -11,11 +11,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::h1::{Came, H1, LINGERING};
+use self::h1::{Came, H1};
 use super::{Closing, Door, report::Over};
 use crate::{
     http::{Client, Decision, From, Intent, Job, Lines, Outcome, Report, decide, serve as pass},
-    io::{Deadline, Stream},
+    io::{Deadline, LINGERING, Stream},
     log::{Asked, Stopwatch},
     model::{Page, Service},
     server::{Connection, Pool, Slot, now},

@@ -32,7 +32,7 @@ pub(crate) const MOST_INFORMATIONAL: u32 = 64;
 pub enum End {
     /// The answer was passed on in full.
     Complete {
-        /// Whether the server's connection may carry another request.
+        /// Whether the server's connection may carry another request; of HTTP/2, whether nothing more comes of this one.
         server_keeps: bool,
         /// Whether the whole request was passed on; what is left of it may still come from the client.
         request_done: bool,

@@ -60,7 +60,7 @@ impl<S: Side> Running<'_, S> {
             }
             if matches!(self.down, Down::Flush) {
                 let request_done = matches!(self.up, Up::Done);
-                return Err(End::Complete { server_keeps: true, request_done });
+                return Err(End::Complete { server_keeps: !self.left_open, request_done });
             }
             if !enough {
                 return Ok(moved);
@@ -171,6 +171,7 @@ impl<S: Side> Running<'_, S> {
         };
         self.down = if framing == Framing::None {
             x.side.end(None);
+            self.left_open = !ended;
             Down::Flush
         } else {
             Down::Body(Inbox::new(body, ended))

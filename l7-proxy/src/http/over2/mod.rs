@@ -70,6 +70,8 @@ struct Running<'a, S> {
     down: Down,
     /// Bytes of the body that are to come, where its length was said.
     left: Option<u64>,
+    /// Whether the server may still send frames of an answer that has no body.
+    left_open: bool,
     /// Whether the stream is to become a tunnel.
     tunnel: bool,
     informational: u32,
@@ -111,6 +113,7 @@ impl<S: Side> Over2<'_, S> {
             pending: Bytes::new(),
             down: Down::Head(response),
             left: None,
+            left_open: false,
             tunnel,
             informational: 0,
             sent: 0,
