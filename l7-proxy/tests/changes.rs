@@ -4,13 +4,14 @@ mod common;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     thread,
 };
 
-use common::{Client, Proxy, Server, eventually, header, listener, spec};
+use common::{Client, Proxy, Server, eventually, header, listener, next_request, spec};
 use l7_proxy::{process::Engine, process::Listeners, spec::Spec};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -106,4 +107,42 @@ fn who_waits_where_nobody_listens_any_more_is_served() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{number}: {answer}");
     }
     eventually("nobody listens there", || std::net::TcpStream::connect(goes).is_err());
+}
+
+#[test]
+fn who_waits_for_a_server_keeps_its_place_over_changes() {
+    let (let_go, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let order: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&order);
+    let server = Server::script(move |client, _| {
+        while let Some(request) = next_request(client) {
+            seen.lock().unwrap().push(request.split(' ').nth(1).unwrap().into());
+            held.lock().unwrap().recv().unwrap();
+            client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let told = |address| {
+        let mut told: Spec = spec(address, "", &[server.address], "", "");
+        told.pools[0].servers[0].max_connections = Some(1);
+        told
+    };
+    let proxy = Proxy::start_changed(told);
+    let mut clients = Vec::new();
+    for number in 0..9 {
+        let mut client = proxy.connect();
+        client.send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        eventually("the first is served, and the others wait", || {
+            let ready = proxy.engine().current().ready();
+            !order.lock().unwrap().is_empty() && ready.services[0].pools()[0].waiting() == number
+        });
+        proxy.engine().apply(&told(proxy.address), Listeners::none()).unwrap();
+        clients.push(client);
+    }
+    for client in &mut clients {
+        let_go.send(()).unwrap();
+        assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 200 "));
+    }
+    let expected: Vec<String> = (0..9).map(|number| format!("/{number}")).collect();
+    assert_eq!(*order.lock().unwrap(), expected);
 }

@@ -180,6 +180,16 @@ fn servers(out: &mut String, ready: &Ready) {
             })
         })
         .collect();
+    let mut family = Family::new(
+        out,
+        "l7_waiting",
+        "gauge",
+        "Requests and connections that wait for a place at a server.",
+    );
+    for (service, pool) in &pools {
+        let labels = [("service", service.name.as_str()), ("pool", pool.title.as_str())];
+        family.value("", &labels, pool.waiting());
+    }
     let mut gauge = |name, help, value: &dyn Fn(&crate::server::Live) -> u64| {
         let mut family = Family::new(out, name, "gauge", help);
         rows.iter().for_each(|(labels, live)| family.value("", labels, value(live)));

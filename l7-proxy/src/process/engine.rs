@@ -141,7 +141,8 @@ impl Engine {
         }
         let now = now();
         retire(&self.current.ready(), &ready, now);
-        for server in ready.services.iter().flat_map(|service| service.pools()).flat_map(|pool| &pool.servers)
+        for server in
+            ready.services.iter().flat_map(|service| service.pools()).flat_map(|pool| pool.servers.iter())
         {
             server.live.set_state(server.told, now);
         }

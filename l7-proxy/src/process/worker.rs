@@ -232,7 +232,7 @@ fn make_room(current: &Current, worker: usize) -> bool {
     let ready = current.ready();
     let servers = || {
         let pools = ready.services.iter().flat_map(|service| service.pools());
-        pools.flat_map(|pool| &pool.servers)
+        pools.flat_map(|pool| pool.servers.iter())
     };
     let own: usize = servers().map(|server| server.live.make_room(Some(worker))).sum();
     own > 0 || servers().map(|server| server.live.make_room(None)).sum::<usize>() > 0

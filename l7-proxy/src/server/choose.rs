@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Live, Pool, Slot};
+use super::{Live, Pool, Server, Slot};
 use crate::spec::{Algorithm, ServerState};
 
 /// The most servers that a cookie is believed to name.
@@ -56,7 +56,7 @@ impl Pool {
             return self.take(kept).map_or(Choice::Full, |slot| Choice::Server(kept, slot));
         }
         let tier = self.tier(wish, now);
-        self.pick(wish, |index| tier.is_some_and(|tier| self.is_in(index, tier, now)), now)
+        self.pick(wish, |index| tier.is_some_and(|tier| tier.has(index, &self.servers[index], now)), now)
     }
 
     /// The best servers that there are for who does not have to be served by a certain one: those that were tried already, and paused
@@ -64,14 +64,8 @@ impl Pool {
     fn tier(&self, wish: &Wish<'_>, now: u64) -> Option<Tier> {
         let all = [(Some(wish.tried), false), (Some(wish.tried), true), (None, false), (None, true)];
         let mut tiers = all.into_iter().map(|(leaves_out, backup)| Tier { backup, leaves_out });
-        tiers.find(|&tier| (0..self.servers.len()).any(|index| self.is_in(index, tier, now)))
-    }
-
-    fn is_in(&self, index: usize, tier: Tier, now: u64) -> bool {
-        let server = &self.servers[index];
-        server.weight > 0
-            && server.live.state() == ServerState::Up
-            && tier.has(index, server.backup, server.live.is_paused(now))
+        tiers
+            .find(|&tier| self.servers.iter().enumerate().any(|(index, server)| tier.has(index, server, now)))
     }
 
     /// Whether a server is there that could get something.
@@ -213,9 +207,12 @@ pub(super) struct Tier {
 }
 
 impl Tier {
-    /// Whether a server that can be used is among them.
-    pub(super) fn has(self, index: usize, is_backup: bool, is_paused: bool) -> bool {
-        self.backup == is_backup && self.leaves_out.is_none_or(|tried| !is_paused && !was_tried(tried, index))
+    /// Whether a server is among them, and can be used.
+    pub(super) fn has(self, index: usize, server: &Server, now: u64) -> bool {
+        server.backup == self.backup
+            && server.weight > 0
+            && server.live.state() == ServerState::Up
+            && self.leaves_out.is_none_or(|tried| !was_tried(tried, index) && !server.live.is_paused(now))
     }
 }
 
@@ -277,7 +274,7 @@ mod tests {
     #[test]
     fn backups_come_last_and_tried_ones_after_them() {
         let mut pool = pool(Algorithm::RoundRobin, &[100, 100]);
-        pool.servers[1].backup = true;
+        pool.change(|servers| servers[1].backup = true);
         assert_eq!(shares(&pool, 5), [5, 0]);
         let tried = |bits| Wish { tried: bits, ..Wish::default() };
         assert_eq!(chosen(&pool, &tried(1)), Some(1));
@@ -311,9 +308,7 @@ mod tests {
             Algorithm::Source,
         ] {
             let mut pool = pool(algorithm, &[100, 100]);
-            for server in &mut pool.servers {
-                server.most = Some(1);
-            }
+            pool.change(|servers| servers.iter_mut().for_each(|server| server.most = Some(1)));
             let (one, two) = (pool.choose(&Wish::default(), 1), pool.choose(&Wish::default(), 1));
             assert!(
                 matches!((&one, &two), (Choice::Server(a, _), Choice::Server(b, _)) if a != b),
@@ -322,7 +317,7 @@ mod tests {
             assert!(matches!(pool.choose(&Wish::default(), 1), Choice::Full), "{algorithm:?}");
             drop(one);
             assert!(chosen(&pool, &Wish::default()).is_some());
-            for server in &pool.servers {
+            for server in pool.servers.iter() {
                 server.live.set_state(ServerState::Down, 1);
             }
             assert!(matches!(pool.choose(&Wish::default(), 1), Choice::None), "{algorithm:?}");

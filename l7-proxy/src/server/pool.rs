@@ -15,7 +15,7 @@ use super::{
     connection::{To, source_address},
     links::Link,
     now,
-    queue::{Queue, Seat},
+    queue::Queue,
     shortage,
 };
 use crate::spec::{
@@ -65,7 +65,7 @@ pub struct Pool {
     /// What the log and metrics call it.
     pub title: String,
     /// Servers in the order of the specification.
-    pub servers: Vec<Server>,
+    pub servers: Arc<[Server]>,
     /// How one is chosen.
     pub algorithm: Algorithm,
     /// What requests have in common that go to one server.
@@ -106,7 +106,7 @@ impl Pool {
             name: spec.name.clone(),
             title: spec.title.as_ref().unwrap_or(&spec.name).clone(),
             turns: turns(&weights),
-            servers,
+            servers: servers.into(),
             algorithm,
             hash_by,
             turn: AtomicUsize::new(0),
@@ -120,6 +120,17 @@ impl Pool {
             http2: spec.protocol == ServerProtocol::Http2,
             tls_told: spec.tls.clone(),
         }
+    }
+
+    /// Requests and connections that wait for a place.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.length()
+    }
+
+    /// Takes over from what the same pool was `before`: who waits there keeps its place.
+    pub fn follow(&mut self, before: &Self) {
+        self.queue = Arc::clone(&before.queue);
     }
 
     /// Whether a server is there that takes only those who persist on it.
@@ -212,15 +223,7 @@ impl Pool {
 
     /// A place at a server, if it has one left.
     pub(super) fn take(&self, index: usize) -> Option<Slot> {
-        let server = &self.servers[index];
-        let seat = server.most.map(|most| Seat {
-            queue: Arc::clone(&self.queue),
-            server: index,
-            most,
-            is_for_any: server.weight > 0,
-            is_backup: server.backup,
-        });
-        Slot::take(&server.live, seat)
+        Slot::take(&self.servers[index], &self.queue, index)
     }
 
     /// A place at a server, waited for until this time where all are taken.
@@ -240,7 +243,8 @@ impl Pool {
         if let Some(place) = take()? {
             return Ok(place);
         }
-        let mut turn = self.queue.join(self.line(wish, now()), self.most_waiting).ok_or(NoPlace::Queue)?;
+        let turn = self.queue.join(&self.servers, self.line(wish, now()), self.most_waiting);
+        let mut turn = turn.ok_or(NoPlace::Queue)?;
         let until = until();
         loop {
             // One may have become free before we were in the queue; or it is one that nobody tells of: a server that came back.
@@ -349,6 +353,13 @@ pub(super) mod testing {
         let spec = crate::spec::Pool { name: "p".into(), ..crate::spec::Pool::default() };
         Pool::new(&spec, servers, algorithm, HashBy::Client)
     }
+
+    impl Pool {
+        /// Changes servers that nobody knows yet.
+        pub(in crate::server) fn change(&mut self, change: impl FnOnce(&mut [Server])) {
+            change(Arc::get_mut(&mut self.servers).unwrap());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -386,11 +397,11 @@ mod tests {
             let mut wish = Wish::default();
             match case {
                 "paused" => assert!(pool.servers[one].live.failed(&outliers, now())),
-                "a backup" => pool.servers[one].backup = true,
+                "a backup" => pool.change(|servers| servers[one].backup = true),
                 "tried" => wish.tried = 0b10,
                 _ => {}
             }
-            pool.servers[one].most = Some(1);
+            pool.change(|servers| servers[one].most = Some(1));
             (0..one).for_each(|other| pool.servers[other].live.set_state(ServerState::Down, now()));
             let (_, first) = pool.place(&wish, in_a_minute).await.unwrap();
             let mut waiting = pin!(pool.place(&wish, in_a_minute));

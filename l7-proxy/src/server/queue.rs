@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     future::poll_fn,
+    ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -14,74 +15,90 @@ use std::{
     task::{Poll, Waker},
 };
 
-use super::{Live, choose::Tier, now};
+use super::{Live, Server, choose::Tier, now};
 use crate::spec::ServerState;
 
 /// A request or connection that is under way; it counts until it is dropped.
 #[derive(Debug)]
 pub struct Slot {
     live: Arc<Live>,
-    /// What has to be known of it where others may wait for it.
-    seat: Option<Seat>,
-}
-
-/// A place at a server that takes so much at a time.
-#[derive(Clone, Debug)]
-pub(super) struct Seat {
-    /// Who waits.
-    pub(super) queue: Arc<Queue>,
-    /// Which of the pool's servers.
-    pub(super) server: usize,
-    /// How much it takes.
-    pub(super) most: u32,
-    /// Whether somebody may be served by it who does not have to be.
-    pub(super) is_for_any: bool,
-    /// Whether it is for when there is no other.
-    pub(super) is_backup: bool,
+    /// Where the server takes so much at a time: who waits for a place, and which server it is of those that whoever has this one
+    /// knows.
+    queue: Option<(Arc<Queue>, usize)>,
 }
 
 impl Slot {
     /// A place at this server, if it has one left.
-    pub(super) fn take(live: &Arc<Live>, seat: Option<Seat>) -> Option<Self> {
-        live.enter(seat.as_ref().map(|seat| seat.most)).then(|| Self { live: Arc::clone(live), seat })
+    pub(super) fn take(server: &Server, queue: &Arc<Queue>, index: usize) -> Option<Self> {
+        let is_in = server.live.enter(server.most);
+        let queue = || server.most.map(|_| (Arc::clone(queue), index));
+        is_in.then(|| Self { live: Arc::clone(&server.live), queue: queue() })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some(seat) = self.seat.take() else { return self.live.leave() };
-        let queue = Arc::clone(&seat.queue);
-        if queue.length() > 0 && queue.hand_on(&self.live, &seat) {
+        let Some((queue, index)) = self.queue.take() else { return self.live.leave() };
+        if queue.length() > 0 && queue.hand_on(&self.live, index) {
             return;
         }
         self.live.leave();
         // Who came since then, or could not be sure to be let in here, is to look.
         if queue.length() > 0 {
-            queue.have_looked(seat.server);
+            queue.have_looked(Some(line_of(&self.live)));
         }
     }
 }
 
-/// All that wait.
+/// All that wait. Before and after a change of the configuration they are the same ones; each knows the servers as they were when
+/// it came.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     length: AtomicUsize,
 }
 
+/// Who waits for one server alone stands in that one's line, who does not in none.
+type Line = Option<usize>;
+
+/// The line of a server: no two that are in use have the same.
+fn line_of(live: &Arc<Live>) -> usize {
+    Arc::as_ptr(live).addr()
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    /// By the one server that has to serve them, if there is one, and the order in which they came.
-    waiting: BTreeMap<(Option<usize>, u64), Waiting>,
+    /// By line, and the order in which they came.
+    waiting: BTreeMap<(Line, u64), Waiting>,
     next: u64,
 }
 
 #[derive(Debug)]
 struct Waiting {
     waker: Waker,
-    /// Which servers will do.
+    servers: Arc<[Server]>,
     tier: Tier,
     told: Option<Told>,
+}
+
+impl Waiting {
+    /// Which of its servers this is, if it may have the place there that is given back.
+    fn wants(&self, line: Line, live: &Arc<Live>, hint: usize, now: u64) -> Option<usize> {
+        let is_it = |server: &Server| Arc::ptr_eq(&server.live, live);
+        let index = match self.servers.get(hint).filter(|server| is_it(server)) {
+            Some(_) => hint,
+            None => self.servers.iter().position(is_it)?,
+        };
+        let server = &self.servers[index];
+        // The place itself still counts.
+        let has_room = server.most.is_none_or(|most| live.active() <= most);
+        let state = live.state();
+        let fits = match line {
+            Some(_) => matches!(state, ServerState::Up | ServerState::Drain),
+            None => self.tier.has(index, server, now),
+        };
+        (self.told.is_none() && has_room && fits).then_some(index)
+    }
 }
 
 #[derive(Debug)]
@@ -98,55 +115,77 @@ impl Queue {
     }
 
     /// How many wait.
-    fn length(&self) -> usize {
+    pub(super) fn length(&self) -> usize {
         self.length.load(SeqCst)
     }
 
-    /// A turn behind everybody who waits, unless these are `most` or more: for a place at the `only` server that will do, or at any
-    /// of a tier. A place may have become free just before, and nobody tells of that.
-    pub(super) fn join(&self, (only, tier): (Option<usize>, Tier), most: usize) -> Option<Turn<'_>> {
+    /// A turn behind everybody who waits, unless these are `most` or more: for a place at the `only` one of the servers that will do,
+    /// or at any of a tier. A place may have become free just before, and nobody tells of that.
+    pub(super) fn join(
+        &self,
+        servers: &Arc<[Server]>,
+        (only, tier): (Option<usize>, Tier),
+        most: usize,
+    ) -> Option<Turn<'_>> {
         let mut inner = self.lock();
         if inner.waiting.len() >= most {
             return None;
         }
-        let key = (only, inner.next);
+        let key = (line(servers, only), inner.next);
         inner.next += 1;
-        inner.waiting.insert(key, Waiting { waker: Waker::noop().clone(), tier, told: None });
+        let servers = Arc::clone(servers);
+        inner.waiting.insert(key, Waiting { waker: Waker::noop().clone(), servers, tier, told: None });
         self.length.store(inner.waiting.len(), SeqCst);
         Some(Turn { queue: self, key })
     }
 
     /// Gives a place to who has waited longest and can use it; whether there is anybody.
-    fn hand_on(&self, live: &Arc<Live>, seat: &Seat) -> bool {
-        let state = live.state();
-        if !matches!(state, ServerState::Up | ServerState::Drain) || live.active() > seat.most {
-            return false;
-        }
-        let (is_for_any, is_paused) = (seat.is_for_any && state == ServerState::Up, live.is_paused(now()));
-        let wants = |tier: Tier| is_for_any && tier.has(seat.server, seat.is_backup, is_paused);
-        let told = || Told::Given(seat.server, Slot { live: Arc::clone(live), seat: Some(seat.clone()) });
-        let is_taken = self.lock().tell(seat.server, wants, told);
+    fn hand_on(self: &Arc<Self>, live: &Arc<Live>, hint: usize) -> bool {
+        let now = now();
+        let wants = |line: Line, waiting: &Waiting| waiting.wants(line, live, hint, now);
+        let told = |index| {
+            let queue = Some((Arc::clone(self), index));
+            Told::Given(index, Slot { live: Arc::clone(live), queue })
+        };
+        let is_taken = self.lock().tell(Some(line_of(live)), wants, told);
         if is_taken {
             live.count();
         }
         is_taken
     }
 
-    /// Has who has waited longest for this server, or for any, look for a place.
-    fn have_looked(&self, server: usize) {
-        self.lock().tell(server, |_| true, || Told::Look);
+    /// Has who has waited longest in this line, or in none, look for a place.
+    fn have_looked(&self, line: Line) {
+        let wants = |_, waiting: &Waiting| waiting.told.is_none().then_some(());
+        self.lock().tell(line, wants, |()| Told::Look);
     }
 }
 
+fn line(servers: &[Server], only: Option<usize>) -> Line {
+    only.map(|index| line_of(&servers[index].live))
+}
+
 impl Inner {
-    /// Tells the first of those who wait for this server, or for any and want it, and were told nothing yet.
-    fn tell(&mut self, server: usize, wants: impl Fn(Tier) -> bool, told: impl FnOnce() -> Told) -> bool {
-        let line = |only: Option<usize>| self.waiting.range((only, 0)..=(only, u64::MAX));
-        let own = line(Some(server)).find(|(_, waiting)| waiting.told.is_none());
-        let any = line(None).find(|(_, waiting)| waiting.told.is_none() && wants(waiting.tier));
-        let first = [own, any].into_iter().flatten().map(|(&key, _)| key).min_by_key(|&(_, number)| number);
-        let Some(waiting) = first.and_then(|key| self.waiting.get_mut(&key)) else { return false };
-        waiting.told = Some(told());
+    /// Tells the first of those in this line, or in none, who wants it.
+    fn tell<T>(
+        &mut self,
+        line: Line,
+        wants: impl Fn(Line, &Waiting) -> Option<T>,
+        told: impl FnOnce(T) -> Told,
+    ) -> bool {
+        let first = |line: Line| {
+            let all = (Bound::Included((line, 0)), Bound::Included((line, u64::MAX)));
+            self.waiting
+                .range(all)
+                .find_map(|(key, waiting)| wants(line, waiting).map(|wanted| (*key, wanted)))
+        };
+        let own = line.and_then(|line| first(Some(line)));
+        let Some((key, wanted)) = [own, first(None)].into_iter().flatten().min_by_key(|(key, _)| key.1)
+        else {
+            return false;
+        };
+        let Some(waiting) = self.waiting.get_mut(&key) else { return false };
+        waiting.told = Some(told(wanted));
         waiting.waker.wake_by_ref();
         true
     }
@@ -156,7 +195,7 @@ impl Inner {
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
     queue: &'a Queue,
-    key: (Option<usize>, u64),
+    key: (Line, u64),
 }
 
 impl Turn<'_> {
@@ -164,7 +203,7 @@ impl Turn<'_> {
     pub(super) fn stand(&mut self, (only, tier): (Option<usize>, Tier)) {
         let mut inner = self.queue.lock();
         if let Some(waiting) = inner.waiting.remove(&self.key) {
-            self.key.0 = only;
+            self.key.0 = line(&waiting.servers, only);
             inner.waiting.insert(self.key, Waiting { tier, ..waiting });
         }
     }
@@ -190,14 +229,13 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut inner = self.queue.lock();
-        let told = inner.waiting.remove(&self.key).and_then(|waiting| waiting.told);
+        let gone = inner.waiting.remove(&self.key);
         self.queue.length.store(inner.waiting.len(), SeqCst);
         drop(inner);
         // What was for them is for the next. A place is given on by being dropped, which takes the lock.
-        match told {
-            Some(Told::Given(..)) => drop(told),
-            Some(Told::Look) => self.queue.have_looked(self.key.0.unwrap_or(usize::MAX)),
-            None => {}
+        match gone.and_then(|waiting| waiting.told) {
+            Some(Told::Look) => self.queue.have_looked(self.key.0),
+            told => drop(told),
         }
     }
 }
@@ -207,27 +245,31 @@ mod tests {
     use std::{pin::pin, task::Context};
 
     use super::*;
+    use crate::{server::pool::testing::pool, spec::Algorithm};
 
     /// Servers that take one at a time, and who waits for them.
     struct Servers {
         queue: Arc<Queue>,
-        lives: Vec<Arc<Live>>,
+        servers: Arc<[Server]>,
     }
 
     impl Servers {
         fn new(count: usize) -> Self {
-            let live = |number| Arc::new(Live::new("p", &format!("s{number}"), ServerState::Up, 1));
-            Self { queue: Arc::default(), lives: (0..count).map(live).collect() }
+            let mut pool = pool(Algorithm::RoundRobin, &vec![100; count]);
+            pool.change(|servers| servers.iter_mut().for_each(|server| server.most = Some(1)));
+            Self { queue: Arc::default(), servers: pool.servers }
+        }
+
+        fn live(&self, server: usize) -> &Live {
+            &self.servers[server].live
         }
 
         fn take(&self, server: usize) -> Option<Slot> {
-            let seat =
-                Seat { queue: Arc::clone(&self.queue), server, most: 1, is_for_any: true, is_backup: false };
-            Slot::take(&self.lives[server], Some(seat))
+            Slot::take(&self.servers[server], &self.queue, server)
         }
 
         fn join(&self, only: Option<usize>, tried: u64) -> Turn<'_> {
-            self.queue.join((only, tier(tried)), 9).unwrap()
+            self.queue.join(&self.servers, (only, tier(tried)), 9).unwrap()
         }
     }
 
@@ -236,11 +278,15 @@ mod tests {
     }
 
     /// What a turn is told now: a place at a server; to look; nothing.
-    fn told(turn: &Turn<'_>) -> Option<Option<Slot>> {
+    fn given(turn: &Turn<'_>) -> Option<Option<(usize, Slot)>> {
         match pin!(turn.called()).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(place) => Some(place.map(|(_, slot)| slot)),
+            Poll::Ready(place) => Some(place),
             Poll::Pending => None,
         }
+    }
+
+    fn told(turn: &Turn<'_>) -> Option<Option<Slot>> {
+        given(turn).map(|place| place.map(|(_, slot)| slot))
     }
 
     #[test]
@@ -248,16 +294,16 @@ mod tests {
         let servers = Servers::new(1);
         let mut place = servers.take(0).unwrap();
         let turns: Vec<_> = (0..3).map(|_| servers.join(None, 0)).collect();
-        assert!(servers.queue.join((None, tier(0)), 3).is_none(), "it is full");
+        assert!(servers.queue.join(&servers.servers, (None, tier(0)), 3).is_none(), "it is full");
         for (number, turn) in (0..).zip(turns) {
             assert!(told(&turn).is_none(), "{number}");
             drop(place);
             assert!(servers.take(0).is_none(), "nobody gets in between");
             place = told(&turn).unwrap().unwrap();
         }
-        assert_eq!((servers.queue.length(), servers.lives[0].active(), servers.lives[0].total()), (0, 1, 4));
+        assert_eq!((servers.queue.length(), servers.live(0).active(), servers.live(0).total()), (0, 1, 4));
         drop(place);
-        assert_eq!(servers.lives[0].active(), 0);
+        assert_eq!(servers.live(0).active(), 0);
         assert!(servers.take(0).is_some());
     }
 
@@ -310,7 +356,57 @@ mod tests {
         let place = told(&second).unwrap().unwrap();
         drop(second);
         drop(place);
-        assert_eq!(servers.lives[0].active(), 0);
+        assert_eq!(servers.live(0).active(), 0);
+    }
+
+    #[test]
+    fn who_came_before_the_servers_changed_keeps_its_turn() {
+        let before = Servers::new(2);
+        let mut pool = pool(Algorithm::RoundRobin, &[100; 3]);
+        pool.change(|servers| {
+            servers.iter_mut().for_each(|server| server.most = Some(1));
+            // The first is new, and the others are where they were not.
+            servers[1].live = Arc::clone(&before.servers[0].live);
+            servers[2].live = Arc::clone(&before.servers[1].live);
+        });
+        let after = Servers { queue: Arc::clone(&before.queue), servers: pool.servers };
+        let place = before.take(0).unwrap();
+        let (first, own) = (before.join(None, 0b10), before.join(Some(1), 0));
+        let (last, new) = (after.join(None, 0), after.take(0).unwrap());
+        drop(new);
+        assert!(told(&first).is_none(), "it knows nothing of that server");
+        let new = told(&last).unwrap().unwrap();
+        drop(last);
+        let last = after.join(None, 0);
+        drop(place);
+        let (server, place) = given(&first).unwrap().unwrap();
+        assert_eq!(server, 0, "as it knows it");
+        drop(first);
+        drop(place);
+        let (server, place) = given(&last).unwrap().unwrap();
+        assert_eq!(server, 1);
+        assert!(after.take(1).is_none() && told(&own).is_none());
+        drop(after.take(2).unwrap());
+        assert!(given(&own).unwrap().is_some_and(|(server, _)| server == 1));
+        drop((place, new, own, last));
+        assert_eq!([0, 1, 2].map(|server| after.live(server).active()), [0; 3]);
+    }
+
+    #[test]
+    fn a_place_above_a_new_limit_is_given_to_nobody_who_knows_of_it() {
+        let before = Servers::new(1);
+        let mut pool = pool(Algorithm::RoundRobin, &[100]);
+        pool.change(|servers| {
+            (servers[0].most, servers[0].live) = (Some(2), Arc::clone(&before.servers[0].live));
+        });
+        let wide = Servers { queue: Arc::clone(&before.queue), servers: pool.servers };
+        let places = [wide.take(0).unwrap(), wide.take(0).unwrap()];
+        let turn = before.join(None, 0);
+        let [one, other] = places;
+        drop(one);
+        assert!(told(&turn).unwrap().is_none(), "one is left, and that is all there may be: it looks");
+        drop(other);
+        assert!(told(&turn).unwrap().is_some());
     }
 
     #[test]
@@ -319,16 +415,16 @@ mod tests {
         for state in [ServerState::Down, ServerState::Halt, ServerState::Drain] {
             let place = servers.take(0).unwrap();
             let turns = [servers.join(None, 0), servers.join(None, 0)];
-            servers.lives[0].set_state(state, now());
+            servers.live(0).set_state(state, now());
             drop(place);
-            assert_eq!(servers.lives[0].active(), 0);
+            assert_eq!(servers.live(0).active(), 0);
             assert!(told(&turns[0]).unwrap().is_none() && told(&turns[1]).is_none(), "the first looks");
-            servers.lives[0].set_state(ServerState::Up, now());
+            servers.live(0).set_state(ServerState::Up, now());
         }
         // Those who are with it go on to be served while it drains.
         let place = servers.take(0).unwrap();
         let own = servers.join(Some(0), 0);
-        servers.lives[0].set_state(ServerState::Drain, now());
+        servers.live(0).set_state(ServerState::Drain, now());
         drop(place);
         assert!(told(&own).unwrap().is_some());
     }

@@ -43,6 +43,9 @@ impl Context<'_> {
         let servers = told.servers.iter().map(|server| self.server(told, server)).collect();
         let algorithm = told.algorithm.unwrap_or(self.service.algorithm);
         let mut pool = Pool::new(told, servers, algorithm, self.service.hash_by.clone());
+        if let Some(former) = self.former(told) {
+            pool.follow(&former);
+        }
         let mut found = Vec::new();
         pool.tls = told.tls.as_ref().and_then(|tls| ToServers::new(tls, &mut found));
         problems.extend(found.into_iter().map(|problem| problem.within(&format!("pool {name}"))));
@@ -71,22 +74,27 @@ impl Context<'_> {
 
     /// What was known of the same server, if its connections would be made in the same way.
     fn known(&self, pool: &spec::Pool, told: &spec::Server, port: Option<u16>) -> Option<Arc<Live>> {
+        let same = self.former(pool)?;
+        let server = same.servers.iter().find(|server| {
+            server.name == told.name && server.address == told.address && server.port == port
+        })?;
+        Some(Arc::clone(&server.live))
+    }
+
+    /// The pool as it was, if connections to its servers would be made in the same way.
+    fn former(&self, pool: &spec::Pool) -> Option<Arc<Pool>> {
         let before = self.before_service()?;
         if before.source != self.service.source
             || before.timeouts.server_idle != self.service.timeouts.server_idle
         {
             return None;
         }
-        let pools = before.pools();
-        let same = pools.into_iter().find(|other| {
+        let same = |other: &&Arc<Pool>| {
             other.name == pool.name
                 && other.proxy_protocol == pool.proxy_protocol
                 && other.tls_told == pool.tls
-        })?;
-        let server = same.servers.iter().find(|server| {
-            server.name == told.name && server.address == told.address && server.port == port
-        })?;
-        Some(Arc::clone(&server.live))
+        };
+        before.pools().into_iter().find(same).map(Arc::clone)
     }
 
     /// The value of the cookie that names a server: nobody can tell the server from it without the key.
