@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
+
 use Expect::{Answer, Connection, Pong, Stream};
 use common::{Proxy, Server, eventually, frames::*, header, next_request};
 
@@ -385,6 +387,38 @@ fn who_takes_its_time_has_all_of_what_was_asked_for_before_the_end() {
         }
     }
     assert_eq!(bytes, 120 * BODY);
+}
+
+#[test]
+fn trailers_may_be_cut_anywhere() {
+    // RFC 9113 §4.3.
+    let bodies: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&bodies);
+    let server = Server::script(move |client, _| {
+        loop {
+            client.until("\r\n\r\n");
+            seen.lock().unwrap().push(client.until("\r\n\r\n"));
+            client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let proxy = Proxy::start(&[server.address], r#", "h2c": true"#);
+    let trailers = [field("x-t", "1"), field("x-u", "2")].concat();
+    for first in 0..trailers.len() {
+        for second in [0, 1, 2].map(|more| (first + more).min(trailers.len())) {
+            let mut client = Frames::begin(proxy.address);
+            let parts = [
+                post(1, &[]),
+                frame(DATA, 0, 1, b"body"),
+                frame(HEADERS, END_STREAM, 1, &trailers[..first]),
+                frame(CONTINUATION, 0, 1, &trailers[first..second]),
+                frame(CONTINUATION, END_HEADERS, 1, &trailers[second..]),
+            ];
+            client.0.send(&parts.concat());
+            client.check(Answer(1, 200)).unwrap_or_else(|why| panic!("{first}, {second}: {why}"));
+            let body = bodies.lock().unwrap().pop().unwrap();
+            assert_eq!(body, "4\r\nbody\r\n0\r\nx-t: 1\r\nx-u: 2\r\n\r\n", "{first}, {second}");
+        }
+    }
 }
 
 #[test]

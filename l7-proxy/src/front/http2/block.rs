@@ -119,10 +119,36 @@ impl Fields {
     }
 }
 
+/// How a block begins, as far as it takes to judge it: two changes of the table's size, and the begin of a field.
+#[derive(Debug, Default)]
+struct Begin {
+    bytes: [u8; 16],
+    have: usize,
+    with_pseudo: Option<bool>,
+}
+
+impl Begin {
+    fn take(&mut self, bytes: &[u8]) {
+        if self.with_pseudo.is_some() {
+            return;
+        }
+        let room = &mut self.bytes[self.have..];
+        let taken = room.len().min(bytes.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        self.have += taken;
+        self.with_pseudo = begins_with_pseudo(&self.bytes[..self.have]);
+        // Nobody needs so many, unless to hide what follows.
+        if self.have == self.bytes.len() {
+            self.with_pseudo.get_or_insert(true);
+        }
+    }
+}
+
 /// Trailers that come, in a frame or some of them.
 #[derive(Debug)]
 pub(super) struct Trailers {
     fields: Fields,
+    begin: Begin,
     /// Of this frame: whether the length of its padding is still to come, bytes before the block, and bytes of the block.
     is_padded: bool,
     before: usize,
@@ -130,16 +156,18 @@ pub(super) struct Trailers {
 }
 
 impl Trailers {
-    /// They begin.
-    pub(super) fn new(frame: &Frame<'_>) -> Self {
+    /// They begin; `is_open` where it has to be seen yet whether by a pseudo-field.
+    pub(super) fn new(frame: &Frame<'_>, is_open: bool) -> Self {
         let is_padded = frame.flags & PADDED != 0;
         let before = if frame.flags & WITH_PRIORITY != 0 { 5 } else { 0 };
-        Self { fields: Fields::default(), is_padded, before, left: frame.length.saturating_sub(before) }
+        let left = frame.length.saturating_sub(before);
+        let begin = Begin { with_pseudo: (!is_open).then_some(false), ..Begin::default() };
+        Self { fields: Fields::default(), begin, is_padded, before, left }
     }
 
     /// They go on in this frame.
     pub(super) fn go_on(self, frame: &Frame<'_>) -> Self {
-        Self { fields: self.fields, is_padded: false, before: 0, left: frame.length }
+        Self { is_padded: false, before: 0, left: frame.length, ..self }
     }
 
     /// How many fields have begun.
@@ -164,7 +192,13 @@ impl Trailers {
         bytes = &bytes[before..];
         let block = self.left.min(bytes.len());
         self.left -= block;
+        self.begin.take(&bytes[..block]);
         self.fields.take(&bytes[..block]);
+    }
+
+    /// Whether they are seen to begin with a pseudo-field.
+    pub(super) fn begin_with_pseudo(&self) -> bool {
+        self.begin.with_pseudo == Some(true)
     }
 }
 

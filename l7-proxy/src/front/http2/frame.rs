@@ -103,6 +103,12 @@ impl<'a> Frame<'a> {
         if self.flags & PADDED == 0 { 0 } else { self.begin.first().map_or(0, |&padding| padding.into()) }
     }
 
+    /// Whether it is DATA that has nothing in it but padding, and ends nothing.
+    pub(super) fn is_empty_data(&self) -> bool {
+        let is_empty = self.kind == DATA && self.before() + self.padding() >= self.length;
+        is_empty && self.flags & END_STREAM == 0
+    }
+
     fn padding_is_wrong(&self) -> bool {
         self.before() + self.padding() > self.length
     }

@@ -115,30 +115,31 @@ impl Guard {
     }
 
     /// A frame has begun. Trailers with a pseudo-field, which must come first, lose their END_STREAM, and are then the error of
-    /// the stream that they should be (RFC 9113 §8.1). Where their type and flags (`head`) have passed, they must not come whole.
+    /// the stream that they should be (RFC 9113 §8.1). Where their type and flags (`head`) have passed, they must not come whole, and
+    /// the connection ends: so it does where only a later frame of theirs shows it.
     fn frame(&mut self, frame: &Frame<'_>, mut head: Option<&mut [u8; 2]>) {
         let has_ended = matches!(frame.kind, DATA | HEADERS) && frame.stream == self.ended && self.ended > 0;
         let are_trailers = frame.kind == HEADERS && !has_ended && frame.stream <= self.top;
-        // Nobody needs a first frame that does not tell, unless to hide it.
-        let goes_on = frame.flags & END_HEADERS == 0;
-        let is_spoilt = are_trailers && begins_with_pseudo(frame.block()).unwrap_or(goes_on);
-        if is_spoilt && frame.flags & END_STREAM != 0 {
-            match &mut head {
-                Some([_, flags]) => *flags &= !END_STREAM,
-                None => self.end(PROTOCOL_ERROR),
-            }
+        let mut is_open = are_trailers && frame.flags & END_STREAM != 0;
+        if is_open
+            && begins_with_pseudo(frame.block()) == Some(true)
+            && let Some([_, flags]) = &mut head
+        {
+            *flags &= !END_STREAM;
+            is_open = false;
         }
         self.trailers = match (frame.kind, self.trailers.take()) {
-            (HEADERS, _) if are_trailers => Some(Trailers::new(frame)),
+            (HEADERS, _) if are_trailers => Some(Trailers::new(frame, is_open)),
             (CONTINUATION, Some(trailers)) => Some(trailers.go_on(frame)),
             _ => None,
         };
         let is_new = frame.stream > self.top && frame.stream % 2 == 1;
         self.verdict = self.verdict.or_else(|| self.wrong(frame, is_new));
         self.count(frame);
-        // The h2 crate takes a hundred in the life of a connection for abuse. They are counted here, by the second.
-        let is_empty = frame.kind == DATA && frame.length == 0 && frame.flags & END_STREAM == 0;
-        if is_empty
+        // The h2 crate takes a hundred in the life of a connection for abuse. They are counted here, by the second; those with
+        // padding, which windows count, by it as well.
+        if frame.is_empty_data()
+            && frame.length == 0
             && self.verdict.is_none()
             && let Some(head) = head
         {
@@ -195,10 +196,15 @@ impl Guard {
     fn pass(&mut self, bytes: &[u8]) {
         if let Some(trailers) = &mut self.trailers {
             trailers.take(bytes);
-            if trailers.fields() > self.most_fields || trailers.size() >= self.most_bytes {
-                self.trailers = None;
-                self.end(ENHANCE_YOUR_CALM);
-            }
+            let code = if trailers.begin_with_pseudo() {
+                PROTOCOL_ERROR
+            } else if trailers.fields() > self.most_fields || trailers.size() >= self.most_bytes {
+                ENHANCE_YOUR_CALM
+            } else {
+                return;
+            };
+            self.trailers = None;
+            self.end(code);
         }
     }
 
@@ -207,7 +213,7 @@ impl Guard {
             HEADERS | GOAWAY => true,
             // Nobody opens windows again and again through which nothing has gone.
             WINDOW_UPDATE => self.sent >= OPENED,
-            DATA => frame.length > 0 || frame.flags & END_STREAM != 0,
+            DATA => !frame.is_empty_data(),
             CONTINUATION => frame.length > 0,
             _ => false,
         };
@@ -490,14 +496,34 @@ mod tests {
             let mut trailers = frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
             all.came(&mut trailers);
             assert_eq!(trailers[4] & END_STREAM == 0, spoilt, "{block:?}");
-            // What would be seen in the next frame only.
-            let mut cut = frame(HEADERS, END_STREAM, stream + 2, &[]);
-            all.next_turn();
-            all.came(&mut frame(HEADERS, END_HEADERS, stream + 2, &[0x82]));
-            all.came(&mut cut);
-            assert_eq!(cut[4] & END_STREAM, 0);
-            all.came(&mut frame(CONTINUATION, END_HEADERS, stream + 2, block));
-            // Where that is seen too late, they do not come whole.
+            // Where that is seen in a later frame only, they do not come whole.
+            for cut in 0..block.len() {
+                for more in 0..block.len() - cut {
+                    let parts = [&block[..cut], &block[cut..cut + more], &block[cut + more..]];
+                    let flags = [END_STREAM, 0, END_HEADERS];
+                    let kinds = [HEADERS, CONTINUATION, CONTINUATION];
+                    let mut parts =
+                        [0, 1, 2].map(|part| frame(kinds[part], flags[part], 1, parts[part])).concat();
+                    let is_seen_at_once = begins_with_pseudo(&block[..cut]) == Some(true);
+                    for step in [1, 9, 10, 11, parts.len()] {
+                        let mut guard = begun(1_000, 128);
+                        guard.came(&mut frame(HEADERS, END_HEADERS, 1, &[0x82]));
+                        let passed: usize = parts.chunks_mut(step).map(|part| guard.came(part)).sum();
+                        let is_whole = passed == parts.len();
+                        let lost_its_end = parts[4] & END_STREAM == 0;
+                        parts[4] |= END_STREAM;
+                        assert_eq!(
+                            is_whole && !lost_its_end,
+                            !spoilt,
+                            "{block:?} at {cut} and {more}, {step}"
+                        );
+                        assert!(!lost_its_end || is_seen_at_once);
+                        let code = spoilt.then_some(PROTOCOL_ERROR);
+                        assert_eq!(guard.take_end(), code.filter(|_| !lost_its_end));
+                    }
+                }
+            }
+            // Where it is seen too late, they do not come whole.
             for cut in 1..trailers.len() {
                 let mut guard = begun(1_000, 128);
                 guard.came(&mut frame(HEADERS, END_HEADERS, 1, &[0x82]));
