@@ -393,6 +393,21 @@ fn clients_of_http1_are_served_beside_it() {
     let without = Proxy::start(&[server.address], "");
     let refused = without.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     assert!(refused.starts_with("HTTP/1.1 505 "), "{refused}");
+    // Who speaks neither is told nothing in one of them (RFC 9113 §3.4), but where only one is spoken, or was.
+    const NEITHER: &str = "INVALID CONNECTION PREFACE\r\n\r\n";
+    assert_eq!(proxy.ask(NEITHER), "");
+    for part in ["INVALID", "INVALID CONNECTION PREFACE"] {
+        let mut client = proxy.connect();
+        client.send(part.as_bytes());
+        client.send(&NEITHER.as_bytes()[part.len()..]);
+        assert_eq!(client.rest(), "");
+    }
+    let refused = without.ask(NEITHER);
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    let later = proxy.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\n\r\n{NEITHER}"));
+    assert!(later.starts_with("HTTP/1.1 200 ") && later.contains("HTTP/1.1 400 "), "{later}");
+    let refused = proxy.ask("GET / HTTP/x\r\n\r\n");
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
 }
 
 #[test]

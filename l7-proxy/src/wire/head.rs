@@ -170,7 +170,10 @@ impl Request {
         }
         self.target = (method_end + 1, version_start - 1);
         let target = &line[self.target.0..self.target.1];
-        self.version = version(&line[version_start..])?;
+        self.version = match version(&line[version_start..]) {
+            Err(Fault::StartLine) if is_word(&line[version_start..]) => Err(Fault::Protocol),
+            version => version,
+        }?;
         self.method = Method::of(&line[..method_end]);
         self.method_end = method_end;
         if target.len() > limits.target {
@@ -294,6 +297,11 @@ fn read_lines(
     first_end.ok_or(Fault::StartLine)
 }
 
+/// What is no version of anything, nor meant to be one.
+fn is_word(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_alphanumeric)
+}
+
 fn version(text: &[u8]) -> Result<Version, Fault> {
     match text {
         b"HTTP/1.1" => Ok(Version::V1_1),
@@ -340,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_named() {
-        let cases: [(&[u8], Fault); 18] = [
+        let cases: [(&[u8], Fault); 20] = [
             (b"GET / HTTP/1.1\nHost: x\n\n", Fault::LineEnd),
             (b"GET / HTTP/1.1\r\nHost: x\n\r\n", Fault::LineEnd),
             (b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Fault::Field),
@@ -354,6 +362,8 @@ mod tests {
             (b"GET / x HTTP/1.1\r\n\r\n", Fault::StartLine),
             (b"GET /\r\n\r\n", Fault::StartLine),
             (b"GET / http/1.1\r\n\r\n", Fault::StartLine),
+            (b"GET / FTP/1.1\r\n\r\n", Fault::StartLine),
+            (b"INVALID CONNECTION PREFACE\r\n\r\n", Fault::Protocol),
             (b"GET / HTTP/1.1 \r\n\r\n", Fault::StartLine),
             (b"GET / HTTP/2.0\r\n\r\n", Fault::Version),
             (b"\x16\x03\x01\x02", Fault::StartLine),

@@ -31,6 +31,8 @@ use std::fmt;
 pub enum Fault {
     /// The first line is none of a request or an answer.
     StartLine,
+    /// The first line has a word where the version should be.
+    Protocol,
     /// The version is not 1.x.
     Version,
     /// A line does not end with CR LF, or has a CR elsewhere.
@@ -84,6 +86,7 @@ impl Fault {
     pub fn label(self) -> &'static str {
         match self {
             Self::StartLine => "start-line",
+            Self::Protocol => "protocol",
             Self::Version => "version",
             Self::LineEnd => "line-end",
             Self::Field => "field",

@@ -175,6 +175,12 @@ impl Session {
                 } else {
                     Refusal::Malformed
                 });
+                if fault == Fault::Protocol && served == 1 && service.h2c && !self.client.secure {
+                    // Who may begin in HTTP/2 and begins in neither of both would not know either's answer (RFC 9113 §3.4).
+                    let before = self.h1.output.total();
+                    self.log(None, None, &Report { ended: *b"PR", ..Report::of_none(times) }, 0, before);
+                    return Next::Close;
+                }
                 return Box::pin(self.own(None, &service.pages.get(fault.status()), times, *b"PR")).await;
             }
         };
