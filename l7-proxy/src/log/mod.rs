@@ -4,18 +4,15 @@
 
 mod lines;
 mod record;
-mod sender;
-mod sink;
+mod syslog;
 mod writer;
 
 pub use record::{Asked, Record, Served, Stopwatch};
-pub use sender::send;
 pub use writer::Writer;
 
 use std::{
-    mem,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
@@ -24,14 +21,15 @@ use std::{
     thread::Thread,
 };
 
-use tokio::sync::Notify;
+use tracing::warn;
 
+use self::syslog::Syslog;
 use crate::spec::{Log as Settings, LogFormat, LogTarget};
 
 /// Where workers put their lines.
 #[derive(Debug)]
 pub struct Log {
-    workers: Box<[OfWorker]>,
+    workers: Box<[Mutex<OfWorker>]>,
     settings: Mutex<Settings>,
     /// How often the settings were set: who has opened something by them opens it anew.
     changes: AtomicU64,
@@ -45,22 +43,45 @@ pub struct Log {
 /// In [`Log::wanted`]: workers send lines themselves.
 const BY_WORKERS: u64 = 1 << 7;
 
-/// So many lines are fetched at once by the thread that writes.
+/// So many lines are sent by a worker at once, or fetched by the thread that writes: more would keep everybody else from their work
+/// for too long.
+const AT_ONCE: usize = 16;
 const MANY: usize = 32;
 
-/// What a worker has written.
+/// What a worker has written, and where it sends it if it does that itself.
 #[derive(Debug, Default)]
 struct OfWorker {
-    heap: Mutex<Heap>,
-    /// Told when there is something that the worker itself is to send.
-    some: Notify,
+    heap: Heap,
+    /// After which of the [`Log::changes`] it was opened.
+    syslog: Option<Syslog>,
+    opened: u64,
 }
 
 impl OfWorker {
-    /// Takes all lines there are, for an empty heap.
-    fn swap(&self, heap: &mut Heap) {
-        mem::swap(heap, &mut self.heap.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Sends all lines; gives how many are lost.
+    fn send(&mut self, log: &Log) -> usize {
+        if self.heap.ends.is_empty() {
+            return 0;
+        }
+        if self.opened != log.changes.load(Acquire) {
+            let (target, since) = log.target();
+            (self.syslog, self.opened) = (target.and_then(open_syslog), since);
+        }
+        let lost = match &mut self.syslog {
+            Some(syslog) => syslog.send(&self.heap),
+            None => self.heap.ends.len(),
+        };
+        self.heap.clear();
+        lost
     }
+}
+
+/// A receiver of syslog. One that there is no socket for is told of.
+fn open_syslog(target: LogTarget) -> Option<Syslog> {
+    let LogTarget::Syslog(receiver) = target else { return None };
+    Syslog::open(receiver)
+        .inspect_err(|error| warn!("syslog to {receiver}: lines of the log of requests are lost: {error}"))
+        .ok()
 }
 
 /// Lines that wait.
@@ -69,27 +90,18 @@ struct Heap {
     text: Vec<u8>,
     /// Where each line ends.
     ends: Vec<usize>,
-    /// So many of them are taken.
-    taken: usize,
 }
 
 impl Heap {
-    fn waiting(&self) -> usize {
-        self.ends.len() - self.taken
-    }
-
-    /// Takes a line, without its end.
-    fn next(&mut self) -> Option<&[u8]> {
-        let end = *self.ends.get(self.taken)?;
-        let begin = self.taken.checked_sub(1).map_or(0, |before| self.ends[before]);
-        self.taken += 1;
-        Some(&self.text[begin..end - 1])
+    /// The lines without their ends.
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = [0].into_iter().chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, &end)| &self.text[begin..end - 1])
     }
 
     fn clear(&mut self) {
         self.text.clear();
         self.ends.clear();
-        self.taken = 0;
     }
 }
 
@@ -98,7 +110,7 @@ impl Log {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            workers: (0..workers).map(|_| OfWorker::default()).collect(),
+            workers: (0..workers).map(|_| Mutex::default()).collect(),
             settings: Mutex::default(),
             changes: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
@@ -148,24 +160,41 @@ impl Log {
             return;
         }
         let most = usize::try_from(wanted >> 8).unwrap_or(usize::MAX);
-        let Some(own) = self.workers.get(worker) else { return };
-        let mut heap = own.heap.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut own) = self.of(worker) else { return };
+        let heap = &mut own.heap;
         if heap.ends.len() >= most {
             return self.lost(1);
         }
-        if wanted & 0x7f == 1 {
+        if wanted & !BY_WORKERS & 0xff == 1 {
             lines::json(&mut heap.text, record);
         } else {
             lines::haproxy(&mut heap.text, record);
         }
-        let end = heap.text.len();
-        heap.ends.push(end);
-        let many = heap.ends.len() == MANY;
-        drop(heap);
+        heap.ends.push(heap.text.len());
+        let waiting = heap.ends.len();
         if wanted & BY_WORKERS != 0 {
-            own.some.notify_one();
-        } else if many && let Some(writer) = self.writer.get() {
+            if waiting >= AT_ONCE.min(most) {
+                self.lost(own.send(self));
+            }
+        } else if waiting == MANY
+            && let Some(writer) = self.writer.get()
+        {
+            drop(own);
             writer.unpark();
         }
+    }
+
+    /// Sends what a worker has written, where that is for syslog: a datagram goes out or is lost at once, so there is nobody to wait
+    /// for, as there is with a file. To be told by the worker when it has nothing else to do.
+    pub fn flush(&self, worker: usize) {
+        if self.wanted.load(Relaxed) & BY_WORKERS != 0
+            && let Some(mut own) = self.of(worker)
+        {
+            self.lost(own.send(self));
+        }
+    }
+
+    fn of(&self, worker: usize) -> Option<MutexGuard<'_, OfWorker>> {
+        Some(self.workers.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

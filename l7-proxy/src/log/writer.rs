@@ -1,13 +1,18 @@
 //! The thread that writes the log.
 
 use std::{
-    io, mem,
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    mem,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use super::{Heap, Log, sink::Sink};
+use tracing::warn;
+
+use super::{Heap, Log};
+use crate::spec::LogTarget;
 
 /// How often lines are fetched, unless there are many.
 const EVERY: Duration = Duration::from_millis(100);
@@ -81,15 +86,79 @@ fn run(log: &Log, told: &Mutex<Told>) {
             sink = Sink::open(wanted.as_ref());
             target = wanted;
         }
-        // Of workers that send lines themselves, those are left that came at their end.
-        if end || !matches!(sink, Sink::Syslog(_)) {
-            for worker in &log.workers {
-                worker.swap(&mut heap);
-                log.lost(sink.write(&mut heap));
+        for worker in 0..log.workers.len() {
+            if let Sink::Workers = sink {
+                // Of one that is never idle, or has ended.
+                log.flush(worker);
+            } else if let Some(mut own) = log.of(worker) {
+                mem::swap(&mut heap, &mut own.heap);
+                drop(own);
+                log.lost(sink.write(&heap));
+                heap.clear();
             }
         }
         if end {
             return;
         }
+    }
+}
+
+/// Where lines go.
+enum Sink {
+    Nowhere,
+    /// Workers send them themselves.
+    Workers,
+    Stdout,
+    File(File),
+}
+
+impl Sink {
+    /// Opens a target. One that cannot be opened is told of, and is nowhere.
+    fn open(target: Option<&LogTarget>) -> Self {
+        let path = match target {
+            None => return Self::Nowhere,
+            Some(LogTarget::Stdout) => return Self::Stdout,
+            Some(LogTarget::Syslog(_)) => return Self::Workers,
+            Some(LogTarget::File(path)) => path,
+        };
+        OpenOptions::new().create(true).append(true).open(path).map_or_else(
+            |error| {
+                warn!("the log of requests cannot be opened, lines are lost: {}: {error}", path.display());
+                Self::Nowhere
+            },
+            Self::File,
+        )
+    }
+
+    /// Writes all lines of a heap; gives how many are lost.
+    fn write(&mut self, heap: &Heap) -> usize {
+        let lines = heap.ends.len();
+        let written = match self {
+            _ if lines == 0 => return 0,
+            Self::Nowhere | Self::Workers => return lines,
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(&heap.text).and_then(|()| out.flush())
+            }
+            Self::File(file) => file.write_all(&heap.text),
+        };
+        let Err(error) = written else { return 0 };
+        warn!("the log of requests cannot be written: {error}");
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let heap = Heap { text: b"one\ntwo\n".to_vec(), ends: vec![4, 8] };
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        assert_eq!(Sink::File(full).write(&heap), 2);
+        assert_eq!(Sink::open(Some(&LogTarget::File("/nowhere/at/all".into()))).write(&heap), 2);
+        let none = OpenOptions::new().write(true).open("/dev/null").unwrap();
+        assert_eq!(Sink::File(none).write(&heap), 0);
     }
 }

@@ -25,7 +25,7 @@ use tracing::warn;
 use super::Current;
 use crate::{
     front::{Crowd, Door, Entry, Sieve, welcome},
-    log::{self, Log},
+    log::Log,
     server::{Ends, shortage},
     spec::ConnectionFilter,
     state::Refusal,
@@ -74,7 +74,11 @@ impl Worker {
         handshakes: u32,
         most_connections: Arc<AtomicUsize>,
     ) -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let lines = Arc::clone(&log);
+        let mut runtime = runtime::Builder::new_current_thread();
+        // Whoever is ready has had its turn by then.
+        runtime.enable_all().on_thread_park(move || lines.flush(index));
+        let runtime = runtime.build()?;
         let (orders, told) = mpsc::unbounded_channel();
         let connections: Arc<AtomicUsize> = Arc::default();
         let handshakes = Arc::new(Semaphore::new(handshakes as usize));
@@ -134,7 +138,6 @@ impl Inside {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let (current, index) = (Arc::clone(&self.current), self.index);
         shortage::relieve_by(move || make_room(&current, index));
-        tokio::spawn(log::send(Arc::clone(&self.log), index));
         let mut listening: HashMap<SocketAddr, Vec<Listening>> = HashMap::new();
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
