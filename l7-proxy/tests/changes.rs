@@ -146,3 +146,41 @@ fn who_waits_for_a_server_keeps_its_place_over_changes() {
     let expected: Vec<String> = (0..9).map(|number| format!("/{number}")).collect();
     assert_eq!(*order.lock().unwrap(), expected);
 }
+
+#[test]
+fn who_waits_has_the_room_that_a_change_makes() {
+    let (let_go, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let server = Server::script(move |client, _| {
+        while next_request(client).is_some() {
+            counter.fetch_add(1, SeqCst);
+            held.lock().unwrap().recv().unwrap();
+            client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let told = |address, most| {
+        let mut told: Spec = spec(address, "", &[server.address], "", "");
+        told.pools[0].servers[0].max_connections = most;
+        told
+    };
+    for most in [Some(4), None] {
+        asked.store(0, SeqCst);
+        let proxy = Proxy::start_changed(|address| told(address, Some(1)));
+        let ask = || {
+            let mut client = proxy.connect();
+            client.send(GET);
+            client
+        };
+        let waiting = || proxy.engine().current().ready().services[0].pools()[0].waiting();
+        let mut clients: Vec<_> = (0..4).map(|_| ask()).collect();
+        eventually("one is served, and three wait", || asked.load(SeqCst) == 1 && waiting() == 3);
+        proxy.engine().apply(&told(proxy.address, most), Listeners::none()).unwrap();
+        eventually("all are served", || asked.load(SeqCst) == 4);
+        for _ in &clients {
+            let_go.send(()).unwrap();
+        }
+        clients.iter_mut().for_each(|client| assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 200 ")));
+    }
+}

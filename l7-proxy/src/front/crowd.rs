@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -76,6 +76,18 @@ impl Guest {
 pub struct Crowd {
     inside: Mutex<HashMap<u64, Inside>>,
     numbers: AtomicU64,
+    /// Streams of HTTP/2 that are served: they are over after their connections.
+    streams: AtomicUsize,
+}
+
+/// That a stream is served; until it is dropped.
+#[derive(Debug)]
+pub struct Served<'a>(&'a Crowd);
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A client who is in.
@@ -107,6 +119,18 @@ impl Crowd {
         let (entry, guest) = (Arc::clone(entry), Arc::clone(&client.guest));
         lock(&self.inside).insert(number, Inside { entry, ends: client.ends, came: now(), guest });
         Stay { crowd: self, number }
+    }
+
+    /// Counts a stream.
+    pub fn serve(&self) -> Served<'_> {
+        self.streams.fetch_add(1, Relaxed);
+        Served(self)
+    }
+
+    /// Streams that are served.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.load(Relaxed)
     }
 
     /// Those that the sieve lets through.

@@ -11,6 +11,7 @@ pub use record::{Asked, Record, Served, Stopwatch};
 pub use writer::Writer;
 
 use std::{
+    net::SocketAddr,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
@@ -19,6 +20,7 @@ use std::{
         },
     },
     thread::Thread,
+    time::{Duration, Instant},
 };
 
 use tracing::warn;
@@ -48,40 +50,55 @@ const BY_WORKERS: u64 = 1 << 7;
 const AT_ONCE: usize = 16;
 const MANY: usize = 32;
 
+/// Between two times that a receiver which cannot be had is told of.
+const COMPLAINTS: Duration = Duration::from_secs(10);
+
 /// What a worker has written, and where it sends it if it does that itself.
 #[derive(Debug, Default)]
 struct OfWorker {
     heap: Heap,
-    /// After which of the [`Log::changes`] it was opened.
     syslog: Option<Syslog>,
+    /// After which of the [`Log::changes`] that was opened, and when it was told last that it could not be.
     opened: u64,
+    complained: Option<Instant>,
+    /// How often it was sent.
+    sent: u64,
 }
 
 impl OfWorker {
-    /// Sends all lines; gives how many are lost.
+    /// Sends all lines, if they are for syslog; gives how many are lost.
     fn send(&mut self, log: &Log) -> usize {
         if self.heap.ends.is_empty() {
             return 0;
         }
         if self.opened != log.changes.load(Acquire) {
             let (target, since) = log.target();
-            (self.syslog, self.opened) = (target.and_then(open_syslog), since);
+            // What is for a file since a moment is not ours any more.
+            let Some(LogTarget::Syslog(receiver)) = target else { return 0 };
+            self.open(receiver, since);
         }
         let lost = match &mut self.syslog {
             Some(syslog) => syslog.send(&self.heap),
             None => self.heap.ends.len(),
         };
         self.heap.clear();
+        self.sent += 1;
         lost
     }
-}
 
-/// A receiver of syslog. One that there is no socket for is told of.
-fn open_syslog(target: LogTarget) -> Option<Syslog> {
-    let LogTarget::Syslog(receiver) = target else { return None };
-    Syslog::open(receiver)
-        .inspect_err(|error| warn!("syslog to {receiver}: lines of the log of requests are lost: {error}"))
-        .ok()
+    /// Opens a receiver, unless it is the one that is open. That it cannot be is told of now and then, and tried again.
+    fn open(&mut self, receiver: SocketAddr, since: u64) {
+        let same = self.syslog.take().filter(|syslog| syslog.receiver() == receiver);
+        match same.map_or_else(|| Syslog::open(receiver), Ok) {
+            Ok(syslog) => (self.syslog, self.opened) = (Some(syslog), since),
+            Err(error) => {
+                if self.complained.is_none_or(|last| last.elapsed() > COMPLAINTS) {
+                    warn!("syslog to {receiver}: lines of the log of requests are lost: {error}");
+                    self.complained = Some(Instant::now());
+                }
+            }
+        }
+    }
 }
 
 /// Lines that wait.
@@ -192,6 +209,15 @@ impl Log {
         {
             self.lost(own.send(self));
         }
+    }
+
+    /// The same for a worker that has sent nothing since it had `sent` so often, or has ended (`all`); how often that is now.
+    fn flush_stale(&self, worker: usize, sent: u64, all: bool) -> u64 {
+        let Some(mut own) = self.of(worker) else { return sent };
+        if all || own.sent == sent {
+            self.lost(own.send(self));
+        }
+        own.sent
     }
 
     fn of(&self, worker: usize) -> Option<MutexGuard<'_, OfWorker>> {

@@ -31,6 +31,10 @@ impl Syslog {
         Ok(Self { socket, receiver, message: Vec::new(), head: 0, at: None })
     }
 
+    pub(super) fn receiver(&self) -> SocketAddr {
+        self.receiver
+    }
+
     /// Sends each line in a message of its own, and gives how many are lost.
     pub(super) fn send(&mut self, heap: &Heap) -> usize {
         self.begin(millis());

@@ -75,6 +75,7 @@ fn run(log: &Log, told: &Mutex<Told>) {
     let mut target = None;
     let mut sink = Sink::Nowhere;
     let mut heap = Heap::default();
+    let mut sent = vec![0; log.workers.len()];
     loop {
         thread::park_timeout(EVERY);
         let (reopen, end) = {
@@ -86,10 +87,10 @@ fn run(log: &Log, told: &Mutex<Told>) {
             sink = Sink::open(wanted.as_ref());
             target = wanted;
         }
-        for worker in 0..log.workers.len() {
+        for (worker, sent) in sent.iter_mut().enumerate() {
             if let Sink::Workers = sink {
-                // Of one that is never idle, or has ended.
-                log.flush(worker);
+                // Of one that is never idle, or has ended: others must not wait for this thread.
+                *sent = log.flush_stale(worker, *sent, end);
             } else if let Some(mut own) = log.of(worker) {
                 mem::swap(&mut heap, &mut own.heap);
                 drop(own);

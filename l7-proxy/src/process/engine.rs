@@ -145,6 +145,7 @@ impl Engine {
             ready.services.iter().flat_map(|service| service.pools()).flat_map(|pool| pool.servers.iter())
         {
             server.live.set_state(server.told, now);
+            server.live.set_most(server.most);
         }
         self.listen(&mut state, &wanted, opened);
         state.entries.retain(|name, entry| {

@@ -222,9 +222,9 @@ impl Inside {
         let _ = tokio::time::timeout(LAST, self.gone()).await;
     }
 
-    /// Waits until all connections have ended.
+    /// Waits until all connections have ended, and all that came over them.
     async fn gone(&self) {
-        while self.connections.load(Relaxed) > 0 {
+        while self.connections.load(Relaxed) > 0 || self.crowd.streams() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -55,8 +55,15 @@ impl Pool {
         if let Some(kept) = self.persisting(wish) {
             return self.take(kept).map_or(Choice::Full, |slot| Choice::Server(kept, slot));
         }
-        let tier = self.tier(wish, now);
-        self.pick(wish, |index| tier.is_some_and(|tier| tier.has(index, &self.servers[index], now)), now)
+        // What was among them when they were looked for may be gone.
+        for _ in 0..4 {
+            let Some(tier) = self.tier(wish, now) else { break };
+            match self.pick(wish, |index| tier.has(index, &self.servers[index], now), now) {
+                Choice::None => {}
+                choice => return choice,
+            }
+        }
+        Choice::None
     }
 
     /// The best servers that there are for who does not have to be served by a certain one: those that were tried already, and paused
@@ -150,7 +157,7 @@ impl Pool {
         let candidates = (0..count).map(|step| (start + step) % count).filter(|&index| usable(index));
         let has_place = |index: &usize| {
             let server = &self.servers[*index];
-            server.most.is_none_or(|most| server.live.active() < most)
+            server.live.active() < server.live.most()
         };
         let mut any = false;
         let best = candidates.inspect(|_| any = true).filter(has_place).min_by_key(|&index| {

@@ -32,6 +32,8 @@ pub struct Live {
     former: Mutex<Vec<Weak<Self>>>,
     /// Requests or connections under way.
     active: AtomicU32,
+    /// How many there may be at once, whatever specification they came by; `u32::MAX` for any number.
+    most: AtomicU32,
     state: AtomicU8,
     /// When it last came up; 0 where it has been up from the start.
     since: AtomicU64,
@@ -76,6 +78,7 @@ impl Live {
             name: (pool.to_owned(), name.to_owned()),
             former: Mutex::default(),
             active: AtomicU32::new(0),
+            most: AtomicU32::new(u32::MAX),
             state: AtomicU8::new(state as u8),
             since: AtomicU64::new(0),
             failures: AtomicU32::new(0),
@@ -167,9 +170,20 @@ impl Live {
         self.total.load(Relaxed)
     }
 
-    /// One more is under way, unless these are `most` by then; whether it is.
-    pub(super) fn enter(&self, most: Option<u32>) -> bool {
-        let more = |active: u32| most.is_none_or(|most| active < most).then_some(active + 1);
+    /// Says how many may be under way at once from now on.
+    pub fn set_most(&self, most: Option<u32>) {
+        self.most.store(most.unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// How many may be under way at once; `u32::MAX` for any number.
+    pub(super) fn most(&self) -> u32 {
+        self.most.load(Relaxed)
+    }
+
+    /// One more is under way, if there may be one; whether there is.
+    pub(super) fn enter(&self) -> bool {
+        let most = self.most();
+        let more = |active: u32| (active < most).then_some(active + 1);
         let is_in = self.active.fetch_update(SeqCst, Relaxed, more).is_ok();
         if is_in {
             self.count();
@@ -382,8 +396,9 @@ mod tests {
     #[test]
     fn places_are_counted_until_they_are_given_back() {
         let live = Arc::new(Live::new("p", "s", ServerState::Up, 1));
-        assert!(live.enter(Some(2)) && live.enter(Some(2)));
-        assert!(!live.enter(Some(2)));
+        live.set_most(Some(2));
+        assert!(live.enter() && live.enter());
+        assert!(!live.enter());
         assert_eq!(live.active(), 2, "a place that was not to be had is not taken");
         live.leave();
         live.leave();

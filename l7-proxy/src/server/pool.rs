@@ -358,6 +358,7 @@ pub(super) mod testing {
         /// Changes servers that nobody knows yet.
         pub(in crate::server) fn change(&mut self, change: impl FnOnce(&mut [Server])) {
             change(Arc::get_mut(&mut self.servers).unwrap());
+            self.servers.iter().for_each(|server| server.live.set_most(server.most));
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct Slot {
 impl Slot {
     /// A place at this server, if it has one left.
     pub(super) fn take(server: &Server, queue: &Arc<Queue>, index: usize) -> Option<Self> {
-        let is_in = server.live.enter(server.most);
+        let is_in = server.live.enter();
         let queue = || server.most.map(|_| (Arc::clone(queue), index));
         is_in.then(|| Self { live: Arc::clone(&server.live), queue: queue() })
     }
@@ -91,7 +91,7 @@ impl Waiting {
         };
         let server = &self.servers[index];
         // The place itself still counts.
-        let has_room = server.most.is_none_or(|most| live.active() <= most);
+        let has_room = live.active() <= live.most();
         let state = live.state();
         let fits = match line {
             Some(_) => matches!(state, ServerState::Up | ServerState::Drain),
@@ -393,20 +393,24 @@ mod tests {
     }
 
     #[test]
-    fn a_place_above_a_new_limit_is_given_to_nobody_who_knows_of_it() {
-        let before = Servers::new(1);
-        let mut pool = pool(Algorithm::RoundRobin, &[100]);
-        pool.change(|servers| {
-            (servers[0].most, servers[0].live) = (Some(2), Arc::clone(&before.servers[0].live));
-        });
-        let wide = Servers { queue: Arc::clone(&before.queue), servers: pool.servers };
-        let places = [wide.take(0).unwrap(), wide.take(0).unwrap()];
-        let turn = before.join(None, 0);
-        let [one, other] = places;
+    fn the_limit_that_holds_is_the_same_for_all() {
+        let servers = Servers::new(1);
+        servers.live(0).set_most(Some(2));
+        let [one, other] = [0, 0].map(|server| servers.take(server).unwrap());
+        let (first, second) = (servers.join(None, 0), servers.join(None, 0));
+        servers.live(0).set_most(Some(1));
         drop(one);
-        assert!(told(&turn).unwrap().is_none(), "one is left, and that is all there may be: it looks");
+        assert!(told(&first).unwrap().is_none(), "one is left, and that is all there may be: it looks");
         drop(other);
-        assert!(told(&turn).unwrap().is_some());
+        let place = told(&first).unwrap().unwrap();
+        assert!(told(&second).is_none());
+        // Who waits has more room at once, and not only who comes.
+        servers.live(0).set_most(Some(3));
+        let new = servers.take(0).unwrap();
+        drop(first);
+        drop(place);
+        assert!(told(&second).unwrap().is_some());
+        drop(new);
     }
 
     #[test]

@@ -97,6 +97,11 @@ pub trait Plain {
     /// The socket, where what it carries is what is said.
     fn plain(&self) -> Option<&TcpStream>;
 
+    /// Whether all of this ends with a socket, and breaks with it.
+    fn is_socket(&self) -> bool {
+        true
+    }
+
     /// While nobody reads: takes what has come where it would cost more to leave it, and is ready when the other side is gone:
     /// what is seen of sockets only when they are read or written is told of streams.
     fn poll_idle(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -105,6 +110,10 @@ pub trait Plain {
 }
 
 impl Plain for Stream {
+    fn is_socket(&self) -> bool {
+        self.socket().is_some()
+    }
+
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(socket) => Some(socket),
@@ -121,6 +130,10 @@ impl Plain for Stream {
 }
 
 impl<T: Plain> Plain for &mut T {
+    fn is_socket(&self) -> bool {
+        (**self).is_socket()
+    }
+
     fn plain(&self) -> Option<&TcpStream> {
         (**self).plain()
     }
@@ -131,6 +144,10 @@ impl<T: Plain> Plain for &mut T {
 }
 
 impl Plain for Channel {
+    fn is_socket(&self) -> bool {
+        false
+    }
+
     fn plain(&self) -> Option<&TcpStream> {
         None
     }
@@ -148,7 +165,7 @@ struct Way {
     /// Whether its source will tell when more comes.
     reads: bool,
     ended: bool,
-    /// Whether the next end of its source is none, but a reset.
+    /// Whether its source was reset: it has no end, unless it has said so itself within TLS.
     is_cut: bool,
     shut: bool,
     flushed: bool,
@@ -197,9 +214,10 @@ where
             match up.poll(&mut client.stream, &mut server.stream, down.shut, context) {
                 Ok(()) => {}
                 // A server may end without taking all (RFC 9113 §8.1): what it said wants to arrive all the same. Whether that was
-                // all is seen by reading it, but of a socket: its reset is told once, and looks like an end from then on.
-                Err(Broken { of_source: false, .. }) => {
-                    down.is_cut = server.stream.plain().is_some();
+                // all is seen by reading it, but of a socket: its reset is told once, and looks like an end from then on. Behind
+                // an end it is a broken pipe.
+                Err(Broken { of_source: false, kind }) => {
+                    down.is_cut = server.stream.is_socket() && kind != io::ErrorKind::BrokenPipe;
                     up.give_up();
                 }
                 Err(broken) => {
@@ -210,7 +228,7 @@ where
         }
         if client.output.is_empty() {
             down.poll(&mut server.stream, &mut client.stream, false, context).map_err(|broken| {
-                reset = broken.is_reset();
+                reset = broken.is_reset() || (broken.of_source && down.is_cut);
                 if broken.of_source { Ended::Server } else { Ended::Client }
             })?;
         }
@@ -274,10 +292,10 @@ impl Way {
     }
 
     /// Its source has ended.
-    fn end(&mut self) -> Result<(), Broken> {
+    fn end(&mut self, is_plain: bool) -> Result<(), Broken> {
         self.ended = true;
         let cut = Broken { of_source: true, kind: io::ErrorKind::ConnectionReset };
-        if self.is_cut { Err(cut) } else { Ok(()) }
+        if is_plain && self.is_cut { Err(cut) } else { Ok(()) }
     }
 
     /// Nothing more is passed on.
@@ -324,7 +342,7 @@ impl Way {
                             self.splice = None;
                         }
                     }
-                    Poll::Ready(Ok(Step::End)) => self.end()?,
+                    Poll::Ready(Ok(Step::End)) => self.end(true)?,
                     Poll::Ready(Ok(Step::Few)) => self.splice = None,
                     Poll::Ready(Err(Failed::Source(error))) => return Err(Broken::by(true)(error)),
                     Poll::Ready(Err(Failed::Target(error))) => return Err(Broken::by(false)(error)),
@@ -345,7 +363,7 @@ impl Way {
                         _ => Ok(()),
                     };
                 }
-                Poll::Ready(Ok(0)) => self.end()?,
+                Poll::Ready(Ok(0)) => self.end(from.plain().is_some())?,
                 // As much as fits: there is likely to be more. What could not be passed on goes first.
                 Poll::Ready(Ok(ROOM)) if from.plain().is_some() && to.plain().is_some() => {
                     self.splice = Some(Splice::default());

@@ -27,6 +27,7 @@ pub(super) async fn serve(
     respond: SendResponse<Bytes>,
     active: Active,
 ) {
+    let _counted = door.crowd.serve();
     let service = Arc::clone(&door.entry.service());
     let trusted = service.trusts(client.ip());
     let client = if trusted == client.trusted {

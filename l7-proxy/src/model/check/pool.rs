@@ -56,7 +56,11 @@ impl Context<'_> {
 
     fn server(&self, pool: &spec::Pool, told: &spec::Server) -> Server {
         let port = told.port.or(self.service.server_port);
-        let new = || Arc::new(Live::new(&pool.name, &told.name, told.state, self.workers));
+        let new = || {
+            let live = Live::new(&pool.name, &told.name, told.state, self.workers);
+            live.set_most(told.max_connections);
+            Arc::new(live)
+        };
         let live = self.known(pool, told, port).unwrap_or_else(new);
         Server {
             name: told.name.clone(),
