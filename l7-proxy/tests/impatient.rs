@@ -54,6 +54,7 @@ fn leaves_its_place(wait: impl FnOnce(&Logged) -> Box<dyn FnOnce()>) {
     first.send(ASKS);
     eventually("the server is busy", || asked.load(Ordering::SeqCst) == 1);
     let go = wait(&logged);
+    eventually("it waits", || logged.proxy.engine().current().ready().services[0].pools()[0].waiting() == 1);
     let mut refused = logged.proxy.connect();
     refused.send(ASKS);
     assert_eq!(refused.exactly(12), b"HTTP/1.1 503", "the queue is full");
