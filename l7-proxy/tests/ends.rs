@@ -114,6 +114,37 @@ fn who_is_ended_before_a_server_is_reached_is_reset_and_written_down() {
     logged.broke(0, 0, 2);
 }
 
+#[test]
+fn what_is_given_up_of_a_request_does_not_wait_for_a_server_that_takes_nothing() {
+    let end = Arc::new(std::sync::Mutex::new(None));
+    let seen = Arc::clone(&end);
+    let step = Arc::new(std::sync::Barrier::new(2));
+    let stepped = Arc::clone(&step);
+    let server = Server::script(move |client, _| {
+        client.until("\r\n\r\n");
+        stepped.wait();
+        let mut piece = vec![0; 1 << 20];
+        let ended = loop {
+            match std::io::Read::read(&mut client.stream, &mut piece) {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error.kind()),
+            }
+        };
+        *seen.lock().unwrap() = Some(ended);
+    });
+    let logged = Logged::of(&server, "");
+    let mut client = logged.proxy.connect();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    client.stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    while std::io::Write::write_all(&mut client.stream, &[b'x'; 100_000]).is_ok() {}
+    logged.kill(1);
+    eventually("it is given up", || logged.server().active() == 0);
+    step.wait();
+    eventually("the server sees the end", || end.lock().unwrap().is_some());
+    assert_eq!(*end.lock().unwrap(), Some(Err(std::io::ErrorKind::ConnectionReset)));
+}
+
 /// Opens a WebSocket as stream 1, and ends its own side.
 fn half_closed(proxy: &Proxy) -> Frames {
     let mut client = Frames::begin(proxy.address);

@@ -160,7 +160,17 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                     cookie,
                     told: &mut told,
                 };
-                (exchange.run().await, was_used)
+                let end = exchange.run().await;
+                // What the kernel still has of a request that is given up would wait for a server that takes nothing, for minutes.
+                let is_whole = match end {
+                    End::Complete { server_keeps, request_done } => server_keeps || request_done,
+                    End::Switched => true,
+                    End::Failed(_) | End::Broken(_) => intent.framing == Framing::None,
+                };
+                if !is_whole {
+                    connection.stream.break_off();
+                }
+                (end, was_used)
             }
             Line::Http2(leave) => {
                 let was_used = leave.was_used;

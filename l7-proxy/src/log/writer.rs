@@ -89,7 +89,7 @@ fn run(log: &Log, told: &Mutex<Told>) {
         }
         for (worker, sent) in sent.iter_mut().enumerate() {
             if let Sink::Workers = sink {
-                // Of one that is never idle, or has ended: others must not wait for this thread.
+                // Of one that is never idle, or has ended: others hardly ever wait for this thread.
                 *sent = log.flush_stale(worker, *sent, end);
             } else if let Some(mut own) = log.of(worker) {
                 mem::swap(&mut heap, &mut own.heap);

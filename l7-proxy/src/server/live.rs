@@ -32,7 +32,7 @@ pub struct Live {
     former: Mutex<Vec<Weak<Self>>>,
     /// Requests or connections under way.
     active: AtomicU32,
-    /// How many there may be at once, whatever specification they came by; `u32::MAX` for any number.
+    /// How many there may be at once, for all who know this one by whatever specification; `u32::MAX` for any number.
     most: AtomicU32,
     state: AtomicU8,
     /// When it last came up; 0 where it has been up from the start.

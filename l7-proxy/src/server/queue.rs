@@ -22,30 +22,28 @@ use crate::spec::ServerState;
 #[derive(Debug)]
 pub struct Slot {
     live: Arc<Live>,
-    /// Where the server takes so much at a time: who waits for a place, and which server it is of those that whoever has this one
-    /// knows.
-    queue: Option<(Arc<Queue>, usize)>,
+    /// Who waits for a place, and which server it is of those that whoever has this one knows.
+    queue: Arc<Queue>,
+    index: usize,
 }
 
 impl Slot {
     /// A place at this server, if it has one left.
     pub(super) fn take(server: &Server, queue: &Arc<Queue>, index: usize) -> Option<Self> {
         let is_in = server.live.enter();
-        let queue = || server.most.map(|_| (Arc::clone(queue), index));
-        is_in.then(|| Self { live: Arc::clone(&server.live), queue: queue() })
+        is_in.then(|| Self { live: Arc::clone(&server.live), queue: Arc::clone(queue), index })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some((queue, index)) = self.queue.take() else { return self.live.leave() };
-        if queue.length() > 0 && queue.hand_on(&self.live, index) {
+        if self.queue.length() > 0 && self.queue.hand_on(&self.live, self.index) {
             return;
         }
         self.live.leave();
         // Who came since then, or could not be sure to be let in here, is to look.
-        if queue.length() > 0 {
-            queue.have_looked(Some(line_of(&self.live)));
+        if self.queue.length() > 0 {
+            self.queue.have_looked(Some(line_of(&self.live)));
         }
     }
 }
@@ -143,10 +141,8 @@ impl Queue {
     fn hand_on(self: &Arc<Self>, live: &Arc<Live>, hint: usize) -> bool {
         let now = now();
         let wants = |line: Line, waiting: &Waiting| waiting.wants(line, live, hint, now);
-        let told = |index| {
-            let queue = Some((Arc::clone(self), index));
-            Told::Given(index, Slot { live: Arc::clone(live), queue })
-        };
+        let told =
+            |index| Told::Given(index, Slot { live: Arc::clone(live), queue: Arc::clone(self), index });
         let is_taken = self.lock().tell(Some(line_of(live)), wants, told);
         if is_taken {
             live.count();

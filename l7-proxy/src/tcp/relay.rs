@@ -168,6 +168,8 @@ struct Way {
     /// Whether its source was reset: it has no end, unless it has said so itself within TLS.
     is_cut: bool,
     shut: bool,
+    /// Whether its target was reset when it was told the end.
+    is_refused: bool,
     flushed: bool,
     passed: u64,
 }
@@ -212,7 +214,7 @@ where
         begin(&mut server.output, &mut server.stream, context, Ended::Server)?;
         if server.output.is_empty() {
             match up.poll(&mut client.stream, &mut server.stream, down.shut, context) {
-                Ok(()) => {}
+                Ok(()) => down.is_cut |= up.is_refused && server.stream.is_socket(),
                 // A server may end without taking all (RFC 9113 §8.1): what it said wants to arrive all the same. Whether that was
                 // all is seen by reading it, but of a socket: its reset is told once, and looks like an end from then on. Behind
                 // an end it is a broken pipe.
@@ -286,6 +288,7 @@ impl Way {
             ended: false,
             is_cut: false,
             shut: false,
+            is_refused: false,
             flushed: true,
             passed: 0,
         }
@@ -328,8 +331,11 @@ impl Way {
             if self.ended {
                 match Pin::new(&mut *to).poll_shutdown(context) {
                     Poll::Pending => return Ok(()),
-                    // That it is gone already is no failure: it has been told all.
-                    Poll::Ready(_) => self.shut = true,
+                    // That it is gone already is no failure: it has been told all. But it may have been cut itself.
+                    Poll::Ready(end) => {
+                        self.is_refused = end.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe);
+                        self.shut = true;
+                    }
                 }
                 continue;
             }

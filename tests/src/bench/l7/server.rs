@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{TcpListener, TcpStream},
     sync::oneshot,
 };
@@ -115,7 +115,8 @@ async fn serve(mut stream: TcpStream, answers: &[Vec<u8>; 2]) -> io::Result<()> 
         let asks_for =
             |path: &str| head[..line(head)].windows(path.len()).any(|word| word == path.as_bytes());
         if asks_for(STALLED) {
-            return std::future::pending().await;
+            // Until it is left, however much waits to be read.
+            return stream.ready(Interest::PRIORITY).await.map(drop);
         }
         let answer = &answers[usize::from(asks_for("/64k"))];
         stream.write_all(answer).await?;
