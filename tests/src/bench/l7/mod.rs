@@ -92,7 +92,7 @@ pub struct Findings {
 pub struct Scene {
     ns: Netns,
     folder: Folder,
-    _server: Server,
+    server: Server,
     sink: Sink,
     /// Processor of the contenders.
     front: usize,
@@ -114,7 +114,7 @@ impl Scene {
         certificate(&folder)?;
         let server = Server::start(&ns, server::PORT);
         let sink = Sink::start(&ns, server::LOG_PORT);
-        Ok(Self { ns, folder, _server: server, sink, front: 0 })
+        Ok(Self { ns, folder, server, sink, front: 0 })
     }
 }
 
@@ -240,6 +240,7 @@ impl Scene {
         // Bodies for a server that reads nothing stand still soon.
         ensure!(attack.deeds() > 0, "{case}: nobody abused anything");
         drop(attack);
+        self.server.leave_stalled();
         // Who still has to do with it would be slower without than with the next.
         cost::rest(proxy.running.id())?;
         Ok(with / without)
@@ -258,6 +259,7 @@ impl Scene {
             thread::sleep(Duration::from_millis(20));
         }
         drop(attacks);
+        self.server.leave_stalled();
         Ok((most - before) as f64 / f64::from(1 << 20))
     }
 

@@ -15,9 +15,9 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 
 use crate::{netns::Netns, wait};
@@ -46,6 +46,8 @@ pub struct Server {
     /// Dropped to end it.
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Told when those who are asked for [`STALLED`] are to go.
+    go: Arc<Notify>,
 }
 
 impl Server {
@@ -59,17 +61,25 @@ impl Server {
         let listener = listener.expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not wait");
         let (end, ended) = oneshot::channel::<()>();
+        let go = Arc::<Notify>::default();
+        let told = Arc::clone(&go);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
             runtime.expect("an event loop").block_on(async {
                 let listener = TcpListener::from_std(listener).expect("a listener");
                 tokio::select! {
-                    () = accept(listener) => {}
+                    () = accept(listener, told) => {}
                     _ = ended => {}
                 }
             });
         });
-        Self { end: Some(end), thread: Some(thread) }
+        Self { end: Some(end), thread: Some(thread), go }
+    }
+
+    /// Resets whoever waits for [`STALLED`]. What a proxy has sent there stays in the kernel after its own end as well, for minutes
+    /// and megabytes each, and a kernel that is short of memory for TCP has the next one keep more.
+    pub fn leave_stalled(&self) {
+        self.go.notify_waiters();
     }
 }
 
@@ -80,13 +90,14 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener) {
+async fn accept(listener: TcpListener, go: Arc<Notify>) {
     let answers: &'static [Vec<u8>; 2] = Box::leak(Box::new([1 << 10, 64 << 10].map(answer)));
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             // A proxy that goes away in the middle is no concern of ours.
+            let go = Arc::clone(&go);
             tokio::spawn(async move {
-                let _ = serve(stream, answers).await;
+                let _ = serve(stream, answers, &go).await;
             });
         }
     }
@@ -98,7 +109,7 @@ fn answer(length: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-async fn serve(mut stream: TcpStream, answers: &[Vec<u8>; 2]) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, answers: &[Vec<u8>; 2], go: &Notify) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut came = Vec::with_capacity(HEAD);
     loop {
@@ -115,8 +126,8 @@ async fn serve(mut stream: TcpStream, answers: &[Vec<u8>; 2]) -> io::Result<()> 
         let asks_for =
             |path: &str| head[..line(head)].windows(path.len()).any(|word| word == path.as_bytes());
         if asks_for(STALLED) {
-            // Until it is left, however much waits to be read.
-            return stream.ready(Interest::PRIORITY).await.map(drop);
+            go.notified().await;
+            return Ok(());
         }
         let answer = &answers[usize::from(asks_for("/64k"))];
         stream.write_all(answer).await?;
