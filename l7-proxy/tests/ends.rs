@@ -145,6 +145,37 @@ fn what_is_given_up_of_a_request_does_not_wait_for_a_server_that_takes_nothing()
     assert_eq!(*end.lock().unwrap(), Some(Err(std::io::ErrorKind::ConnectionReset)));
 }
 
+#[test]
+fn a_request_that_was_passed_on_whole_reaches_its_server_whole() {
+    const WHOLE: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
+    let end = Arc::new(std::sync::Mutex::new(None));
+    let seen = Arc::clone(&end);
+    let step = Arc::new(std::sync::Barrier::new(2));
+    let stepped = Arc::clone(&step);
+    let server = Server::script(move |client, _| {
+        let is_whole = |bytes: &[u8]| bytes.ends_with(b"\r\n\r\nbody");
+        eventually("it is all there", || {
+            let mut piece = [0; 1_000];
+            let length = client.stream.peek(&mut piece).unwrap();
+            is_whole(&piece[..length])
+        });
+        stepped.wait();
+        stepped.wait();
+        let mut all = Vec::new();
+        let ended = std::io::Read::read_to_end(&mut client.stream, &mut all).map_err(|error| error.kind());
+        *seen.lock().unwrap() = Some((is_whole(&all), ended.is_ok()));
+    });
+    let logged = Logged::of(&server, "");
+    let mut client = logged.proxy.connect();
+    client.send(WHOLE);
+    step.wait();
+    logged.kill(1);
+    eventually("it is given up", || logged.server().active() == 0);
+    step.wait();
+    eventually("the server sees the end", || end.lock().unwrap().is_some());
+    assert_eq!(*end.lock().unwrap(), Some((true, true)));
+}
+
 /// Opens a WebSocket as stream 1, and ends its own side.
 fn half_closed(proxy: &Proxy) -> Frames {
     let mut client = Frames::begin(proxy.address);

@@ -41,7 +41,7 @@ fn a_drained_server_keeps_its_connections_and_gets_no_new_ones() {
     let streams: Vec<_> = MODES
         .iter()
         .flat_map(|mode| Family::BOTH.map(|family| (*mode, family)))
-        .map(|(mode, family)| (mode, family, Streams::start(client, bed.target(mode, family, 80), 12)))
+        .map(|(mode, family)| (mode, family, Streams::start(client, bed.target(mode, family, 80), 40)))
         .collect();
     balancer.server("drain", "*", "s2");
     for (mode, family, streams) in &streams {

@@ -162,12 +162,7 @@ pub async fn serve<S: Side>(job: Job<'_, S>) -> Report {
                 };
                 let end = exchange.run().await;
                 // What the kernel still has of a request that is given up would wait for a server that takes nothing, for minutes.
-                let is_whole = match end {
-                    End::Complete { server_keeps, request_done } => server_keeps || request_done,
-                    End::Switched => true,
-                    End::Failed(_) | End::Broken(_) => intent.framing == Framing::None,
-                };
-                if !is_whole {
+                if !told.passed && end != End::Switched {
                     connection.stream.break_off();
                 }
                 (end, was_used)

@@ -37,6 +37,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        // Nobody waits where there is always room.
+        if self.live.most() == u32::MAX {
+            return self.live.leave();
+        }
         if self.queue.length() > 0 && self.queue.hand_on(&self.live, self.index) {
             return;
         }

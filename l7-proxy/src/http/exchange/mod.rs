@@ -189,6 +189,8 @@ pub struct Told {
     pub received: u64,
     /// Whether any of it came, if only trailers: it cannot be sent again.
     pub taken: bool,
+    /// Whether all of the request was handed to the kernel, for a server of HTTP/1.1.
+    pub passed: bool,
 }
 
 impl<S: Side> Exchange<'_, S> {
@@ -224,7 +226,11 @@ impl<S: Side> Exchange<'_, S> {
         })
         .await;
         running.x.deadline.clear();
-        running.x.told.sent = running.x.connection.output.total() != before;
+        let Exchange { told, connection, intent, .. } = &mut running.x;
+        told.sent = connection.output.total() != before;
+        // A client of HTTP/2 may not have said yet that there is no more than it has promised.
+        let is_all = matches!(intent.framing, Framing::Length(length) if told.received == length);
+        told.passed = running.up == Up::Done || (is_all && connection.output.is_empty());
         end
     }
 }

@@ -243,6 +243,7 @@ impl Scene {
         self.server.leave_stalled();
         // Who still has to do with it would be slower without than with the next.
         cost::rest(proxy.running.id())?;
+        self.server.leave_stalled();
         Ok(with / without)
     }
 
@@ -259,6 +260,8 @@ impl Scene {
             thread::sleep(Duration::from_millis(20));
         }
         drop(attacks);
+        // What it has begun by then is left with it.
+        drop(proxy);
         self.server.leave_stalled();
         Ok((most - before) as f64 / f64::from(1 << 20))
     }
